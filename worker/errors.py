@@ -1,0 +1,88 @@
+"""Exceptions, named by what the caller has to do.
+
+::
+
+    FlagstreamError
+    ├── ConfigError        a person must correct the configuration; lists every problem; exit 2 before Kafka is touched
+    ├── SinkError
+    │   ├── SinkRefused      credentials, bucket, 4xx: unready, back off for ever, a person must act
+    │   └── SinkUnavailable  time-out, 5xx, 429 (``retry_after``): back off with jitter, it passes by itself
+    ├── ObjectConflict     other content stands under our name: that partition stops, loudly
+    ├── RecordsMissing     records of a planned range are gone from the topic: that partition stops, loudly
+    ├── PartitionStopped   any other reason to export no further from a partition until a person has acted
+    ├── OwnershipLost      the partition moved on: drop the work, no harm done
+    ├── TransactionAborted the open transaction was rolled back: rewind to the committed offsets
+    └── Fatal              the process cannot go on; carries the exit code for the supervisor
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the process; a supervisor may back off differently for each (documented in docs/operations.md)."""
+
+    OK = 0
+    UNEXPECTED = 1
+    CONFIG = 2
+    FENCED = 3
+    """Another live process uses our transactional.id or group.instance.id, or a transaction outlived its time-out."""
+    KAFKA = 4
+    """librdkafka reported an error it cannot recover from."""
+    STUCK = 5
+    """A call to Kafka did not come back within its bound; the watchdog ended the process."""
+
+
+class FlagstreamError(Exception):
+    """Root of all errors that the worker raises on purpose."""
+
+
+class ConfigError(FlagstreamError):
+    """The configuration is wrong. ``problems`` holds one line for each mistake, with its path and what would be right."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class SinkError(FlagstreamError):
+    """A delivery did not succeed; the window stays planned and is delivered again."""
+
+
+class SinkRefused(SinkError):
+    """The sink will not take the window until a person acts: credentials, permissions, a bucket that is gone."""
+
+
+class SinkUnavailable(SinkError):
+    """The sink cannot take the window now. ``retry_after``: seconds that the sink asked us to wait, if it did."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class ObjectConflict(FlagstreamError):
+    """An object with our name holds something else. Never overwritten; the partition stops until a person looks."""
+
+
+class RecordsMissing(FlagstreamError):
+    """Records that were planned or committed to be exported next are no longer in the topic."""
+
+
+class PartitionStopped(FlagstreamError):
+    """Exporting from this partition would lose or double events; the message says why and names the ways out."""
+
+
+class OwnershipLost(FlagstreamError):
+    """The partition is no longer held in the epoch that the work belongs to."""
+
+
+class TransactionAborted(FlagstreamError):
+    """The open transaction was aborted; its records are invisible and its offsets are not committed."""
+
+
+class Fatal(FlagstreamError):
+    """Nothing in this process can mend it. ``code`` becomes the exit code."""
+
+    def __init__(self, code: ExitCode, message: str) -> None:
+        self.code = code
+        super().__init__(message)

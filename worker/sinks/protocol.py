@@ -1,0 +1,131 @@
+"""What a sink is: the protocol that every destination of windows satisfies.
+
+The engine (``worker.export``) owns offsets, plans, retries, back-off and memory; a sink owns one destination. All calls
+that may block (``open``, ``deliver``, ``holdings``, ``close``) are made in worker threads, never on the event loop, and
+``deliver`` runs for several partitions at once. A sink keeps no state about partitions between calls.
+
+There are two shapes:
+
+* :class:`Sink` delivers a window to the outside. The range is planned in Kafka before ``deliver`` is called for the
+  first time, and ``deliver`` is called again with the same manifest after any failure, crash or takeover, possibly while
+  an earlier call of another process is still under way. It has to be create-only: the first one wins, all others find
+  it "already there", which is success when the content agrees.
+* :class:`TransactionalSink` delivers inside the Kafka transaction that also commits the offsets. No plan is needed.
+
+Both fill windows through a :class:`WindowEncoder`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
+
+from worker.chunk import Headers, Partition, Record
+from worker.window import Manifest, Range
+
+Payload = TypeVar("Payload")
+"""What a sink's encoder hands to its ``deliver``; opaque to the engine."""
+Encoded_co = TypeVar("Encoded_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A single record that the format cannot hold; it becomes a dead letter of this sink, the rest of the window goes on.
+
+    ``index`` is the record's place in the call of ``add`` that rejected it; ``reason`` is a short machine word (a metric
+    label), ``error`` the text for people.
+    """
+
+    index: int
+    reason: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What ``deliver`` did: objects created, objects found already there with the same content, encoded bytes stored."""
+
+    created: int
+    existing: int
+    bytes: int
+
+
+class WindowEncoder(Protocol[Encoded_co]):
+    """Collects one window, encoding as it goes: a window in memory is its compressed bytes, not its events.
+
+    Called on the event loop: no I/O here. The same records give the same content however the calls of ``add`` are cut.
+    """
+
+    @property
+    def size(self) -> int:
+        """Bytes of encoded, compressed output so far (what ``max_bytes`` limits); also what memory it is counted as."""
+        ...
+
+    def add(self, values: Sequence[bytes], records: Sequence[Record]) -> Sequence[Reject]:
+        """Take further records; ``values[i]`` is ``records[i].value()``. Rejected records leave no trace in the output."""
+        ...
+
+    def finish(self, manifest: Manifest) -> Encoded_co:
+        """Close the window; called once, with at least one exported record, after the last ``add``."""
+        ...
+
+
+class Sink(Protocol[Payload]):
+    """A destination outside Kafka."""
+
+    fingerprint: str
+    """Changes whenever the objects of the same records would be named or shaped differently. At most 64 characters."""
+
+    def open(self) -> None:
+        """Prove that the sink can be used. Called before the first window and retried with back-off.
+
+        Raises SinkRefused or SinkUnavailable.
+        """
+        ...
+
+    def begin(self, partition: Partition, start: int) -> WindowEncoder[Payload]:
+        """An empty window of ``partition`` that starts at offset ``start``. No I/O."""
+        ...
+
+    def deliver(self, manifest: Manifest, payload: Payload) -> Delivery:
+        """Store the window under names made of its range; returns only when it is durable.
+
+        Create-only. An object that is there already is compared by what it says of itself (range, count, digest).
+
+        Raises SinkRefused, SinkUnavailable, or ObjectConflict when something else stands under the name. An
+        unexpected exception counts as SinkUnavailable.
+        """
+        ...
+
+    def holdings(self, partition: Partition, start: int) -> Sequence[Range] | None:
+        """The ranges of ``partition`` with ``end > start`` that the sink holds, in order of their start; one listing.
+
+        None: the sink cannot know (a log, a webhook). Raises SinkRefused or SinkUnavailable.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release what ``open`` took. No delivery is under way; called once."""
+        ...
+
+
+class Transaction(Protocol):
+    """An open Kafka transaction, as a :class:`TransactionalSink` sees it."""
+
+    def produce(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        """Add a record; it becomes visible together with the window's offset, or not at all."""
+        ...
+
+
+@runtime_checkable
+class TransactionalSink(Protocol[Payload]):
+    """A destination in the same Kafka cluster: records and offset are committed as one."""
+
+    fingerprint: str
+
+    def begin(self, partition: Partition, start: int) -> WindowEncoder[Payload]:
+        """As :meth:`Sink.begin`."""
+        ...
+
+    def deliver_in(self, transaction: Transaction, manifest: Manifest, payload: Payload) -> None:
+        """Produce the window's records into ``transaction``; the engine adds the offset and commits."""
+        ...
