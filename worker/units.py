@@ -1,0 +1,134 @@
+"""How people write durations, sizes and start positions, and the types that settings use for them."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
+
+MIB = 1024**2
+
+_NUMBER_AND_UNIT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = {"B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": MIB, "GiB": 1024**3}
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How a type is written in the configuration: its name, and a value of it as a user would write it."""
+
+    kind: str
+    text: Callable[[object], str]
+
+
+def wrong(message: str) -> PydanticCustomError:
+    """The error for an unacceptable value; ``message`` says what was found and what would be right."""
+    return PydanticCustomError("wrong", "{message}", {"message": message})
+
+
+def _quantity(value: object, units: Mapping[str, float]) -> float | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        return float(value) if math.isfinite(value) and value >= 0 else None
+    if not isinstance(value, str) or not (match := _NUMBER_AND_UNIT.fullmatch(value.strip())):
+        return None
+    number, unit = match.groups()
+    return float(number) * units[unit] if unit in units else None
+
+
+def parse_seconds(value: object) -> float:
+    """Seconds from ``"200ms"``, ``"60s"``, ``"5m"``, ``"1h"``, ``"1d"`` or a number of seconds."""
+    seconds = _quantity(value, _SECONDS | {"": 1.0})
+    if seconds is None:
+        raise wrong(f"{shown(value)} is no duration; write 60s, 5m or 1h")
+    return seconds
+
+
+def parse_bytes(value: object) -> int:
+    """Bytes from ``"64MiB"``, ``"1MB"``, ``"100kB"`` or a number of bytes."""
+    count = _quantity(value, _BYTES | {"": 1})
+    if count is None or count != int(count):
+        raise wrong(f"{shown(value)} is no size; write 64MiB, 1MB or a number of bytes")
+    return int(count)
+
+
+def parse_start(value: object) -> object:
+    """``"beginning"``, ``"latest"`` or a time with its zone, as text or as TOML's own date-time."""
+    if value in ("beginning", "latest"):
+        return value
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise wrong(f"{shown(value)} is no start; {_START}") from None
+    if not isinstance(value, datetime):
+        raise wrong(f"{shown(value)} is no start; {_START}")
+    if value.tzinfo is None:
+        raise wrong(f'{shown(value)} has no time zone; write "{value.isoformat()}Z" for UTC')
+    return value
+
+
+_START = 'write "beginning", "latest" or a time such as "2026-01-31T00:00:00Z"'
+
+
+def parse_count(value: object) -> object:
+    """Refuses ``true`` for a number, which pydantic would take for 1."""
+    if isinstance(value, bool):
+        raise wrong(f"{shown(value)} is no number")
+    return value
+
+
+def shown(value: object) -> str:
+    """A found value as it stands in TOML, cut to what fits in a message."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    text = f'"{value}"' if isinstance(value, str) else str(value)
+    text = text.replace("\n", "\\n")
+    return text if len(text) <= 60 else text[:56] + " ..."
+
+
+def _largest_unit(value: float, units: Mapping[str, float]) -> str:
+    for unit, size in sorted(units.items(), key=lambda item: -item[1]):
+        if value >= size and (value / size).is_integer():
+            return f"{int(value / size)}{unit}"
+    return str(value)
+
+
+def format_seconds(seconds: float) -> str:
+    """``60.0`` as ``"60s"``, ``0.2`` as ``"200ms"``."""
+    if seconds >= 1 and float(seconds).is_integer():
+        return f"{int(seconds)}s"
+    return f"{round(seconds * 1000)}ms"
+
+
+def format_bytes(count: int) -> str:
+    """``67108864`` as ``"64MiB"``."""
+    return _largest_unit(float(count), {unit: _BYTES[unit] for unit in ("B", "KiB", "MiB", "GiB")})
+
+
+Seconds = Annotated[
+    float, BeforeValidator(parse_seconds), Written("duration", lambda v: f'"{format_seconds(float(str(v)))}"')
+]
+"""A duration: seconds in the program, ``"200ms"``, ``"60s"``, ``"5m"``, ``"1h"`` in the configuration."""
+
+Bytes = Annotated[
+    int, BeforeValidator(parse_bytes), Written("size", lambda v: f'"{format_bytes(int(str(v)))}"')
+]
+"""A size in bytes, in the configuration ``"64MiB"`` (1024) or ``"64MB"`` (1000)."""
+
+Count = Annotated[int, BeforeValidator(parse_count), Written("number", str)]
+"""A whole number."""
+
+Start = Annotated[
+    Literal["beginning", "latest"] | datetime,
+    BeforeValidator(parse_start),
+    Written("start", lambda v: f'"{v}"'),
+]
+"""Where to begin reading a partition for which the group has no offset; a datetime always has its zone."""
