@@ -12,8 +12,8 @@ class SinkSettings(BaseModel):
     """What all sinks share: where to start, when a window closes, what to do when it cannot go on.
 
     A sink's subclass adds ``type: Literal["<type>"]`` and its own fields, each with a description that gives
-    unit and reason: the reference is printed from it. A check of one field is a pydantic validator that raises
-    ``units.wrong(...)``; a check of several fields belongs into ``problems``. Secrets are ``SecretStr``.
+    unit and reason: the reference is printed from it. A check of one field is a pydantic validator that
+    raises ``units.wrong(...)``; a check of several fields belongs into ``problems``. Secrets are ``SecretStr``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -22,8 +22,9 @@ class SinkSettings(BaseModel):
     start: Start = Field(
         default="beginning",
         description=(
-            "Where to begin with a partition that this sink has no offset for. A sink added later exports the "
-            "history that the output topic still holds, unless it starts at the latest record or at a time."
+            "Where to begin with a partition that this sink has no offset for. A sink added later exports "
+            "the history that the output topic still holds, unless it starts at the latest record or at a "
+            "time."
         ),
     )
     max_events: Count = Field(
@@ -32,7 +33,7 @@ class SinkSettings(BaseModel):
     max_bytes: Bytes = Field(
         default=64 * MIB,
         gt=0,
-        description="A window closes when its encoded, compressed output has this size; all of it is in memory.",
+        description="A window closes when its encoded, compressed output has this size; that much is in memory.",
     )
     flush_interval: Seconds = Field(
         default=60.0,
@@ -42,22 +43,22 @@ class SinkSettings(BaseModel):
     on_refused: Literal["retry", "dead_letter"] = Field(
         default="retry",
         description=(
-            "When the sink will not take a window (no permission, bucket gone): try again with back-off until "
-            "somebody mends it, or send the window to the dead letters and go on."
+            "When the sink will not take a window (no permission, bucket gone): try again with back-off "
+            "until somebody mends it, or send the window to the dead letters and go on."
         ),
     )
     on_missing_records: Literal["stop", "continue"] = Field(
         default="stop",
         description=(
-            "When records were deleted from the output topic before they were exported: stop that partition, or "
-            "count them and go on. Going on is the only way to lose an event."
+            "When records were deleted from the output topic before they were exported: stop that "
+            "partition, or count them and go on. Going on is the only way to lose an event."
         ),
     )
     on_lost_offsets: Literal["stop", "continue"] = Field(
         default="stop",
         description=(
-            "When the group has no offset for a partition of which the sink already holds objects (group expired "
-            "or deleted): stop that partition, or go on behind the objects."
+            "When the group has no offset for a partition of which the sink already holds objects (group "
+            "expired or deleted): stop that partition, or go on behind the objects."
         ),
     )
 
