@@ -13,7 +13,8 @@ class SinkSettings(BaseModel):
 
     A sink's subclass adds ``type: Literal["<type>"]`` and its own fields, each with a description that gives
     unit and reason: the reference is printed from it. A check of one field is a pydantic validator that
-    raises ``units.wrong(...)``; a check of several fields belongs into ``problems``. Secrets are ``SecretStr``.
+    raises ``units.wrong(...)``; a check of several fields belongs into ``problems``. Secrets are
+    ``SecretStr``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -33,7 +34,7 @@ class SinkSettings(BaseModel):
     max_bytes: Bytes = Field(
         default=64 * MIB,
         gt=0,
-        description="A window closes when its encoded, compressed output has this size; that much is in memory.",
+        description="A window closes when its encoded, compressed output has this size, held in memory.",
     )
     flush_interval: Seconds = Field(
         default=60.0,
@@ -50,8 +51,8 @@ class SinkSettings(BaseModel):
     on_missing_records: Literal["stop", "continue"] = Field(
         default="stop",
         description=(
-            "When records were deleted from the output topic before they were exported: stop that "
-            "partition, or count them and go on. Going on is the only way to lose an event."
+            "When records were deleted from the output topic before they were exported: stop that partition, "
+            "or count them and go on. Going on is the only way to lose an event."
         ),
     )
     on_lost_offsets: Literal["stop", "continue"] = Field(

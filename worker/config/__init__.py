@@ -1,0 +1,3 @@
+"""The configuration: one TOML file and the environment, declared once, all problems reported together."""
+
+from worker.config.settings import Settings as Settings

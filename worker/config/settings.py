@@ -1,0 +1,329 @@
+"""Every setting of the worker, declared once: the checks, the reference and the environment come from here.
+
+Durations are seconds and sizes are bytes (see ``worker.units``).
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from worker.kafka.handed_through import Properties
+from worker.sinks.settings import SinkSettings
+from worker.units import MIB, Bytes, Count, Seconds, Start, Written, shown, wrong
+
+
+def _named(what: str, pattern: str, right: str) -> Callable[[str], str]:
+    def check(name: str) -> str:
+        if not re.fullmatch(pattern, name):
+            raise wrong(f"{shown(name)} is no {what}; use {right}")
+        return name
+
+    return check
+
+
+def _scalar(value: object) -> object:
+    if not isinstance(value, str | int | float):
+        raise wrong(f"{shown(value)} cannot be metadata; write a text, a number, true or false")
+    return value
+
+
+_LETTERS = 'letters, digits, ".", "_" and "-"'
+Name = Annotated[str, AfterValidator(_named("name", r"[A-Za-z0-9._-]{1,100}", f"up to 100 {_LETTERS}"))]
+Instance = Annotated[
+    str, AfterValidator(_named("instance", r"[A-Za-z0-9._-]{0,100}", f"up to 100 {_LETTERS}"))
+]
+# Kafka's own rule for topics
+TopicName = Annotated[
+    str, AfterValidator(_named("topic name", r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}", f"up to 249 {_LETTERS}"))
+]
+SinkName = Annotated[
+    str,
+    AfterValidator(
+        _named("sink name", r"[a-z0-9][a-z0-9_-]{0,62}", 'up to 63 lower-case letters, digits, "_" and "-"')
+    ),
+]
+Metadata = Annotated[
+    dict[str, Annotated[bool | int | float | str, Field(allow_inf_nan=False), BeforeValidator(_scalar)]],
+    Written("table", str),
+]
+
+
+class Section(BaseModel):
+    """A table of the configuration file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class KafkaSettings(Section):
+    """The cluster, how the worker is a member of its groups, and what is handed through to librdkafka."""
+
+    bootstrap_servers: str = Field(
+        default="localhost:9092",
+        min_length=1,
+        description="Brokers to begin with: host:port, separated by commas.",
+    )
+    group_protocol: Literal["classic", "consumer"] = Field(
+        default="classic",
+        description=(
+            'How partitions are shared out: "classic" is cooperative rebalancing, "consumer" is KIP-848, '
+            "which needs Kafka 4.0. All members of a group should use the same one."
+        ),
+    )
+    instance: Instance = Field(
+        default="",
+        description=(
+            "A name of this process that no other live process has and that a restart keeps, such as the pod "
+            "name in a StatefulSet. The transactional.id is made of it; a restart then ends its "
+            "predecessor's transaction at once, instead of after enrich.transaction_timeout. Empty: random."
+        ),
+    )
+    static_membership: bool = Field(
+        default=False,
+        description=(
+            "Join the groups under the instance's name, so that a restart gets its partitions back without a "
+            'rebalance. Needs kafka.instance. With group_protocol = "consumer" a killed process can come '
+            "back only after the session has timed out."
+        ),
+    )
+    session_timeout: Seconds = Field(
+        default=45.0,
+        ge=1,
+        le=3600,
+        description=(
+            "A member that the broker has not heard of for this long loses its partitions, and no delivery "
+            'starts when the last poll is older. With group_protocol = "consumer" the broker decides: set '
+            "here what its group.consumer.session.timeout.ms says."
+        ),
+    )
+    properties: Properties = Field(
+        default_factory=dict,
+        description=(
+            "Any property of librdkafka, for all clients: security.protocol, sasl.*, ssl.*, client.rack and "
+            "so on. Those that exactly-once depends on are refused. Passwords and keys are never shown."
+        ),
+    )
+    consumer_properties: Properties = Field(
+        default_factory=dict,
+        description="Any property of librdkafka, for consumers only; stronger than properties.",
+    )
+    producer_properties: Properties = Field(
+        default_factory=dict,
+        description="Any property of librdkafka, for producers only; stronger than properties.",
+    )
+
+
+class TopicSettings(Section):
+    """The topics between which events travel."""
+
+    ingest: TopicName = Field(
+        default="flag-evaluations",
+        description="Raw evaluation events, as applications and relays produce them.",
+    )
+    output: TopicName = Field(
+        default="flag-evaluations-enriched",
+        description="Enriched events; what the sinks export. Not compacted.",
+    )
+    dead_letters: TopicName = Field(
+        default="flag-evaluations-dead-letters",
+        description="Records that cannot be processed, unchanged, with the reason in their headers.",
+    )
+    create: bool = Field(
+        default=False,
+        description="Create the topics that are missing; otherwise a missing topic is waited for.",
+    )
+    partitions: Count = Field(
+        default=8, ge=1, le=100_000, description="Partitions of a topic that is created."
+    )
+    replication_factor: Count = Field(
+        default=-1,
+        ge=-1,
+        le=100,
+        description="Copies of a topic that is created; -1 is the broker's default.",
+    )
+
+
+class EnrichSettings(Section):
+    """The stage that turns ingest records into output records."""
+
+    start: Start = Field(
+        default="beginning",
+        description="Where to begin with an ingest partition that the group <name>.enrich has no offset for.",
+    )
+    commit_interval: Seconds = Field(
+        default=0.2,
+        gt=0,
+        description=(
+            "How long a transaction stays open: the delay after which readers of the output topic see a "
+            "record. Each commit costs the cluster some ten writes, whatever it holds."
+        ),
+    )
+    transaction_timeout: Seconds = Field(
+        default=10.0,
+        ge=1,
+        le=900,
+        description=(
+            "The broker ends a transaction of a dead worker after this long; until then readers of the "
+            "output topic wait. At most the broker's transaction.max.timeout.ms (15 minutes by default)."
+        ),
+    )
+    max_transaction_events: Count = Field(
+        default=100_000,
+        ge=1,
+        le=1_000_000,
+        description="A transaction is committed early at this many events.",
+    )
+    max_transaction_bytes: Bytes = Field(
+        default=64 * MIB,
+        ge=1024**2,
+        description="A transaction is committed early at this many bytes of values.",
+    )
+    partitioner: Literal[
+        "murmur2_random", "murmur2", "consistent_random", "consistent", "fnv1a_random", "fnv1a", "random"
+    ] = Field(
+        default="murmur2_random",
+        description=(
+            "How a key chooses the output partition, by librdkafka's names. The default agrees with Java "
+            "clients; changing it moves keys to other partitions."
+        ),
+    )
+    keep_timestamps: bool = Field(
+        default=False,
+        description=(
+            "Give output records the timestamp of their ingest record, not the time of sending. Old "
+            "timestamps can be deleted by the topic's retention before they are exported. Costs throughput."
+        ),
+    )
+    default_source: str = Field(
+        default="PROVIDER_CACHE",
+        description="The source of an event that names none; GO Feature Flag's word.",
+    )
+    on_missing_records: Literal["stop", "continue"] = Field(
+        default="stop",
+        description=(
+            "When ingest records were deleted before they were read: stop that partition, or count them and "
+            "go on."
+        ),
+    )
+    metadata: Metadata = Field(
+        default_factory=dict,
+        description="Metadata that every event gets; where an event has the same name, its own value stays.",
+    )
+
+
+class FlagSettings(Section):
+    """Where the flag configuration comes from."""
+
+    path: Path | None = Field(
+        default=None,
+        description="File with the flags; needed where the enrich stage runs. Re-read when it changes.",
+    )
+    format: Literal["yaml", "json", "toml"] | None = Field(
+        default=None, description="Format of the file; absent: by its suffix (.yaml, .yml, .json, .toml)."
+    )
+    poll_interval: Seconds = Field(
+        default=10.0, gt=0, description="How often the file is looked at for a change."
+    )
+
+
+class ExportSettings(Section):
+    """What all sinks of the process share."""
+
+    memory_budget: Bytes = Field(
+        default=256 * MIB,
+        ge=1024**2,
+        description=(
+            "Memory for the windows of all partitions and sinks; at the limit the fattest window is "
+            "delivered early, or partitions are paused."
+        ),
+    )
+    revoke_budget: Seconds = Field(
+        default=3.0,
+        ge=0,
+        description=(
+            "How long a partition that is to move to another worker is held back to finish what is planned; "
+            "the rest is left to the next owner. The whole group waits for it."
+        ),
+    )
+
+
+class WebSettings(Section):
+    """The web server with /metrics, /live and /ready."""
+
+    enabled: bool = Field(default=True, description="Whether there is a web server.")
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description='Address to listen on; "0.0.0.0" for all, as in a container.',
+    )
+    port: Count = Field(default=6066, ge=0, le=65535, description="Port to listen on; 0 is any free one.")
+
+
+class ShutdownSettings(Section):
+    """What happens at SIGTERM."""
+
+    budget: Seconds = Field(
+        default=20.0,
+        ge=0,
+        description=(
+            "How long to go on delivering what is under way; the rest is left to the plan and the next "
+            "owner. Less than the supervisor's patience (30 s in Kubernetes)."
+        ),
+    )
+
+
+class LoggingSettings(Section):
+    """The worker's own log, on standard error."""
+
+    format: Literal["auto", "json", "console"] = Field(
+        default="auto", description='"auto": for people on a terminal, JSON lines elsewhere.'
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least level shown."
+    )
+
+
+class Settings(BaseSettings):
+    """The whole configuration."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        env_prefix="FLAGSTREAM_",
+        env_nested_delimiter="__",
+    )
+
+    name: Name = Field(
+        default="flagstream",
+        description=(
+            "Begins the names of the consumer groups (<name>.enrich, <name>.sink.<sink>) and of the "
+            "transactional ids. Another name is another worker, which begins anew."
+        ),
+    )
+    kafka: KafkaSettings = KafkaSettings()
+    topics: TopicSettings = TopicSettings()
+    enrich: EnrichSettings = EnrichSettings()
+    flags: FlagSettings = FlagSettings()
+    export: ExportSettings = ExportSettings()
+    sinks: dict[SinkName, SerializeAsAny[SinkSettings]] = Field(
+        default_factory=dict, description="Where events are exported to, by names of your own."
+    )
+    web: WebSettings = WebSettings()
+    shutdown: ShutdownSettings = ShutdownSettings()
+    log: LoggingSettings = LoggingSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what it is given: ``load`` merges file and environment, so that both are checked alike."""
+        return (init_settings,)
