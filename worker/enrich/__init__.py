@@ -1,0 +1,1 @@
+"""The enrich stage: ingest topic to output topic."""
