@@ -1,0 +1,57 @@
+# Everything from a bare clone: each target first makes the virtual environment that it needs.
+#
+#   PYTHON=python3.12 make test        another interpreter (3.11 or newer)
+#   PYTEST_ARGS='-k plan' make test    options for pytest
+#   DEMO_SECONDS=20 make demo          a demo that ends by itself
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+BROKER := $(BIN)/python -m tests.support.kafka_broker run --
+TYPED := worker tests/support $(if $(wildcard bench/*.py),bench)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check proof bench format clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/.installed ## See it work: events in, files out, on an embedded broker
+	@$(BIN)/flagstream demo
+
+test: .venv/.installed-dev ## Run every test against a real Kafka, provisioned on the way
+	$(BROKER) $(BIN)/python -m pytest tests/unit tests/contract tests/kafka tests/chaos $(PYTEST_ARGS)
+
+check: .venv/.installed-dev ## Check format, lint, types and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(TYPED)
+	$(BIN)/lint-imports
+
+proof: .venv/.installed-dev ## Prove exactly-once with a million events and killed workers
+	$(BROKER) $(BIN)/python -m tests.chaos.proof
+
+bench: .venv/.installed-dev ## Compare the enrich stage with bare confluent-kafka and stock Faust
+	$(BROKER) $(BIN)/python -m bench
+
+format: .venv/.installed-dev ## Format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove what these targets made, the demo's output excepted
+	rm -rf .venv .kafka .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
+	find worker tests bench -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is missing or older than Python 3.11; name another one: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.installed: .venv/.python pyproject.toml constraints.txt
+	$(PIP) --editable .
+	@touch $@
+
+.venv/.installed-dev: .venv/.python pyproject.toml constraints.txt
+	$(PIP) --editable '.[dev]'
+	@touch $@ .venv/.installed

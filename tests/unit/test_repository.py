@@ -1,0 +1,86 @@
+"""The repository's own rules."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def tracked_files() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, check=True, text=True)
+    return [path for name in listed.stdout.split("\0") if name and (path := REPOSITORY / name).is_file()]
+
+
+def services() -> dict[str, Any]:
+    loaded = yaml.safe_load((REPOSITORY / "docker-compose.kafka.yml").read_text())
+    return dict(loaded["services"])
+
+
+def test_no_tracked_file_names_a_registry_or_a_build_machine() -> None:
+    """Where packages come from is the machine's setting: a clone installs anywhere, and leaks no one's network."""
+    registry = r"https?://[^\s/]*(?:nexus|artifactory|pypi\.|npmjs\.|repo1?\.maven|registry\.)"
+    option = r"--(?:extra-)?index-url|--find-links|--trusted-host"
+    home = r"(?<![\w./-])/(?:work|home/\w+|Users/\w+|tmp/bash_jobs)/(?!\.\.\.)"
+    forbidden = re.compile(f"{registry}|{option}|{home}", re.IGNORECASE)
+
+    found = [
+        f"{path.relative_to(REPOSITORY)}:{number}: {line.strip()[:120]}"
+        for path in tracked_files()
+        if path != Path(__file__)
+        for number, line in enumerate(path.read_text(errors="ignore").splitlines(), 1)
+        if forbidden.search(line)
+    ]
+
+    assert [] == found
+
+
+def test_compose_services_that_stay_say_when_they_are_healthy() -> None:
+    """What `up --wait` waits for: every service that is no one-shot has a health check."""
+    staying = {name: service for name, service in services().items() if service.get("restart") != "no"}
+
+    assert {"kafka", "s3"} == set(staying)
+    assert all("test" in service["healthcheck"] for service in staying.values())
+
+
+def test_compose_ports_are_open_to_this_host_only() -> None:
+    """Brokers without a password are no one else's business."""
+    ports = [port for service in services().values() for port in service.get("ports", [])]
+
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_compose_creates_the_topics() -> None:
+    """The three topics of the worker are there after `up --wait`."""
+    script = services()["kafka-topics"]["command"][0]
+
+    created = re.findall(r"--topic (\S+)", script)
+
+    assert ["flag-evaluations", "flag-evaluations-enriched", "flag-evaluations-dead-letters"] == created
+
+
+def test_the_compose_broker_is_the_version_that_the_tests_run() -> None:
+    """Two ways to a test broker, one Kafka."""
+    pom = (REPOSITORY / "tests/support/kafka-pom.xml").read_text()
+    jars = re.search(r"<artifactId>kafka_2\.13</artifactId>\s*<version>([^<]+)<", pom)
+
+    assert jars is not None
+    assert f"apache/kafka:{jars[1]}" == services()["kafka"]["image"]
+
+
+def test_every_dependency_is_pinned() -> None:
+    """What a clone installs is what was tested: constraints.txt names each dependency's version."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    pins = re.findall(r"^([\w.-]+)==", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)
+
+    def normal(name: str) -> str:
+        return re.sub(r"[-_.]+", "-", name).lower()
+
+    unpinned = {normal(re.split(r"[<>=\[; ]", line)[0]) for line in wanted} - {normal(name) for name in pins}
+    assert set() == unpinned
