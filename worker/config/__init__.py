@@ -1,3 +1,4 @@
 """The configuration: one TOML file and the environment, declared once, all problems reported together."""
 
+from worker.config.loading import load as load
 from worker.config.settings import Settings as Settings

@@ -3,6 +3,7 @@
 Durations are seconds and sizes are bytes (see ``worker.units``).
 """
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ def _named(what: str, pattern: str, right: str) -> Callable[[str], str]:
 
 
 def _scalar(value: object) -> object:
-    if not isinstance(value, str | int | float):
+    if not isinstance(value, str | int | float) or (isinstance(value, float) and not math.isfinite(value)):
         raise wrong(f"{shown(value)} cannot be metadata; write a text, a number, true or false")
     return value
 
@@ -47,7 +48,7 @@ SinkName = Annotated[
     ),
 ]
 Metadata = Annotated[
-    dict[str, Annotated[bool | int | float | str, Field(allow_inf_nan=False), BeforeValidator(_scalar)]],
+    dict[str, Annotated[bool | int | float | str, BeforeValidator(_scalar)]],
     Written("table", str),
 ]
 

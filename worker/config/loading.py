@@ -1,0 +1,138 @@
+"""Reads the configuration and reports every problem of it together."""
+
+import os
+import tomllib
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from worker.config.checks import cross_field_problems
+from worker.config.environment import Origins, Path, merge
+from worker.config.problems import line, lines, nearest
+from worker.config.settings import Settings
+from worker.errors import ConfigError
+from worker.sinks.registry import SINKS
+from worker.sinks.settings import SinkSettings
+from worker.units import shown
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load(
+    path: FilePath | None,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    enrich: bool = True,
+    sinks: Sequence[str] | None = None,
+    known_sinks: Mapping[str, type[SinkSettings]] = SINKS,
+) -> Settings:
+    """The settings of the TOML file at ``path`` (None: no file) and of ``environ``, which is stronger.
+
+    ``enrich`` and ``sinks`` say which stages are to run (None: all sinks that are configured): what only
+    others need may be missing, and each sink named has to be there.
+
+    Raises ConfigError with every problem, a line each.
+    """
+    raw = _read(path) if path is not None else {}
+    origins, problems = merge(raw, environ)
+    reading = _Reading(origins)
+    settings = reading.settings(raw, known_sinks)
+    found = list(reading.problems.items())
+    for at, message in cross_field_problems(settings, set(reading.problems), enrich=enrich):
+        found.append((at, line(at, message, origins)))
+    problems += (problem for _, problem in sorted(found, key=_section))
+    named = raw.get("sinks")
+    defined = list(named) if isinstance(named, Mapping) else []
+    problems += (
+        f"--sink {name}: no such sink{nearest(name, defined)}" for name in sinks or () if name not in defined
+    )
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def _section(found: tuple[Path, str]) -> int:
+    """Problems are told in the order of the reference, what is unknown first."""
+    sections = list(Settings.model_fields)
+    return sections.index(found[0][0]) if found[0][0] in sections else -1
+
+
+def _read(path: FilePath) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path}: is no UTF-8 text at byte {error.start}"]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([f"{path}: is no TOML: {error}"]) from None
+
+
+@dataclass
+class _Reading:
+    """Reads models so that a field that fails hides nothing else: its default stands in for it."""
+
+    origins: Origins
+    problems: dict[Path, str] = field(default_factory=dict)
+
+    def settings(self, raw: MutableMapping[str, object], known: Mapping[str, type[SinkSettings]]) -> Settings:
+        tables = raw.get("sinks", {})
+        sinks: object = tables
+        if isinstance(tables, Mapping):
+            sinks = {name: self._sink(name, table, known) for name, table in tables.items()}
+        settings = self._model(Settings, {**raw, "sinks": sinks}, ())
+        assert settings is not None, "every section has defaults"
+        return settings
+
+    def _sink(self, name: str, table: object, known: Mapping[str, type[SinkSettings]]) -> object:
+        here = ("sinks", name)
+        if not isinstance(table, Mapping):
+            return table
+        kind = table.get("type")
+        if isinstance(kind, str) and kind in known:
+            if (sink := self._model(known[kind], table, here)) is not None:
+                return sink
+        elif "type" in table:
+            self._report((*here, "type"), f"{shown(kind)} is no sink{nearest(str(kind), known)}")
+        else:
+            self._report((*here, "type"), f"is missing; write one of {', '.join(sorted(known))}")
+        return self._shared(table, here)
+
+    def _shared(self, table: Mapping[str, object], here: Path) -> SinkSettings:
+        """What can be checked of a sink that cannot be read as a whole: what all sinks have in common."""
+        values = {key: value for key, value in table.items() if key in SinkSettings.model_fields}
+        sink = self._model(SinkSettings, {**values, "type": "unknown"}, here)
+        assert sink is not None, "all but the type have defaults"
+        return sink
+
+    def _model(self, model: type[Model], values: Mapping[str, object], here: Path) -> Model | None:
+        """The model without the values that fail; None where it cannot do without them."""
+        try:
+            return model(**values)
+        except ValidationError as error:
+            found = lines(error, model, self.origins, here)
+        for at, problem in found.items():
+            self.problems.setdefault(at, problem)
+        mended = _without(values, [at[len(here) :] for at in found])
+        try:
+            return model(**mended)
+        except ValidationError:
+            return None
+
+    def _report(self, at: Path, message: str) -> None:
+        self.problems[at] = line(at, message, self.origins)
+
+
+def _without(values: Mapping[str, object], paths: Sequence[Path]) -> dict[str, object]:
+    kept = dict(values)
+    for key in {path[0] for path in paths}:
+        below = [path[1:] for path in paths if path[0] == key and len(path) > 1]
+        inner = kept.get(key)
+        if (key,) not in paths and isinstance(inner, Mapping):
+            kept[key] = _without(inner, below)
+        else:
+            kept.pop(key, None)
+    return kept
