@@ -26,8 +26,8 @@ def cross_field_problems(settings: Settings, failed: set[Path], *, enrich: bool)
     for reads, check in _CHECKS:
         if not any(path[: len(read)] == read for read in reads for path in failed):
             yield from check(settings)
-    if enrich and not any(path[0] == "flags" for path in failed):
-        yield from _flags(settings)
+    if enrich and not failed & {("flags",), ("flags", "path")}:
+        yield from _flags(settings, failed)
     yield from _properties(settings, failed)
     yield from _sinks(settings, failed)
 
@@ -58,10 +58,12 @@ def _transaction(settings: Settings) -> Iterator[Problem]:
         )
 
 
-def _flags(settings: Settings) -> Iterator[Problem]:
+def _flags(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
     path = settings.flags.path
     if path is None:
         yield ("flags", "path"), "is missing; the enrich stage needs the file with the flags"
+    elif ("flags", "format") in failed:
+        return
     elif settings.flags.format is None and path.suffix.lower() not in FLAG_FORMATS:
         yield (
             ("flags", "format"),

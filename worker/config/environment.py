@@ -18,9 +18,7 @@ Path = tuple[str, ...]
 Origins = Mapping[Path, str]
 """Which variable a setting comes from."""
 
-_PROPERTY_TABLES = {
-    ("kafka", table) for table in ("properties", "consumer_properties", "producer_properties")
-}
+PROPERTY_TABLES = {("kafka", table) for table in ("properties", "consumer_properties", "producer_properties")}
 
 
 def variable(path: Path) -> str:
@@ -50,7 +48,7 @@ def _settings(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 def _path(name: str, raw: Mapping[str, object]) -> Path:
     keys = name.removeprefix(PREFIX).lower().split(DELIMITER)
-    if len(keys) > 2 and tuple(keys[:2]) in _PROPERTY_TABLES:
+    if len(keys) > 2 and tuple(keys[:2]) in PROPERTY_TABLES:
         return (*keys[:2], DELIMITER.join(keys[2:]).replace("_", "."))
     if len(keys) > 1 and keys[0] == "sinks" and isinstance(sinks := raw.get("sinks"), Mapping):
         keys[1] = next((sink for sink in sinks if sink.replace("-", "_") == keys[1]), keys[1])
@@ -61,7 +59,7 @@ def _is_table(path: Path, raw: Mapping[str, object]) -> bool:
     found: object = raw
     for key in path:
         found = found.get(key) if isinstance(found, Mapping) else None
-    tables = {("sinks",), ("enrich", "metadata"), *_PROPERTY_TABLES}
+    tables = {("sinks",), ("enrich", "metadata"), *PROPERTY_TABLES}
     sections = {(key,) for key in Settings.model_fields if key != "name"}
     return isinstance(found, Mapping) or path in tables | sections or (path[0] == "sinks" and len(path) < 3)
 

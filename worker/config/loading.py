@@ -2,7 +2,7 @@
 
 import os
 import tomllib
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import TypeVar
@@ -10,7 +10,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from worker.config.checks import cross_field_problems
-from worker.config.environment import Origins, Path, merge
+from worker.config.environment import PROPERTY_TABLES, Origins, Path, merge
 from worker.config.problems import line, lines, nearest
 from worker.config.settings import Settings
 from worker.errors import ConfigError
@@ -37,6 +37,7 @@ def load(
     Raises ConfigError with every problem, a line each.
     """
     raw = _read(path) if path is not None else {}
+    _flatten_properties(raw)
     origins, problems = merge(raw, environ)
     reading = _Reading(origins)
     settings = reading.settings(raw, known_sinks)
@@ -69,6 +70,21 @@ def _read(path: FilePath) -> dict[str, object]:
         raise ConfigError([f"{path}: is no UTF-8 text at byte {error.start}"]) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{path}: is no TOML: {error}"]) from None
+
+
+def _flatten_properties(raw: dict[str, object]) -> None:
+    """In TOML ``sasl.password = ""`` without quotes is a table ``sasl``; what is meant is the property."""
+    for section, table in PROPERTY_TABLES:
+        if isinstance(tables := raw.get(section), dict) and isinstance(properties := tables.get(table), dict):
+            tables[table] = dict(_leaves(properties))
+
+
+def _leaves(table: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{key}.{below}", leaf) for below, leaf in _leaves(value))
+        else:
+            yield key, value
 
 
 @dataclass

@@ -91,8 +91,8 @@ def _message(details: ErrorDetails, field: FieldInfo | None, path: Path) -> str:
     scalar = isinstance(found, str | int | float)
     text = shown(found) if scalar and _may_be_shown(field, path) else "the value"
     if kind == "missing":
-        meaning = f": {field.description}" if field and field.description else ""
-        return f"is missing{meaning}"
+        meaning = (field.description or "").partition(". ")[0].rstrip(".") if field else ""
+        return f"is missing: {meaning}" if meaning else "is missing"
     if kind == "wrong":
         return str(context["message"])
     if kind == "literal_error":

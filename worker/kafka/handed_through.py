@@ -23,7 +23,6 @@ RESERVED: Mapping[str, str] = {
     "group.id": "groups are <name>.enrich and <name>.sink.<sink>; set name",
     "group.instance.id": "set kafka.static_membership and kafka.instance",
     "group.protocol": "set kafka.group_protocol",
-    "group.remote.assignor": _OURS,
     "partition.assignment.strategy": "the worker relies on cooperative-sticky rebalancing",
     "session.timeout.ms": "set kafka.session_timeout",
     "bootstrap.servers": "set kafka.bootstrap_servers",

@@ -1,0 +1,137 @@
+"""The command ``flagstream``."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from worker import __version__
+from worker.config import Settings, load
+from worker.errors import ConfigError, ExitCode
+
+_file_option = click.option(
+    "-c",
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    envvar="FLAGSTREAM_CONFIG",
+    help="The TOML file. Without one, defaults and FLAGSTREAM_* variables are all there is.",
+)
+
+
+def _stage_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    stage = click.option(
+        "--stage",
+        "stages",
+        multiple=True,
+        type=click.Choice(["enrich"]),
+        help="Run this stage, and of the rest only what else is named.",
+    )
+    sink = click.option(
+        "--sink", "sinks", multiple=True, metavar="NAME", help="Run this sink; may be given several times."
+    )
+    return stage(sink(command))
+
+
+@click.group()
+@click.version_option(__version__, prog_name="flagstream")
+def cli() -> None:
+    """Enrich feature-flag evaluation events in Kafka and export them, exactly once."""
+
+
+@cli.command()
+@_file_option
+@_stage_options
+def run(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) -> None:
+    """Run the worker: the enrich stage and every sink, or only what is named.
+
+    \b
+      flagstream run -c flagstream.toml                     all
+      flagstream run -c flagstream.toml --stage enrich      the enrich stage only
+      flagstream run -c flagstream.toml --sink archive      one sink only
+
+    SIGTERM and Ctrl-C deliver what fits shutdown.budget, and stop. Exit codes: 0 stopped as asked, 1
+    unexpected, 2 configuration, 3 fenced by another process, 4 fatal Kafka error, 5 stuck.
+    """
+    enrich, chosen = _chosen(stages, sinks)
+    settings = _load(path, enrich, chosen)
+    # Imported only now: a wrong configuration is told before anything heavy is loaded.
+    from worker.host import run as run_worker
+
+    sys.exit(run_worker(settings, enrich=enrich, sinks=tuple(settings.sinks) if chosen is None else chosen))
+
+
+@cli.group()
+def config() -> None:
+    """Look at the configuration."""
+
+
+@config.command()
+@_file_option
+@_stage_options
+def check(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) -> None:
+    """Check the file and the environment, without touching Kafka."""
+    enrich, chosen = _chosen(stages, sinks)
+    _load(path, enrich, chosen)
+    click.echo(f"{_title(path)}: no problems")
+
+
+@config.command()
+def reference() -> None:
+    """Print every setting with its type, default and meaning, as Markdown."""
+    from worker.config.reference import reference as page
+    from worker.sinks.registry import SINKS
+
+    click.echo(page(SINKS), nl=False)
+
+
+@cli.command()
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after this time; else at Ctrl-C."
+)
+def demo(seconds: float | None) -> None:
+    """Show the worker at work, with a built-in broker and sample events; nothing else is needed."""
+    from worker.demo import run as run_demo
+
+    sys.exit(run_demo(seconds))
+
+
+@cli.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(__version__)
+
+
+def main() -> None:
+    """The console command."""
+    cli(prog_name="flagstream")
+
+
+def _chosen(stages: tuple[str, ...], sinks: tuple[str, ...]) -> tuple[bool, tuple[str, ...] | None]:
+    """Whether to enrich, and which sinks to run; None is all of them."""
+    if not stages and not sinks:
+        return True, None
+    return "enrich" in stages, tuple(dict.fromkeys(sinks))
+
+
+def _load(path: Path | None, enrich: bool, sinks: tuple[str, ...] | None) -> Settings:
+    try:
+        settings = load(path, enrich=enrich, sinks=sinks)
+        # librdkafka is loaded only for what got this far.
+        from worker.kafka.properties import check_properties
+
+        if problems := check_properties(settings):
+            raise ConfigError(problems)
+    except ConfigError as error:
+        count = len(error.problems)
+        click.echo(f"{_title(path)}: {count} problem{'' if count == 1 else 's'}", err=True)
+        for problem in error.problems:
+            click.echo(problem, err=True)
+        sys.exit(ExitCode.CONFIG)
+    return settings
+
+
+def _title(path: Path | None) -> str:
+    return str(path) if path is not None else "environment"

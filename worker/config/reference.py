@@ -1,0 +1,143 @@
+"""The reference of the configuration, in Markdown, from the declaration itself."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from worker.config.settings import Settings
+from worker.kafka.handed_through import RESERVED, RESERVED_UNDER_CONSUMER_PROTOCOL
+from worker.sinks.settings import SinkSettings
+from worker.units import Written
+
+_INTRODUCTION = """\
+# Configuration
+
+Printed by `flagstream config reference`; do not edit. A commented example is `flagstream.example.toml`.
+
+One TOML file (`flagstream run -c flagstream.toml`), and environment variables, which are stronger. All
+problems are reported together, with exit code 2, before Kafka is touched; `flagstream config check` does only
+that. Relative paths begin at the working directory.
+
+* A **duration** is a text such as `"200ms"`, `"60s"`, `"5m"`, `"1h"`, `"1d"`, or a number of seconds.
+* A **size** is a text such as `"64MiB"` (1024), `"64MB"` (1000), or a number of bytes.
+* A **start** is `"beginning"`, `"latest"`, or a time with its zone, such as `"2026-01-31T00:00:00Z"`. It
+  counts only where a group has no offset.
+* A setting's **environment variable** is its path in capitals, with `__` between the tables:
+  `FLAGSTREAM_KAFKA__BOOTSTRAP_SERVERS`, `FLAGSTREAM_SINKS__ARCHIVE__PATH`. A `-` in a sink's name is written
+  `_`, and so is a `.` in librdkafka's properties: `FLAGSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD`. Unknown variables
+  that begin with `FLAGSTREAM_` are refused, but for `FLAGSTREAM_CONFIG` (the file, in place of `-c`),
+  `FLAGSTREAM_CRASH` and `FLAGSTREAM_TEST_*` (both for tests).
+* Passwords and keys are never shown, in no message and no log. Better than in the file they stand in the
+  environment.
+"""
+
+_RESERVED = """\
+## Properties of librdkafka that cannot be handed through
+
+All other [properties of librdkafka]\
+(https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md) can stand in `[kafka.properties]`,
+`[kafka.consumer_properties]` and `[kafka.producer_properties]`. What librdkafka does not know is refused.
+"""
+
+
+def reference(sinks: Mapping[str, type[SinkSettings]]) -> str:
+    """The whole page."""
+    return "\n".join(_page(sinks))
+
+
+def _page(sinks: Mapping[str, type[SinkSettings]]) -> Iterator[str]:
+    yield _INTRODUCTION
+    yield from _section("Top level", "", {"name": Settings.model_fields["name"]})
+    for key, field in Settings.model_fields.items():
+        model = field.annotation
+        if key == "sinks":
+            yield from _sinks(sinks, _prose(field.description or ""))
+        elif isinstance(model, type) and issubclass(model, BaseModel):
+            yield from _section(f"`[{key}]`", model.__doc__ or "", model.model_fields)
+    yield _RESERVED
+    yield from _table(
+        ("Property", "Reason"), ((f"`{name}`", _prose(reason)) for name, reason in RESERVED.items())
+    )
+    yield from (f"| `{name}` | {reason} |" for name, reason in RESERVED_UNDER_CONSUMER_PROTOCOL.items())
+    yield ""
+
+
+def _sinks(sinks: Mapping[str, type[SinkSettings]], text: str) -> Iterator[str]:
+    yield from _section("`[sinks.<name>]`, for all types", text, SinkSettings.model_fields)
+    for kind, model in sinks.items():
+        own = {key: field for key, field in model.model_fields.items() if _differs(key, field)}
+        yield from _section(f'`[sinks.<name>]` with `type = "{kind}"`', "", own)
+
+
+def _differs(key: str, field: FieldInfo) -> bool:
+    shared = SinkSettings.model_fields.get(key)
+    return shared is None or (field.default, field.description) != (shared.default, shared.description)
+
+
+def _section(title: str, text: str, fields: Mapping[str, FieldInfo]) -> Iterator[str]:
+    yield f"## {title}\n"
+    if text:
+        yield f"{text}\n"
+    yield from _table(
+        ("Key", "Type", "Default", "Meaning"),
+        (
+            (f"`{key}`", _kind(field), _default(key, field), _prose(field.description or ""))
+            for key, field in fields.items()
+        ),
+    )
+    yield ""
+
+
+def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    for row in rows:
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
+
+
+def _prose(text: str) -> str:
+    """What Markdown would take for a tag or for emphasis is meant as it stands."""
+    return text.replace("<", "\\<").replace("*", "\\*")
+
+
+def _written(field: FieldInfo) -> Written | None:
+    return next((part for part in field.metadata if isinstance(part, Written)), None)
+
+
+_KINDS = {
+    str: "text",
+    bool: "true or false",
+    int: "number",
+    float: "number",
+    Path: "path",
+    SecretStr: "secret",
+}
+
+
+def _kind(field: FieldInfo) -> str:
+    written = _written(field)
+    return written.kind if written else _kind_of(field.annotation)
+
+
+def _kind_of(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{json.dumps(choice)}`" for choice in get_args(annotation))
+    if get_origin(annotation) in (Union, UnionType):
+        return " or ".join(_kind_of(part) for part in get_args(annotation) if part is not NoneType)
+    return _KINDS[annotation]
+
+
+def _default(key: str, field: FieldInfo) -> str:
+    default = field.get_default(call_default_factory=True)
+    if default is PydanticUndefined or key == "type":
+        return "required"
+    if default is None:
+        return "none"
+    written = _written(field)
+    return f"`{written.text(default) if written else json.dumps(default, default=str, ensure_ascii=False)}`"
