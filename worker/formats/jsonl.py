@@ -1,0 +1,126 @@
+"""JSON lines: the records of the output topic as they are, one a line, compressed as they come.
+
+The values already are the lines, so nothing is decoded: a window costs a join, two counts and the
+compression. Measured on one core of a shared two-core machine with zlib 1.2.13, chunks of 5,000 realistic
+events of 180 bytes (a user key, a flag key and a time that vary), see docs/sinks/file.md:
+
+=========  =====================  ============
+level      µs CPU an event        bytes stored
+=========  =====================  ============
+none       0.5                    181
+1          0.9                    11.5
+3          0.9                    9.8
+6          1.9                    7.9
+9          4.9                    7.0
+=========  =====================  ============
+
+Level 3 is the default: a seventh smaller than level 1 for the same time, half the time of level 6.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from worker.chunk import Record
+from worker.formats.gzip import Deflate
+from worker.sinks.protocol import Reject
+from worker.window import Manifest
+
+Compression = Literal["gzip", "none"]
+
+DEFAULT_LEVEL = 3
+
+EXTENSIONS: dict[Compression, str] = {"gzip": "jsonl.gz", "none": "jsonl"}
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedObject:
+    """The bytes of one object, in pieces so that a window is never in memory twice."""
+
+    parts: Sequence[bytes]
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.parts))
+
+
+class _Output(Protocol):
+    size: int
+
+    def write(self, data: bytes) -> None: ...
+
+    def finish(self, manifest: Manifest) -> Sequence[bytes]: ...
+
+
+class _Plain:
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        self._parts.append(data)
+        self.size += len(data)
+
+    def finish(self, manifest: Manifest) -> Sequence[bytes]:
+        return tuple(self._parts)
+
+
+class JsonLinesEncoder:
+    """One window as JSON lines; a :class:`~worker.sinks.protocol.WindowEncoder`.
+
+    Rejects a value that would break the lines of others: one that is not ``{…}``, or holds a line break. It
+    does not parse: what the enrich stage wrote is valid, and a foreign record that looks like an object
+    passes as it is.
+    """
+
+    def __init__(self, compression: Compression = "gzip", level: int = DEFAULT_LEVEL) -> None:
+        self._out: _Output = Deflate(level) if compression == "gzip" else _Plain()
+
+    @property
+    def size(self) -> int:
+        return self._out.size
+
+    def add(self, values: Sequence[bytes], records: Sequence[Record]) -> Sequence[Reject]:
+        if not values:
+            return ()
+        lines = b"\n".join(values)
+        if _all_objects(lines, len(values)):
+            self._write(lines)
+            return ()
+        rejects = [Reject(i, *fault) for i, value in enumerate(values) if (fault := _fault(value))]
+        rejected = {reject.index for reject in rejects}
+        kept = [value for i, value in enumerate(values) if i not in rejected]
+        if kept:
+            self._write(b"\n".join(kept))
+        return rejects
+
+    def finish(self, manifest: Manifest) -> EncodedObject:
+        return EncodedObject(self._out.finish(manifest))
+
+    def _write(self, lines: bytes) -> None:
+        self._out.write(lines)
+        self._out.write(b"\n")
+
+
+def _all_objects(lines: bytes, count: int) -> bool:
+    """Whether each of the ``count`` joined values is ``{…}`` without a line break.
+
+    Two counts over the joined bytes (0.3 µs an event) instead of a loop over values: no line break but the
+    joints, and each joint between a closing and an opening brace.
+    """
+    joints = count - 1
+    return (
+        lines.startswith(b"{")
+        and lines.endswith(b"}")
+        and lines.count(b"\n") == joints
+        and lines.count(b"}\n{") == joints
+    )
+
+
+def _fault(value: bytes) -> tuple[str, str] | None:
+    """The reason to reject ``value`` and the text for people, or None."""
+    if not value.startswith(b"{") or not value.endswith(b"}"):
+        return "not_an_object", f"not a JSON object but {value[:40]!r}"
+    if b"\n" in value:
+        return "line_break", "the value spans several lines"
+    return None
