@@ -44,7 +44,7 @@ def admin(bootstrap: str) -> AdminClient:
 
 @pytest.fixture(scope="session")
 def limits(admin: AdminClient) -> BrokerLimits:
-    """The times that the shared broker allows; a broker that lacks one fails the test by the property's name."""
+    """The times that the shared broker allows; one that it lacks fails by its name."""
     return BrokerLimits.of(admin)
 
 
@@ -68,7 +68,7 @@ def consume_all(bootstrap: str) -> Callable[[str], list[Received]]:
 
 @pytest.fixture
 def own_broker() -> Iterator[BrokerFactory]:
-    """Starts brokers of a test's own, to stop, freeze or configure; needs Java, whatever the shared broker is."""
+    """Starts brokers of a test's own, to stop, freeze or configure; these need Java and Maven."""
     with contextlib.ExitStack() as stack:
 
         def start(

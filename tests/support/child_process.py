@@ -13,10 +13,10 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
-    """A `preexec_fn` that has the kernel send the child signal `number` when its parent dies, however it dies.
+    """A `preexec_fn` that has the kernel send the child signal `number` when its parent dies, in any way.
 
-    The kernel watches the *thread* that starts the child, so that has to be one that lasts. Other systems than
-    Linux have no such call: there the child of a parent that was killed with SIGKILL goes on.
+    The kernel watches the *thread* that starts the child, so that has to be one that lasts. Other systems
+    than Linux have no such call: there the child of a parent that was killed with SIGKILL goes on.
     """
     if _LIBC is None:
         return None

@@ -1,7 +1,8 @@
 """Provides the real Kafka that tests, proof and bench run against.
 
-`python -m tests.support.kafka_broker run -- COMMAND…` runs COMMAND with KAFKA_BOOTSTRAP_SERVERS set, ends the broker
-after it and exits with its code (128 + the signal's number if one ended it). The broker is, in this order:
+`python -m tests.support.kafka_broker run -- COMMAND…` runs COMMAND with KAFKA_BOOTSTRAP_SERVERS set, ends
+the broker after it and exits with its code (128 + the signal's number if one ended it). The broker is, in
+this order:
 
 1. the one that KAFKA_BOOTSTRAP_SERVERS already names, which is left alone;
 2. a KafkaBroker on Java, its jars fetched by Maven;
@@ -31,8 +32,8 @@ __all__ = ["BrokerUnavailable", "KafkaBroker", "Provided", "provide"]
 BOOTSTRAP = "KAFKA_BOOTSTRAP_SERVERS"
 KIND = "FLAGSTREAM_TEST_BROKER"
 ADVICE = (
-    "no Kafka to test against. Install Java 17 or newer with Maven, or Docker with its compose plug-in, or name a "
-    f"running broker (4.0 or newer): {BOOTSTRAP}=host:port"
+    "no Kafka to test against. Install Java 17 or newer with Maven, or Docker with its compose plug-in, "
+    f"or name a running broker (4.0 or newer): {BOOTSTRAP}=host:port"
 )
 
 
@@ -45,7 +46,7 @@ class Provided(NamedTuple):
 
 @contextlib.contextmanager
 def provide() -> Iterator[Provided]:
-    """A broker for the time of the `with`. Raises BrokerUnavailable with what was tried and what would help."""
+    """A broker for the time of the `with`. Raises BrokerUnavailable: what was tried, what would help."""
     named = os.environ.get(BOOTSTRAP)
     if named:
         if not answers(named, timeout=10):

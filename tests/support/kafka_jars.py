@@ -60,7 +60,7 @@ def _fetch(libraries: Path) -> None:
             "-q",
             "-B",
             "-f",
-            POM,
+            str(POM),
             "dependency:copy-dependencies",
             f"-DoutputDirectory={target}",
         ]

@@ -28,7 +28,7 @@ class BrokerLimits:
 
     @classmethod
     def of(cls, admin: AdminClient) -> Self:
-        """Ask the broker. Raises BrokerLacks with the property's name, and KafkaException if it does not answer."""
+        """Ask the broker. Raises BrokerLacks with the property's name, KafkaException without an answer."""
         node = min(admin.list_topics(timeout=10).brokers)
         resource = ConfigResource(ResourceType.BROKER, str(node))
         entries = admin.describe_configs([resource], request_timeout=10)[resource].result(timeout=15)

@@ -50,13 +50,14 @@ _PROPERTIES = {
 
 
 class KafkaBroker:
-    """A single-node Apache Kafka in KRaft mode, its data in a temporary folder: `with KafkaBroker() as broker:`.
+    """A single-node Apache Kafka in KRaft mode with its data in a temporary folder.
 
-    `properties` are server properties that win over the ones for tests. `sasl_users` (name to password) adds a
-    listener for SASL_PLAINTEXT with mechanism PLAIN at `sasl_bootstrap_servers`, beside the open one at
-    `bootstrap_servers`. Entering raises BrokerUnavailable without Java or Maven, or when the broker does not answer
-    in time, with the tail of its log. The broker dies with the process, and on Linux with the thread, that started
-    it.
+    A context manager: entering starts it, leaving ends it and removes the data. `properties` are server
+    properties that win over the ones for tests. `sasl_users` (name to password) adds a listener for
+    SASL_PLAINTEXT with mechanism PLAIN at `sasl_bootstrap_servers`, beside the open `bootstrap_servers`.
+
+    Entering raises BrokerUnavailable without Java or Maven, or when the broker does not answer in time, with
+    the tail of its log. The broker dies with the process, and on Linux with the thread, that started it.
     """
 
     def __init__(
@@ -209,7 +210,7 @@ class KafkaBroker:
 
 
 def answers(bootstrap_servers: str, timeout: float) -> bool:
-    """Whether a broker at one of these addresses answers a metadata request within about `timeout` seconds."""
+    """Whether a broker at one of these addresses answers a metadata request within `timeout` seconds."""
     # A plain connection first: librdkafka writes each refused one to standard error.
     if not any(_listens(address, timeout) for address in bootstrap_servers.split(",")):
         return False

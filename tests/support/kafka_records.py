@@ -82,8 +82,8 @@ def produce(bootstrap_servers: str, topic: str, records: Iterable[Sent]) -> None
 def consume_all(bootstrap_servers: str, topic: str, timeout: float = 60.0) -> list[Received]:
     """Every record of a topic from its beginning to its present end, by partition and offset.
 
-    Reads `read_committed`, so it ends before the first transaction that is still open. Raises TimeoutError when the
-    end is not reached within `timeout` seconds, and KafkaException for an unknown topic.
+    Reads `read_committed`, so it ends before the first transaction that is still open. Raises TimeoutError
+    when the end is not reached within `timeout` seconds, and KafkaException for an unknown topic.
     """
     consumer = Consumer(
         {
@@ -130,9 +130,16 @@ def _received(message: Message) -> Received:
         offset=_number(message.offset()),
         key=_bytes(message.key()),
         value=_bytes(message.value()),
-        headers=[(name, _bytes(value) or b"") for name, value in message.headers() or []],
+        headers=[(name, _bytes(value) or b"") for name, value in _pairs(message)],
         timestamp_ms=message.timestamp()[1],
     )
+
+
+def _pairs(message: Message) -> list[tuple[str, str | bytes | None]]:
+    # Its type also covers what producers may hand in, a dict; what comes back is always a list.
+    headers = message.headers() or []
+    assert isinstance(headers, list)
+    return headers
 
 
 def _number(value: int | None) -> int:
