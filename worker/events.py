@@ -1,7 +1,9 @@
-"""The event: one flag evaluation or one tracking call, as applications produce it (docs/events.md is for users).
+"""The event: one flag evaluation or one tracking call, as applications produce it (docs/events.md is for
+users).
 
-An event is decoded only as far as the worker must look into it. What it merely carries (the value, the contents of
-maps, fields it does not know) stays the text that came in, so nothing is rounded, reordered or lost on the way.
+An event is decoded only as far as the worker must look into it. What it merely carries (the value, the
+contents of maps, fields it does not know) stays the text that came in, so nothing is rounded, reordered or
+lost on the way.
 """
 
 from dataclasses import dataclass
@@ -22,53 +24,57 @@ Reason = Literal[
     "wrong_type",
     "out_of_range",
     "too_deep",
+    "too_large",
 ]
-"""Why a record is no event: the `reason` of its dead letter and a metric label, so names stay as they are."""
+"""Why a record is a dead letter: its header and a metric label, so names stay as they are. `too_large` is
+said of records that the topic refuses, not by the decoder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """A record that cannot be processed. `error` tells a person what is wrong and names the field, if there is one."""
+    """A record that cannot be processed. `error` tells a person what is wrong and names the field, if there
+    is one."""
 
     reason: Reason
     error: str
 
 
 class JsonObject(Struct, gc=False):
-    """Any JSON object. It has no fields, so msgspec checks that it is one and builds nothing of its contents."""
+    """Any JSON object. It has no fields, so msgspec checks that it is one and builds nothing of its
+    contents."""
 
 
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class Event(Struct, gc=False, kw_only=True):
-    """One decoded event; null and absent both mean "not given". Fields stand in the order GO Feature Flag writes them,
-    which is the order msgspec decodes fastest.
+    """One decoded event; null and absent both mean "not given". Fields stand in the order GO Feature Flag
+    writes them, which is the order msgspec decodes fastest.
 
-    `creationDate` is as it came, in seconds or finer. `value` is JSON text and is there in every feature event.
+    `creationDate` is as it came, in seconds or finer. `value` is JSON text, and every feature event has it.
     """
 
     kind: str
-    contextKind: str | None | UnsetType = UNSET
+    contextKind: str | UnsetType | None = UNSET
     userKey: str
     creationDate: Int64
     key: str
-    variation: str | None | UnsetType = UNSET
+    variation: str | UnsetType | None = UNSET
     value: Raw | UnsetType = UNSET
-    default: bool | None | UnsetType = UNSET
-    version: str | int | float | None | UnsetType = UNSET
-    source: str | None | UnsetType = UNSET
-    metadata: JsonObject | None | UnsetType = UNSET
-    evaluationContext: JsonObject | None | UnsetType = UNSET
-    trackingEventDetails: JsonObject | None | UnsetType = UNSET
+    default: bool | UnsetType | None = UNSET
+    version: str | int | float | UnsetType | None = UNSET
+    source: str | UnsetType | None = UNSET
+    metadata: JsonObject | UnsetType | None = UNSET
+    evaluationContext: JsonObject | UnsetType | None = UNSET
+    trackingEventDetails: JsonObject | UnsetType | None = UNSET
 
 
 DECODE_ERRORS: Final = (ValueError, RecursionError, TypeError)
 """What `decode_unchecked` raises. msgspec's errors are ValueErrors; a tombstone's None is a TypeError."""
 
 decode_unchecked: Final = msgspec.json.Decoder(Event).decode
-"""The bare decoder, for the hot path. It raises `DECODE_ERRORS`, and lets pass what `missing_value` and `invalid_utf8`
-find."""
+"""The bare decoder, for the hot path. It raises `DECODE_ERRORS`, and lets pass a feature event without a
+value and what `invalid_utf8` finds."""
 
 MISSING_VALUE: Final = Dead("missing_field", "Object missing required field `value`")
 
@@ -100,7 +106,8 @@ def invalid_utf8(value: bytes) -> Dead | None:
 def rejection(value: bytes | None, error: Exception) -> Dead:
     """Name what `decode_unchecked` found wrong with `value`.
 
-    msgspec tells its validation errors apart by their text only; the table of broken records in the tests pins it.
+    msgspec tells its validation errors apart by their text only; the table of broken records in the tests
+    pins it.
     """
     if value is None:
         return Dead("tombstone", "The record has no value")
@@ -126,5 +133,8 @@ def _validation_reason(text: str) -> Reason:
 
 
 def _surrogate_hint(value: bytes) -> str:
-    # msgspec says "truncated" of a string that ends in half of a surrogate pair, which sends people looking elsewhere.
-    return "; or half of a surrogate pair (\\ud800 to \\udfff) stands alone" if rb"\ud" in value.lower() else ""
+    # msgspec says "truncated" of a string that ends in half of a surrogate pair, which sends people
+    # elsewhere.
+    return (
+        "; or half of a surrogate pair (\\ud800 to \\udfff) stands alone" if rb"\ud" in value.lower() else ""
+    )

@@ -1,7 +1,9 @@
-"""Flags, as far as an event's enrichment needs them, read from GO Feature Flag's files (current and old format).
+"""Flags, as far as an event's enrichment needs them, read from GO Feature Flag's files (current and old
+format).
 
-The worker evaluates no flag: rules, percentages, bucketing and experimentation are not looked at, and a flag is not
-refused for a mistake in them. Where a flag file leaves room for doubt, the reading that loses no event is taken.
+The worker evaluates no flag: rules, percentages, bucketing and experimentation are not looked at, and a flag
+is not refused for a mistake in them. Where a flag file leaves room for doubt, the reading that loses no event
+is taken.
 """
 
 import json
@@ -14,17 +16,20 @@ from typing import Any, Final, Literal
 
 import yaml
 
+from worker.errors import FlagstreamError
+
 FlagFormat = Literal["yaml", "json", "toml"]
 
 
-class FlagFileError(Exception):
+class FlagFileError(FlagstreamError):
     """A flag file that does not parse. Nothing of it is used; who has older flags keeps them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A flag at one moment, scheduled steps applied. `version` is "" where the flag has none, and else the text as it
-    is written: 1.10 is "1.10". `variations` are values by name, with the types that the file gives them."""
+    """A flag at one moment, scheduled steps applied. `version` is "" where the flag has none, and else the
+    text as it is written: 1.10 is "1.10". `variations` are values by name, with the types that the file gives
+    them."""
 
     track: bool
     disabled: bool
@@ -36,9 +41,9 @@ class Flag:
 class FlagSet(Mapping[str, Flag]):
     """Flags by name.
 
-    `invalid` holds the flags that were dropped, with the reason. To the worker they are unknown: their events are
-    exported, also where they say `trackEvents: false`. `next_change` is when a scheduled step next changes a flag, so
-    that the set must be built anew; None if never.
+    `invalid` holds the flags that were dropped, with the reason. To the worker they are unknown: their
+    events are exported, also where they say `trackEvents: false`. `next_change` is when a scheduled step next
+    changes a flag, so that the set must be built anew; None if never.
     """
 
     flags: Mapping[str, Flag] = field(default_factory=dict)
@@ -63,8 +68,9 @@ def parse_flags(text: bytes | str, format: FlagFormat, now: datetime) -> FlagSet
 def parse_document(text: bytes | str, format: FlagFormat) -> Mapping[str, Any]:
     """What a flag file says, flag name to description. Keys are text as written, and so is a number's `text`.
 
-    A file without any content is refused: it is what a reader sees of a file that is just being written, and taking it
-    for "no flags" would export what must not be. `{}` is an empty set of flags. Raises `FlagFileError`.
+    A file without any content is refused: it is what a reader sees of a file that is just being written, and
+    taking it for "no flags" would export what must not be. `{}` is an empty set of flags. Raises
+    `FlagFileError`.
     """
     try:
         if isinstance(text, bytes):
@@ -218,8 +224,9 @@ def _toml(text: str) -> object:
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML as Go's yaml package reads it, where PyYAML differs: keys are text as written (`true:`, `on:`), only
-    true and false are booleans (`on` and `yes` are text), dates are text, 1e3 is a number, 1:30 is none."""
+    """YAML as Go's yaml package reads it, where PyYAML differs: keys are text as written (`true:`, `on:`),
+    only true and false are booleans (`on` and `yes` are text), dates are text, 1e3 is a number, 1:30 is
+    none."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own way to set it
 
@@ -229,7 +236,9 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
             raise yaml.constructor.ConstructorError(None, None, "a key is not text", node.start_mark)
         if len(set(keys)) < len(keys):
             double = next(key for key in keys if keys.count(key) > 1)
-            raise yaml.constructor.ConstructorError(None, None, f"the key {double!r} is there twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {double!r} is there twice", node.start_mark
+            )
         self.flatten_mapping(node)
         return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
 
@@ -249,14 +258,19 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_float)
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", r"[-+]?(0[0-7_]*|0o[0-7_]+|0x[0-9a-fA-F_]+|0b[01_]+|[1-9][0-9_]*)", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)", "-+.0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)",
+        "-+.0123456789",
+    ),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("merge", "<<", "<"),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
 
 
-# libyaml's composer recurses in C without a check: 50,000 open brackets end the process. Its parser does not recurse.
+# libyaml's composer recurses in C without a check: 50,000 open brackets end the process. Its parser does not
+# recurse.
 _MAX_YAML_DEPTH: Final = 100
 
 

@@ -6,8 +6,8 @@ from typing import Final
 import msgspec
 
 MAX_REMEMBERED: Final = 1024
-"""Value texts kept for a flag. Evaluations give configured values, so a handful is the rule; the limit is for a flag
-whose events carry something else each time."""
+"""Value texts kept for a flag. Evaluations give configured values, so a handful is the rule; the limit is for
+a flag whose events carry something else each time."""
 
 MAX_TEXT: Final = 1024
 """Bytes of the longest value text that is kept; so a flag remembers 1 MiB at most."""
@@ -24,7 +24,8 @@ class Variations:
         self._remembered: dict[bytes, str] = {}
 
     def name_of(self, text: bytes) -> str:
-        """The name of the only variation whose value is the JSON value `text`; "" where there is none, or several."""
+        """The name of the only variation whose value is the JSON value `text`; "" where there is none, or
+        several."""
         name = self._remembered.get(text)
         if name is None:
             name = self._find(text)
@@ -42,7 +43,8 @@ class Variations:
 
 
 def _key(value: object) -> Hashable:
-    """Equal for equal JSON values, and only for them: true is not 1, 1 is 1.0, the order of a map does not count."""
+    """Equal for equal JSON values, and only for them: true is not 1, 1 is 1.0, the order of a map does not
+    count."""
     try:
         return _nested_key(value)
     except RecursionError:
