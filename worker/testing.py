@@ -168,7 +168,7 @@ class _Contract(ABC):
         assert one[0] == self.make_sink().fingerprint
 
     def test_size_is_that_of_the_output(self) -> None:
-        """A window begins with size 0; size never shrinks and reaches more than nothing for a large window."""
+        """A window begins with size 0; size never shrinks and a large window has one."""
         encoder = self.make_sink().begin(PARTITION, 0)
         sizes = [encoder.size]
         for number in range(20):

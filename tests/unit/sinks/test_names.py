@@ -1,0 +1,149 @@
+"""Name templates."""
+
+from itertools import pairwise
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from worker.chunk import Partition
+from worker.sinks.names import DEFAULT_NAME, NameTemplate, ObjectName
+from worker.window import Range
+
+PARTITION = Partition("evaluations", 3)
+WINDOW = Range(PARTITION, 5, 1_000_000)
+
+
+def template(text: str) -> NameTemplate:
+    return NameTemplate(text, ("jsonl.gz", "jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (DEFAULT_NAME, "evaluations/3/0000000000000000005-0000000000001000000.jsonl.gz"),
+        (
+            "{{.Topic}}-{{.Partition}}-{{.Start}}{{.End}}",
+            "evaluations-3-00000000000000000050000000000001000000",
+        ),
+        (
+            "t={{ .Topic}}/p={{  .Partition  }}/{{.Topic}}+{{.Partition}}+{{.Start}}_{{.End}}{{.Extension}}",
+            "t=evaluations/p=3/evaluations+3+0000000000000000005_0000000000001000000jsonl.gz",
+        ),
+    ],
+)
+def test_render_and_parse(text: str, name: str) -> None:
+    """A name is made from the range, and the range is found in it."""
+    assert name == template(text).render(WINDOW)
+    assert template(text).parse(name, PARTITION) == WINDOW
+
+
+def test_largest_offset() -> None:
+    """The largest offset fits the width, so names sort as offsets do."""
+    ends = [1, 9, 10, 10**6, 2**31, 2**63 - 1]
+    ranges = [Range(PARTITION, start, end) for start, end in pairwise(ends)]
+    names = [template(DEFAULT_NAME).render(range_) for range_ in ranges]
+    assert names == sorted(names)
+    assert ranges == [template(DEFAULT_NAME).parse(name, PARTITION) for name in names]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "evaluations/3/0000000000000000005-0000000000001000000.jsonl.gz.tmp",
+        "evaluations/3/0000000000000000005-0000000000001000000.csv",
+        "evaluations/3/5-1000000.jsonl.gz",
+        "evaluations/3/0000000000000000005-0000000000000000005.jsonl.gz",
+        "evaluations/3/0000000000000000006-0000000000000000005.jsonl.gz",
+        "evaluations/4/0000000000000000005-0000000000001000000.jsonl.gz",
+        "evaluations/33/0000000000000000005-0000000000001000000.jsonl.gz",
+        "xevaluations/3/0000000000000000005-0000000000001000000.jsonl.gz",
+        "evaluations/3/000000000000000000\u0665-0000000000001000000.jsonl.gz",
+    ],
+)
+def test_foreign_names(name: str) -> None:
+    """Names of others, of another partition, or of an empty range are none of ours."""
+    assert template(DEFAULT_NAME).parse(name, PARTITION) is None
+
+
+def test_topic_is_no_pattern() -> None:
+    """A dot in a topic's name stands for itself."""
+    name = template(DEFAULT_NAME).render(Range(Partition("a-b", 0), 0, 1))
+    assert template(DEFAULT_NAME).parse(name, Partition("a.b", 0)) is None
+
+
+def test_other_extensions_are_read() -> None:
+    """A name with an extension that is read but not written is understood."""
+    name = template(DEFAULT_NAME).render(WINDOW).replace("jsonl.gz", "jsonl")
+    assert template(DEFAULT_NAME).parse(name, PARTITION) == WINDOW
+
+
+def test_repeated_field_must_agree() -> None:
+    """A field that stands twice has one value."""
+    twice = template("{{.Topic}}/{{.Partition}}/{{.Start}}/{{.Start}}-{{.End}}")
+    name = twice.render(WINDOW)
+    assert twice.parse(name, PARTITION) == WINDOW
+    assert twice.parse(name.replace("5/", "6/"), PARTITION) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "prefix", "folders"),
+    [
+        (DEFAULT_NAME, "evaluations/3/", 2),
+        ("x/{{.Partition}}-{{.Topic}}-{{.Start}}-{{.End}}", "x/3-evaluations-", 1),
+        ("{{.Start}}/{{.Topic}}-{{.Partition}}-{{.End}}", "", 1),
+    ],
+)
+def test_prefix(text: str, prefix: str, folders: int) -> None:
+    """The longest beginning that all names of a partition share."""
+    assert prefix == template(text).prefix(PARTITION)
+    assert template(text).render(WINDOW).startswith(prefix)
+    assert folders == template(text).folders
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", r"lacks \{\{ \.Topic \}\}, .*\{\{ \.End \}\}"),
+        ("{{.Topic}}/{{.Partition}}/{{.Start}}", r"lacks \{\{ \.End \}\}; .* could share a name"),
+        ("{{.Topic}}/{{.Start}}-{{.End}}", r"lacks \{\{ \.Partition \}\}"),
+        (DEFAULT_NAME + "{{.Hostname}}", "after the host, and a repeated delivery would store it twice"),
+        (DEFAULT_NAME + "{{ .Timestamp }}", "after the clock"),
+        (DEFAULT_NAME + "{{.Format}}", r"write \{\{ \.Extension \}\}"),
+        (DEFAULT_NAME + "{{.Offset}}", r"\{\{\.Offset\}\} is not known; write one of"),
+        (DEFAULT_NAME + "{{.topic}}", "is not known"),
+        (DEFAULT_NAME + '{{printf "%s" .Topic}}', "no plain field"),
+        (DEFAULT_NAME + "{{ .Topic", "without its counterpart"),
+        (DEFAULT_NAME + "}}", "without its counterpart"),
+        ("{{.Topic}}{{.Partition}}/{{.Start}}-{{.End}}", r"\.Topic \}\} and \{\{ \.Partition \}\} run into"),
+        ("{{.Topic}}1{{.Partition}}/{{.Start}}-{{.End}}", "run into each other"),
+        ("{{.Topic}}/{{.Partition}}{{.Start}}-{{.End}}", "run into each other"),
+        ("{{.Start}}-{{.End}}{{.Topic}}/{{.Partition}}", "run into each other"),
+        ("/" + DEFAULT_NAME, "is absolute"),
+        ("../" + DEFAULT_NAME, "must stay below"),
+        ("a/../" + DEFAULT_NAME, "must stay below"),
+        ("./" + DEFAULT_NAME, "must stay below"),
+        ("a//" + DEFAULT_NAME, "empty folder name"),
+        (DEFAULT_NAME + "/", "empty folder name"),
+        ("a\\" + DEFAULT_NAME, "backslash"),
+        ("a\n" + DEFAULT_NAME, "control character"),
+        ("a\0" + DEFAULT_NAME, "control character"),
+    ],
+)
+def test_refused(text: str, problem: str) -> None:
+    """A template under which two windows could share a name, or one have two, is refused with the reason."""
+    with pytest.raises(ValueError, match=problem):
+        template(text)
+
+
+def test_as_a_setting() -> None:
+    """A setting of this type reports the mistake at its own path."""
+
+    class Settings(BaseModel):
+        name: ObjectName
+
+    assert Settings(name=DEFAULT_NAME).name == DEFAULT_NAME
+    with pytest.raises(ValidationError) as caught:
+        Settings(name="{{.Hostname}}")
+    (error,) = caught.value.errors()
+    assert error["loc"] == ("name",)
+    assert error["msg"].startswith("{{.Hostname}} would name an object after the host")
