@@ -11,7 +11,7 @@ from worker.events import Dead, Event, decode
     ("name", "value", "reason"), BROKEN_RECORDS, ids=[name for name, _, _ in BROKEN_RECORDS]
 )
 def test_a_broken_record_has_its_documented_reason(name: str, value: bytes | None, reason: str) -> None:
-    """Each kind of broken record is a dead letter with its own reason and a text, or documented as accepted."""
+    """Each kind of broken record is a dead letter with a reason and a text, or accepted, as documented."""
     decoded = decode(value)
 
     assert reason == (decoded.reason if isinstance(decoded, Dead) else ACCEPTED)

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,9 +10,11 @@ from worker.flags import Flag, FlagFileError, FlagFormat, FlagSet, parse_flags
 GOFF = Path("tests/goff")
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 
-BOOLEANS = {"True": True, "False": False, "Default": False}
-LOWER = {"true": True, "false": False, "Default": False}
-ALL_FLAGS = {
+Table = Mapping[str, Mapping[str, object]]
+
+BOOLEANS: Mapping[str, object] = {"True": True, "False": False, "Default": False}
+LOWER: Mapping[str, object] = {"true": True, "false": False, "Default": False}
+ALL_FLAGS: Table = {
     "test-flag0": BOOLEANS,
     "test-flag1": {"True": "true", "False": "false", "Default": "false"},
     "test-flag2": {"True": 1, "False": 2, "Default": 3},
@@ -21,8 +24,8 @@ ALL_FLAGS = {
     "test-flag6": {"True": 1.1, "False": 1.2, "Default": 1.3},
 }
 WITH_ERROR = {name: ALL_FLAGS[name] for name in list(ALL_FLAGS)[1:]}
-TWO = {"test-flag": BOOLEANS, "test-flag2": BOOLEANS}
-TESTS = {
+TWO: Table = {"test-flag": BOOLEANS, "test-flag2": BOOLEANS}
+TESTS: Table = {
     "array-flag": {
         "True": ["batmanTrue", "supermanTrue", "superherosTrue"],
         "False": ["batmanFalse", "supermanFalse", "superherosFalse"],
@@ -33,15 +36,16 @@ TESTS = {
     "new-admin-access": BOOLEANS,
     "number-flag": {"True": 2, "False": 3, "Default": 1},
     "targeting-key-rule": {"true_var": True, "false_var": False},
-} | {
-    f"test-flag-rule-{name}": {
-        "True": {"test2": "test"},
-        "False": {"test3": "test"},
-        "Default": {"test": "test"},
-    }
-    for name in ("apply", "apply-false", "not-apply")
+    **{
+        f"test-flag-rule-{name}": {
+            "True": {"test2": "test"},
+            "False": {"test3": "test"},
+            "Default": {"test": "test"},
+        }
+        for name in ("apply", "apply-false", "not-apply")
+    },
 }
-CONFIGURATION = {
+CONFIGURATION: Table = {
     "array-flag": {
         "variation_A": ["batmanDefault", "supermanDefault", "superherosDefault"],
         "variation_B": ["batmanFalse", "supermanFalse", "superherosFalse"],
@@ -52,17 +56,18 @@ CONFIGURATION = {
     "new-admin-access": {"enabled": True, "disabled": False},
     "number-flag": {"variation_A": 1, "variation_B": 3, "variation_C": 2},
     "targeting-key-rule": {"enabled": True, "disabled": False},
-} | {
-    f"test-flag-rule-{name}": {
-        "variation_A": {"test": "test"},
-        "variation_B": {"test3": "test"},
-        "variation_C": {"test2": "test"},
-    }
-    for name in ("apply", "apply-false", "not-apply")
+    **{
+        f"test-flag-rule-{name}": {
+            "variation_A": {"test": "test"},
+            "variation_B": {"test3": "test"},
+            "variation_C": {"test2": "test"},
+        }
+        for name in ("apply", "apply-false", "not-apply")
+    },
 }
 
 # File; variations of its flags; flags that are dropped; untracked ones; disabled ones.
-FILES: list[tuple[str, dict[str, dict[str, object]], set[str], set[str], set[str]]] = [
+FILES: list[tuple[str, Table, set[str], set[str], set[str]]] = [
     ("v0.28.2/testdata/flag-config.yaml", TWO, set(), set(), set()),
     ("v0.28.2/testdata/flag-config.json", TWO, set(), set(), set()),
     ("v0.28.2/testdata/flag-config.toml", TWO, set(), set(), set()),
@@ -85,7 +90,7 @@ FILES: list[tuple[str, dict[str, dict[str, object]], set[str], set[str], set[str
     ),
     (
         "v1.55.2/testdata/flag-config-3rd-file.yaml",
-        {name: ALL_FLAGS[name] for name in list(ALL_FLAGS)[:5]} | {f"test-flag{n}": BOOLEANS for n in (5, 6)},
+        dict(list(ALL_FLAGS.items())[:5]) | {f"test-flag{n}": BOOLEANS for n in (5, 6)},
         set(),
         set(),
         set(),
@@ -169,7 +174,7 @@ def parse(text: str, format: FlagFormat = "yaml", now: datetime = NOW) -> FlagSe
     ("file", "variations", "invalid", "untracked", "disabled"), FILES, ids=[file for file, *_ in FILES]
 )
 def test_upstream_files_are_read(
-    file: str, variations: dict[str, object], invalid: set[str], untracked: set[str], disabled: set[str]
+    file: str, variations: Table, invalid: set[str], untracked: set[str], disabled: set[str]
 ) -> None:
     """GO Feature Flag's own test files give their flags, in both formats, as YAML, JSON and TOML."""
     path = GOFF / file
@@ -216,7 +221,7 @@ def test_every_upstream_file_is_in_the_table() -> None:
     ],
 )
 def test_a_broken_file_is_one_error(format: FlagFormat, text: str) -> None:
-    """A file that does not parse, or holds nothing, is a FlagFileError, and the caller keeps the old flags."""
+    """A file that does not parse, or holds nothing, is a FlagFileError: the caller keeps the old flags."""
     with pytest.raises(FlagFileError):
         parse(text, format)
 
