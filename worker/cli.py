@@ -55,7 +55,7 @@ def run(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) -> N
     SIGTERM and Ctrl-C deliver what fits shutdown.budget, and stop. Exit codes: 0 stopped as asked, 1
     unexpected, 2 configuration, 3 fenced by another process, 4 fatal Kafka error, 5 stuck.
     """
-    enrich, chosen = _chosen(stages, sinks)
+    enrich, chosen = stages_to_run(stages, sinks)
     settings = _load(path, enrich, chosen)
     # Imported only now: a wrong configuration is told before anything heavy is loaded.
     from worker.host import run as run_worker
@@ -73,7 +73,7 @@ def config() -> None:
 @_stage_options
 def check(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) -> None:
     """Check the file and the environment, without touching Kafka."""
-    enrich, chosen = _chosen(stages, sinks)
+    enrich, chosen = stages_to_run(stages, sinks)
     _load(path, enrich, chosen)
     click.echo(f"{_title(path)}: no problems")
 
@@ -109,7 +109,7 @@ def main() -> None:
     cli(prog_name="flagstream")
 
 
-def _chosen(stages: tuple[str, ...], sinks: tuple[str, ...]) -> tuple[bool, tuple[str, ...] | None]:
+def stages_to_run(stages: tuple[str, ...], sinks: tuple[str, ...]) -> tuple[bool, tuple[str, ...] | None]:
     """Whether to enrich, and which sinks to run; None is all of them."""
     if not stages and not sinks:
         return True, None

@@ -1,10 +1,10 @@
 """Mistakes that no single setting shows: how settings go together.
 
-Each check names the settings that it reads and is left out when one of them could not be read: what stands in
-its place then is the default, about which nobody needs to hear.
+The default stands in for a setting that could not be read. Nobody needs to hear about it, so no check says
+anything that rests on one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import combinations
 
 from worker.config.settings import Settings
@@ -13,7 +13,6 @@ from worker.units import format_bytes, format_seconds
 
 Path = tuple[str, ...]
 Problem = tuple[Path, str]
-Check = Callable[[Settings], Iterator[Problem]]
 
 FLAG_FORMATS = {".yaml": "yaml", ".yml": "yaml", ".json": "json", ".toml": "toml"}
 
@@ -23,48 +22,55 @@ def cross_field_problems(settings: Settings, failed: set[Path], *, enrich: bool)
 
     ``enrich``: whether the enrich stage is to run, which needs more than the sinks do.
     """
-    for reads, check in _CHECKS:
-        if not any(path[: len(read)] == read for read in reads for path in failed):
-            yield from check(settings)
-    if enrich and not failed & {("flags",), ("flags", "path")}:
+    yield from _topics(settings, failed)
+    yield from _static_membership(settings, failed)
+    yield from _transaction(settings, failed)
+    if enrich:
         yield from _flags(settings, failed)
     yield from _properties(settings, failed)
     yield from _sinks(settings, failed)
 
 
-def _topics(settings: Settings) -> Iterator[Problem]:
+def _unread(failed: set[Path], *paths: Path) -> bool:
+    """Whether one of ``paths``, or a table that it stands in, could not be read."""
+    return any(path[:length] in failed for path in paths for length in range(1, len(path) + 1))
+
+
+def _topics(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
     topics = settings.topics
     names = {"ingest": topics.ingest, "output": topics.output, "dead_letters": topics.dead_letters}
     for (first, name), (second, other) in combinations(names.items(), 2):
-        if name == other:
+        if name == other and not _unread(failed, ("topics", first), ("topics", second)):
             yield ("topics", second), f'"{other}" is also topics.{first}; each needs a topic of its own'
 
 
-def _static_membership(settings: Settings) -> Iterator[Problem]:
-    if settings.kafka.static_membership and not settings.kafka.instance:
-        yield (
-            ("kafka", "static_membership"),
-            "needs kafka.instance, a name that this process keeps and no other has",
-        )
+def _static_membership(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
+    here = ("kafka", "static_membership")
+    kafka = settings.kafka
+    if kafka.static_membership and not kafka.instance and not _unread(failed, here, ("kafka", "instance")):
+        yield here, "needs kafka.instance, a name that this process keeps and no other has"
 
 
-def _transaction(settings: Settings) -> Iterator[Problem]:
+def _transaction(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
+    here = ("enrich", "commit_interval")
     interval, timeout = settings.enrich.commit_interval, settings.enrich.transaction_timeout
-    if interval > timeout / 2:
+    if interval > timeout / 2 and not _unread(failed, here, ("enrich", "transaction_timeout")):
         yield (
-            ("enrich", "commit_interval"),
+            here,
             f"{format_seconds(interval)} leaves no time to commit before enrich.transaction_timeout "
             f"({format_seconds(timeout)}) ends the transaction; write at most half of it",
         )
 
 
 def _flags(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
-    path = settings.flags.path
+    path, kind = settings.flags.path, settings.flags.format
+    if _unread(failed, ("flags", "path"), ("flags", "format")):
+        return
     if path is None:
         yield ("flags", "path"), "is missing; the enrich stage needs the file with the flags"
-    elif ("flags", "format") in failed:
-        return
-    elif settings.flags.format is None and path.suffix.lower() not in FLAG_FORMATS:
+    elif (
+        kind is None and path.suffix.lower() not in FLAG_FORMATS and not _unread(failed, ("flags", "format"))
+    ):
         yield (
             ("flags", "format"),
             f'is missing, and "{path.name}" does not tell it; write "yaml", "json" or "toml"',
@@ -73,7 +79,7 @@ def _flags(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
 
 def _properties(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
     kafka = settings.kafka
-    protocol = None if ("kafka", "group_protocol") in failed else kafka.group_protocol
+    protocol = None if _unread(failed, ("kafka", "group_protocol")) else kafka.group_protocol
     tables = {
         "properties": kafka.properties,
         "consumer_properties": kafka.consumer_properties,
@@ -86,10 +92,10 @@ def _properties(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
 
 def _sinks(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
     budget = settings.export.memory_budget
-    budget_known = ("export", "memory_budget") not in failed
     for name, sink in settings.sinks.items():
         here = ("sinks", name)
-        if budget_known and (*here, "max_bytes") not in failed and sink.max_bytes > budget:
+        unread = _unread(failed, ("export", "memory_budget"), (*here, "max_bytes"))
+        if sink.max_bytes > budget and not unread:
             yield (
                 (*here, "max_bytes"),
                 f"{format_bytes(sink.max_bytes)} is more than export.memory_budget ({format_bytes(budget)}), "
@@ -98,10 +104,3 @@ def _sinks(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
         if not any(path[:2] == here for path in failed):
             for field, message in sink.problems():
                 yield (*here, field), message
-
-
-_CHECKS: tuple[tuple[tuple[Path, ...], Check], ...] = (
-    ((("topics",),), _topics),
-    ((("kafka", "static_membership"), ("kafka", "instance")), _static_membership),
-    ((("enrich", "commit_interval"), ("enrich", "transaction_timeout")), _transaction),
-)

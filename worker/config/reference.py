@@ -30,7 +30,7 @@ that. Relative paths begin at the working directory.
   counts only where a group has no offset.
 * A setting's **environment variable** is its path in capitals, with `__` between the tables:
   `FLAGSTREAM_KAFKA__BOOTSTRAP_SERVERS`, `FLAGSTREAM_SINKS__ARCHIVE__PATH`. A `-` in a sink's name is written
-  `_`, and so is a `.` in librdkafka's properties: `FLAGSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD`. Unknown variables
+  `_`, and so is a `.` in librdkafka's properties: `FLAGSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD`. Unknown ones
   that begin with `FLAGSTREAM_` are refused, but for `FLAGSTREAM_CONFIG` (the file, in place of `-c`),
   `FLAGSTREAM_CRASH` and `FLAGSTREAM_TEST_*` (both for tests).
 * Passwords and keys are never shown, in no message and no log. Better than in the file they stand in the

@@ -32,7 +32,7 @@ def sink_group(settings: Settings, sink: str) -> str:
 
 
 def process_instance(settings: Settings) -> str:
-    """The configured instance, else a random one: two live processes of one name fence each other for ever."""
+    """The configured instance, else a random one: two live processes of one name fence each other."""
     return settings.kafka.instance or secrets.token_hex(8)
 
 

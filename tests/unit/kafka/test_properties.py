@@ -1,0 +1,232 @@
+"""What librdkafka is told, and what users cannot tell it."""
+
+import pytest
+
+from worker.config import Settings
+from worker.config.settings import EnrichSettings, KafkaSettings
+from worker.kafka.handed_through import (
+    COMMON,
+    RESERVED,
+    RESERVED_UNDER_CONSUMER_PROTOCOL,
+    is_secret,
+    problems,
+)
+from worker.kafka.properties import (
+    admin_properties,
+    check_properties,
+    consumer_properties,
+    enrich_group,
+    process_instance,
+    producer_properties,
+    sink_group,
+    static_member,
+    transactional_id,
+)
+
+HIDDEN = "hunter2"
+
+
+def settings(**kafka: object) -> Settings:
+    """Settings with these in ``[kafka]``."""
+    return Settings(name="prod", kafka=KafkaSettings(**kafka))  # type: ignore[arg-type]
+
+
+def test_names_hold_name_stage_and_instance() -> None:
+    """Groups and ids of two workers in one cluster differ by name."""
+    named = settings(instance="pod-0", static_membership=True)
+    assert enrich_group(named) == "prod.enrich"
+    assert sink_group(named, "archive") == "prod.sink.archive"
+    assert transactional_id(named, "enrich", process_instance(named)) == "prod.enrich.pod-0"
+    assert static_member(named, "sink.archive") == "prod.sink.archive.pod-0"
+
+
+def test_without_an_instance_each_process_has_a_random_one() -> None:
+    """Two live processes of one name would fence each other for ever; and nobody is a static member."""
+    assert process_instance(settings()) != process_instance(settings())
+    assert static_member(settings(instance="pod-0"), "enrich") is None
+
+
+def test_a_classic_consumer() -> None:
+    """Everything that exactly-once depends on is set, cooperative rebalancing too."""
+    found = consumer_properties(settings(session_timeout=6), "g", "member")
+    wanted = {
+        "bootstrap.servers": "localhost:9092",
+        "group.id": "g",
+        "group.protocol": "classic",
+        "group.instance.id": "member",
+        "partition.assignment.strategy": "cooperative-sticky",
+        "session.timeout.ms": 6000,
+        "max.poll.interval.ms": 300_000,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "enable.partition.eof": False,
+        "isolation.level": "read_committed",
+        "auto.offset.reset": "error",
+        "socket.timeout.ms": 10_000,
+    }
+    assert wanted == {name: found[name] for name in wanted}
+
+
+def test_a_consumer_of_the_new_protocol_leaves_to_the_broker_what_is_the_brokers() -> None:
+    """librdkafka refuses session times and assignors there."""
+    found = consumer_properties(settings(group_protocol="consumer"), "g", None)
+    assert found["group.protocol"] == "consumer"
+    assert not {"session.timeout.ms", "partition.assignment.strategy", "group.instance.id"} & set(found)
+
+
+def test_a_long_session_lengthens_the_poll_interval() -> None:
+    """librdkafka refuses a poll interval below the session."""
+    assert consumer_properties(settings(session_timeout=600), "g", None)["max.poll.interval.ms"] == 600_000
+
+
+def test_a_producer() -> None:
+    """Transactional, and with room for the transaction that fills while the last one commits."""
+    enrich = EnrichSettings(
+        transaction_timeout=5, max_transaction_events=300_000, max_transaction_bytes=2**30
+    )
+    found = producer_properties(Settings(enrich=enrich), "id")
+    wanted = {
+        "transactional.id": "id",
+        "enable.idempotence": True,
+        "transaction.timeout.ms": 5000,
+        "socket.timeout.ms": 5000,
+        "partitioner": "murmur2_random",
+        "queue.buffering.max.messages": 600_000,
+        "queue.buffering.max.kbytes": 2 * 2**20,
+    }
+    assert wanted == {name: found[name] for name in wanted}
+
+
+def test_what_is_handed_through_replaces_our_defaults_with_secrets_uncovered() -> None:
+    """The special tables are stronger than the general one, and each client gets only its own."""
+    given = settings(
+        properties={"sasl.password": HIDDEN, "client.id": "mine", "socket.timeout.ms": 5000},
+        consumer_properties={"client.id": "my consumer", "fetch.min.bytes": 10},
+        producer_properties={"linger.ms": 50},
+    )
+    consumer = consumer_properties(given, "g", None)
+    producer = producer_properties(given, "id")
+    assert tuple(
+        consumer[name] for name in ("sasl.password", "client.id", "socket.timeout.ms", "fetch.min.bytes")
+    ) == (HIDDEN, "my consumer", 5000, 10)
+    assert tuple(producer[name] for name in ("client.id", "linger.ms", "sasl.password")) == (
+        "mine",
+        50,
+        HIDDEN,
+    )
+    assert "linger.ms" not in consumer
+    assert admin_properties(given) == {
+        "bootstrap.servers": "localhost:9092",
+        "client.id": "mine",
+        "socket.timeout.ms": 5000,
+        "sasl.password": HIDDEN,
+    }
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+@pytest.mark.parametrize("timeout", [1.0, 10.0, 900.0])
+def test_librdkafka_takes_our_configuration(protocol: str, timeout: float) -> None:
+    """Under both protocols, at the ends of what can be set."""
+    enrich = EnrichSettings(
+        transaction_timeout=timeout, max_transaction_events=1_000_000, max_transaction_bytes=2**31
+    )
+    kafka = KafkaSettings(group_protocol=protocol, session_timeout=3600)  # type: ignore[arg-type]
+    assert check_properties(Settings(kafka=kafka, enrich=enrich)) == []
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_reserved_properties_are_refused_with_the_reason(name: str) -> None:
+    """Each says why, or which setting to use."""
+    assert [(name, f"cannot be handed through: {RESERVED[name]}")] == list(
+        problems({name: HIDDEN}, "classic")
+    )
+
+
+def test_everything_that_we_fix_is_reserved() -> None:
+    """What a user could hand through without effect has to be refused."""
+    plain = settings()
+    ours = consumer_properties(plain, "g", "member").keys() | producer_properties(plain, "id").keys()
+    free = settings(properties=dict.fromkeys(ours, "theirs"))
+    applied = (consumer_properties(free, "g", "member"), producer_properties(free, "id"))
+    fixed = {name for found in applied for name, value in found.items() if value != "theirs"}
+    assert fixed <= set(RESERVED)
+
+
+@pytest.mark.parametrize("name", RESERVED_UNDER_CONSUMER_PROTOCOL)
+def test_what_the_broker_decides_under_kip_848_is_refused_only_there(name: str) -> None:
+    """And not judged while the protocol is unknown."""
+    value = "consumer" if name == "group.protocol.type" else 1000
+    assert [name] == [found for found, _ in problems({name: value}, "consumer")]
+    assert list(problems({name: value}, "classic")) == []
+    assert list(problems({name: value}, None)) == []
+
+
+def test_an_unknown_property_is_refused_with_the_nearest_name() -> None:
+    """librdkafka itself decides what exists."""
+    assert list(problems({"sasl.pasword": HIDDEN, "qqqqqqqq": 1}, "classic")) == [
+        ("sasl.pasword", "librdkafka knows no such property; did you mean sasl.password?"),
+        ("qqqqqqqq", "librdkafka knows no such property"),
+    ]
+
+
+def test_a_value_that_librdkafka_refuses_is_told() -> None:
+    """All of them, not only the first."""
+    found = dict(problems({"linger.ms": -5, "security.protocol": "tls", "client.id": "fine"}, "classic"))
+    assert list(found) == ["linger.ms", "security.protocol"]
+    assert 'Invalid value "tls"' in found["security.protocol"]
+
+
+def test_every_suggested_name_exists() -> None:
+    """But for those that are refused anyway, librdkafka knows them all."""
+    unknown = "librdkafka knows no such property"
+    names = [name for name in COMMON if name not in RESERVED]
+    assert [name for name in names for _, message in problems({name: "x"}, None) if unknown in message] == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sasl.password",
+        "ssl.key.password",
+        "ssl.key.pem",
+        "ssl.keystore.password",
+        "sasl.oauthbearer.client.secret",
+        "sasl.oauthbearer.config",
+        "sasl.oauthbearer.assertion.private.key.passphrase",
+    ],
+)
+def test_passwords_and_keys_are_secret(name: str) -> None:
+    """What unlocks something is never shown."""
+    assert is_secret(name)
+    assert HIDDEN not in repr(settings(properties={name: HIDDEN}))
+
+
+def test_a_contradiction_is_told_once_and_without_secrets() -> None:
+    """One reason for both kinds of client is one line."""
+    (problem,) = check_properties(
+        settings(properties={"security.protocol": "ssl", "ssl.key.pem": HIDDEN, "ssl.ca.location": "/none"})
+    )
+    assert problem.startswith("kafka.properties: librdkafka cannot make consumers and producers: ")
+    assert HIDDEN not in problem
+
+
+def test_a_property_that_only_one_kind_of_client_cannot_take_names_it() -> None:
+    """Idempotent producers have limits that consumers have not."""
+    assert check_properties(settings(producer_properties={"max.in.flight": 6})) == [
+        "kafka.properties: librdkafka cannot make producers: "
+        "`max.in.flight` must be set <= 5 when `enable.idempotence` is true"
+    ]
+
+
+def test_oauth_needs_nothing_but_properties() -> None:
+    """librdkafka's own OIDC client is configured like everything else."""
+    oauth = {
+        "security.protocol": "sasl_ssl",
+        "sasl.mechanisms": "OAUTHBEARER",
+        "sasl.oauthbearer.method": "oidc",
+        "sasl.oauthbearer.client.id": "me",
+        "sasl.oauthbearer.client.secret": HIDDEN,
+        "sasl.oauthbearer.token.endpoint.url": "http://127.0.0.1:1/token",
+    }
+    assert list(problems(settings(properties=oauth).kafka.properties, "classic")) == []
+    assert check_properties(settings(properties=oauth)) == []

@@ -1,0 +1,137 @@
+"""What the command line says and returns. The worker itself is not started here."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from worker import __version__
+from worker.cli import cli
+from worker.config.reference import reference
+from worker.errors import ExitCode
+from worker.sinks.registry import SINKS
+
+GOOD = """
+    [flags]
+    path = "flags.yaml"
+    [sinks.archive]
+    type = "file"
+    path = "archive"
+    [sinks.console]
+    type = "log"
+"""
+
+
+def call(tmp_path: Path, text: str, *arguments: str) -> Result:
+    """The command with ``-c`` and a file of ``text``."""
+    path = tmp_path / "flagstream.toml"
+    path.write_text(text, encoding="utf-8")
+    return CliRunner().invoke(cli, [*arguments, "-c", str(path)])
+
+
+@pytest.mark.parametrize("command", [["run"], ["config", "check"]])
+def test_problems_are_a_headline_and_a_line_each_with_exit_code_2(
+    tmp_path: Path, command: Sequence[str]
+) -> None:
+    """On standard error; ``run`` says the same as ``config check``."""
+    result = call(tmp_path, 'nam = "x"\n[web]\nport = -1\n', *command)
+    assert result.exit_code == ExitCode.CONFIG
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == [
+        f"{tmp_path / 'flagstream.toml'}: 3 problems",
+        "nam: unknown key; did you mean name?",
+        "flags.path: is missing; the enrich stage needs the file with the flags",
+        "web.port: -1 is out of range; write at least 0",
+    ]
+
+
+def test_properties_that_librdkafka_refuses_as_a_whole_are_a_problem(tmp_path: Path) -> None:
+    """Found before Kafka is touched."""
+    text = GOOD + '[kafka.properties]\nsecurity.protocol = "sasl_ssl"\nsasl.mechanisms = "PLAIN"\n'
+    result = call(tmp_path, text, "config", "check")
+    assert result.exit_code == ExitCode.CONFIG
+    assert result.stderr.splitlines()[0] == f"{tmp_path / 'flagstream.toml'}: 1 problem"
+    assert "sasl.username and sasl.password must be set" in result.stderr
+
+
+def test_a_good_file_has_no_problems(tmp_path: Path) -> None:
+    """And says so."""
+    result = call(tmp_path, GOOD, "config", "check")
+    assert (ExitCode.OK, f"{tmp_path / 'flagstream.toml'}: no problems\n") == (
+        result.exit_code,
+        result.output,
+    )
+
+
+def test_a_sink_that_is_not_configured_cannot_be_run(tmp_path: Path) -> None:
+    """The nearest one is named."""
+    result = call(tmp_path, GOOD, "run", "--sink", "archiv")
+    assert result.exit_code == ExitCode.CONFIG
+    assert "--sink archiv: no such sink; did you mean archive?" in result.stderr
+
+
+def test_a_worker_that_only_exports_needs_no_flags(tmp_path: Path) -> None:
+    """What is named on the command line decides what has to be set."""
+    text = '[sinks.console]\ntype = "log"'
+    assert call(tmp_path, text, "config", "check").exit_code == ExitCode.CONFIG
+    assert call(tmp_path, text, "config", "check", "--sink", "console").exit_code == ExitCode.OK
+
+
+def test_the_file_can_be_named_by_the_environment(tmp_path: Path) -> None:
+    """FLAGSTREAM_CONFIG stands for ``-c``."""
+    path = tmp_path / "flagstream.toml"
+    path.write_text(GOOD, encoding="utf-8")
+    result = CliRunner().invoke(cli, ["config", "check"], env={"FLAGSTREAM_CONFIG": str(path)})
+    assert f"{path}: no problems\n" == result.output
+
+
+def test_the_reference_is_printed() -> None:
+    """The same page as in the docs."""
+    assert reference(SINKS) == CliRunner().invoke(cli, ["config", "reference"]).output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "output"), [(["version"], __version__), (["--version"], "flagstream, version")]
+)
+def test_the_version_is_printed(arguments: Sequence[str], output: str) -> None:
+    """As a command for programs and as an option for people."""
+    result = CliRunner().invoke(cli, arguments)
+    assert output in result.output
+    assert __version__ in result.output
+
+
+def test_a_wrong_configuration_is_told_before_anything_heavy_is_loaded(tmp_path: Path) -> None:
+    """Neither Faust nor librdkafka is imported for a file that is wrong by itself."""
+    path = tmp_path / "flagstream.toml"
+    path.write_text('nam = "x"', encoding="utf-8")
+    program = (
+        "import sys\n"
+        "from worker.cli import main\n"
+        f"sys.argv = ['flagstream', 'run', '-c', {str(path)!r}]\n"
+        "try: main()\n"
+        "except SystemExit as end: code = end.code\n"
+        "print(code, [name for name in ('faust', 'confluent_kafka', 'worker.host') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "2 []\n"
+
+
+@pytest.mark.parametrize(
+    ("stages", "sinks", "chosen"),
+    [
+        ((), (), (True, None)),
+        (("enrich",), (), (True, ())),
+        ((), ("archive",), (False, ("archive",))),
+        (("enrich",), ("archive", "archive", "console"), (True, ("archive", "console"))),
+    ],
+)
+def test_any_subset_can_be_run(
+    stages: tuple[str, ...], sinks: tuple[str, ...], chosen: tuple[bool, tuple[str, ...] | None]
+) -> None:
+    """Nothing named is everything; otherwise only what is named."""
+    from worker.cli import stages_to_run
+
+    assert chosen == stages_to_run(stages, sinks)
