@@ -211,6 +211,8 @@ def test_contradictions_are_told_also_when_single_settings_fail(tmp_path: Path) 
         [kafka]
         static_membership = true
         session_timeout = "soon"
+        [flags]
+        format = "xml"
         [export]
         memory_budget = "32MiB"
         [sinks.archive]
@@ -218,9 +220,13 @@ def test_contradictions_are_told_also_when_single_settings_fail(tmp_path: Path) 
         start = "now"
         max_bytes = "48MiB"
     """
-    found = [line.partition(":")[0] for line in problems(tmp_path, text)]
-    assert found[:2] == ["kafka.session_timeout", "kafka.static_membership"]
-    assert {"sinks.archive.path", "sinks.archive.start", "sinks.archive.max_bytes"} == set(found[2:])
+    path = tmp_path / "flagstream.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load(path, {})
+    found = [line.partition(":")[0] for line in caught.value.problems]
+    assert found[:4] == ["kafka.session_timeout", "kafka.static_membership", "flags.format", "flags.path"]
+    assert {"sinks.archive.path", "sinks.archive.start", "sinks.archive.max_bytes"} == set(found[4:])
 
 
 def test_a_setting_that_cannot_be_read_is_not_judged_by_its_default(tmp_path: Path) -> None:

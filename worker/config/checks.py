@@ -14,7 +14,7 @@ from worker.units import format_bytes, format_seconds
 Path = tuple[str, ...]
 Problem = tuple[Path, str]
 
-FLAG_FORMATS = {".yaml": "yaml", ".yml": "yaml", ".json": "json", ".toml": "toml"}
+FLAG_SUFFIXES = (".yaml", ".yml", ".json", ".toml")
 
 
 def cross_field_problems(settings: Settings, failed: set[Path], *, enrich: bool) -> Iterator[Problem]:
@@ -64,13 +64,12 @@ def _transaction(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
 
 def _flags(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
     path, kind = settings.flags.path, settings.flags.format
-    if _unread(failed, ("flags", "path"), ("flags", "format")):
-        return
     if path is None:
-        yield ("flags", "path"), "is missing; the enrich stage needs the file with the flags"
-    elif (
-        kind is None and path.suffix.lower() not in FLAG_FORMATS and not _unread(failed, ("flags", "format"))
-    ):
+        if not _unread(failed, ("flags", "path")):
+            yield ("flags", "path"), "is missing; the enrich stage needs the file with the flags"
+        return
+    told = kind is not None or path.suffix.lower() in FLAG_SUFFIXES
+    if not told and not _unread(failed, ("flags", "format")):
         yield (
             ("flags", "format"),
             f'is missing, and "{path.name}" does not tell it; write "yaml", "json" or "toml"',
