@@ -137,6 +137,11 @@ def test_ten_mistakes_give_ten_lines(tmp_path: Path) -> None:
             'topics.ingest: ".." is no topic name; use up to 249 letters, digits, ".", "_" and "-"',
         ),
         ('[kafka]\nbootstrap_servers = ""', "kafka.bootstrap_servers: must not be empty"),
+        (
+            '_env_file = "x"',
+            "_env_file: unknown key; known are "
+            "enrich, export, flags, kafka, log, name, shutdown, sinks, topics, web",
+        ),
         ("kafka = 5", "kafka: is a table; write [kafka]"),
         ("sinks = 5", "sinks: is a table; write [sinks]"),
         ("[sinks]\narchive = 5", "sinks.archive: is a table; write [sinks.archive]"),

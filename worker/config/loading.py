@@ -99,7 +99,11 @@ class _Reading:
         sinks: object = tables
         if isinstance(tables, Mapping):
             sinks = {name: self._sink(name, table, known) for name, table in tables.items()}
-        settings = self._model(Settings, {**raw, "sinks": sinks}, ())
+        # pydantic-settings would take some of these, such as _env_file, for arguments of its own
+        for key in (key for key in raw if key.startswith("_")):
+            self._report((key,), f"unknown key{nearest(key, Settings.model_fields)}")
+        known_keys = {key: value for key, value in raw.items() if not key.startswith("_")}
+        settings = self._model(Settings, {**known_keys, "sinks": sinks}, ())
         assert settings is not None, "every section has defaults"
         return settings
 
