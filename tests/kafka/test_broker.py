@@ -34,12 +34,13 @@ def member(bootstrap: str, group: str, protocol: str, topic: str) -> Iterator[Co
             "auto.offset.reset": "earliest",
         }
     )
-    consumer.subscribe([topic])
-    deadline = time.monotonic() + 30
-    while not consumer.assignment():
-        assert time.monotonic() < deadline, "no assignment within 30 s"
-        assert consumer.poll(0.1) is None, "the topics of these tests are empty"
+    # Closed whatever happens: a consumer that is left to the garbage collector can hang the whole run.
     try:
+        consumer.subscribe([topic])
+        deadline = time.monotonic() + 30
+        while not consumer.assignment():
+            assert time.monotonic() < deadline, "no assignment within 30 s"
+            assert consumer.poll(0.1) is None, "the topics of these tests are empty"
         yield consumer
     finally:
         consumer.close()
