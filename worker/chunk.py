@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, Protocol
 
 Headers = list[tuple[str, bytes | None]]
 
 
-class Partition(NamedTuple):
+@dataclass(frozen=True, slots=True, order=True)
+class Partition:
     """A partition of a topic."""
 
     topic: str
@@ -23,7 +24,7 @@ class Record(Protocol):
     def offset(self) -> int | None: ...
     def key(self) -> bytes | None: ...
     def value(self) -> bytes | None: ...
-    def headers(self) -> Headers | None: ...
+    def headers(self) -> Any: ...
     def timestamp(self) -> tuple[int, int]: ...
 
 
@@ -50,10 +51,12 @@ class Position:
     """Where reading of a partition starts when it was assigned or rewound.
 
     ``offset`` is the next offset to read; ``committed`` is what the group had committed (None: nothing yet), with its
-    ``metadata`` text.
+    ``metadata`` text. The topic held ``[low, high)`` at that moment.
     """
 
     epoch: int
     offset: int
     committed: int | None = None
     metadata: str = ""
+    low: int = 0
+    high: int = 0

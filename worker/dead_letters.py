@@ -1,0 +1,67 @@
+"""Dead letters: records that cannot be processed, kept as they were, with the reason in their headers."""
+
+from dataclasses import dataclass
+
+from worker import __version__
+from worker.chunk import Headers, Partition, Record
+
+PREFIX = "flagstream-"
+ENVELOPE = 512
+"""Bytes kept free for the batch around a record and for its framing: 61 and some 20 in Kafka's format v2."""
+ERROR_LIMIT = 1_000
+"""Characters of the error text that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record for the dead-letter topic."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    reason: str
+
+
+def dead_letter(
+    partition: Partition, record: Record, *, stage: str, reason: str, error: str, limit: int
+) -> DeadLetter:
+    """The dead letter of ``record``: original key, value and headers, plus ``flagstream-*`` headers.
+
+    ``limit`` is the largest record that the dead-letter topic takes, in bytes. One that does not fit is cut: first the
+    value, with its full size in ``flagstream-truncated-from``; where headers and key alone are too large, those too.
+    """
+    offset, (_, timestamp) = record.offset(), record.timestamp()
+    added = {
+        "stage": stage,
+        "topic": partition.topic,
+        "partition": str(partition.index),
+        "offset": str(offset),
+        "timestamp": str(timestamp),
+        "reason": reason,
+        "error": error[:ERROR_LIMIT],
+        "version": __version__,
+    }
+    ours: Headers = [(PREFIX + name, text.encode(errors="replace")) for name, text in added.items()]
+    return fit(DeadLetter(record.key(), record.value(), [*(record.headers() or []), *ours], reason), limit)
+
+
+def fit(letter: DeadLetter, limit: int) -> DeadLetter:
+    """``letter``, cut to ``limit`` bytes if it is larger."""
+    room = limit - ENVELOPE
+    if size(letter.key, letter.value, letter.headers) <= room:
+        return letter
+    key, value = letter.key, letter.value or b""
+    headers = [*letter.headers, (PREFIX + "truncated-from", str(len(value)).encode())]
+    if size(key, None, headers) > room // 2:
+        headers = [header for header in headers if header[0].startswith(PREFIX)]
+    if size(key, None, headers) > room:
+        key = (key or b"")[: room // 2]
+    return DeadLetter(key, value[: max(0, room - size(key, None, headers))], headers, letter.reason)
+
+
+def size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    """Bytes that a record takes in Kafka, framing of each header included."""
+    total = len(key or b"") + len(value or b"")
+    for name, content in headers:
+        total += len(name.encode()) + len(content or b"") + 10
+    return total

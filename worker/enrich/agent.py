@@ -1,0 +1,302 @@
+"""The enrich stage: chunks of the ingest topic become transactions on the output topic.
+
+A transaction spans a commit interval. While one is being committed, off the event loop, the next chunk is already
+decoded and enriched; it is produced when the commit is through. Only the event loop touches the state here, and every
+step between two ``await`` is atomic.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterable, Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from operator import methodcaller
+from typing import Any
+
+import structlog
+
+from worker.chunk import Chunk, Partition, Position, Record
+from worker.config.settings import EnrichSettings, TopicSettings
+from worker.crashpoints import reached
+from worker.dead_letters import ENVELOPE, DeadLetter, dead_letter, size
+from worker.enrich.transform import Dead, Transform
+from worker.errors import OwnershipLost, TransactionAborted
+from worker.kafka.offsets import Committed
+from worker.kafka.source import ChunkSource
+from worker.kafka.transactions import RecordTooLarge, TransactionalProducer
+from worker.operate import metrics
+
+log = structlog.get_logger(__name__)
+_headers = methodcaller("headers")
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a chunk became: records for the output topic and dead letters, in the chunk's order."""
+
+    chunk: Chunk
+    records: list[dict[str, Any]]
+    dead: list[DeadLetter]
+    outcomes: Counter[tuple[str, str]]
+    plain: bool
+    """No record has headers or keeps its timestamp, so the records can go by ``produce_batch``, which knows neither."""
+    bytes: int
+
+
+@dataclass(slots=True)
+class OpenTransaction:
+    """Which records the open transaction holds: each partition's epoch and the next offset to commit."""
+
+    epochs: dict[Partition, int] = field(default_factory=dict)
+    offsets: dict[Partition, int] = field(default_factory=dict)
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    events: int = 0
+    bytes: int = 0
+    timer: asyncio.TimerHandle | None = None
+
+
+class EnrichStage:
+    """Satisfies :class:`worker.kafka.source.Stage`. ``fail`` is told an error that ends the process."""
+
+    def __init__(
+        self,
+        settings: EnrichSettings,
+        topics: TopicSettings,
+        transform: Transform,
+        producer: TransactionalProducer,
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        self.source: ChunkSource
+        self.transform = transform
+        self.stopped: dict[Partition, str] = {}
+        self._settings = settings
+        self._topics = topics
+        self._producer = producer
+        self._fail = fail
+        self._held: dict[Partition, Position] = {}
+        self._open: OpenTransaction | None = None
+        self._commit: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="enrich-transactions")
+
+    async def open(self, limit: int, keep_trying: Callable[[], bool]) -> None:
+        """Get the producer ready for records of up to ``limit`` bytes; before the first chunk."""
+        self._producer.limit = limit
+        await self._blocking(lambda: self._producer.open(keep_trying))
+
+    async def run(self, chunks: AsyncIterable[Chunk]) -> None:
+        """The agent's body. Nothing unexpected leaves it unseen: Faust would restart the agent behind the chunk."""
+        try:
+            async for chunk in chunks:
+                batch = self.enrich(chunk)
+                await self._ended()
+                await self._produce(batch)
+        except Exception as error:
+            self._fail(error)
+            raise
+
+    def enrich(self, chunk: Chunk) -> Batch:
+        """Decode, track, enrich and encode the records of ``chunk``; pure but for the count of unresolved variations."""
+        transform, largest = self.transform, self._producer.limit - ENVELOPE
+        records: list[dict[str, Any]] = []
+        dead: list[DeadLetter] = []
+        outcomes: Counter[tuple[str, str]] = Counter()
+        total = 0
+        plain = not self._settings.keep_timestamps and not any(map(_headers, chunk.records))
+        apply = transform.__call__  # 0.1 µs an event cheaper than transform(…)
+        for record in chunk.records:
+            outcome = apply(record.value())
+            if isinstance(outcome, bytes):
+                if len(outcome) < 1_000 or _fits(record, outcome, largest):
+                    records.append(
+                        {"value": outcome, "key": record.key()} if plain else self._whole(record, outcome)
+                    )
+                    total += len(outcome)
+                    continue
+                outcome = Dead("too_large", f"{len(outcome)} bytes are more than the output topic takes")
+            if isinstance(outcome, Dead):
+                dead.append(self._dead(chunk.partition, record, outcome))
+                outcomes["dead", outcome.reason] += 1
+            else:
+                outcomes["dropped", outcome.reason] += 1
+        outcomes["enriched", ""] = len(records)
+        return Batch(chunk, records, dead, outcomes, plain, total)
+
+    def _whole(self, record: Record, value: bytes) -> dict[str, Any]:
+        timestamp = record.timestamp()[1] if self._settings.keep_timestamps else 0
+        return {
+            "value": value,
+            "key": record.key(),
+            "headers": record.headers() or [],
+            "timestamp": max(timestamp, 0),
+        }
+
+    def _dead(self, partition: Partition, record: Record, outcome: Dead) -> DeadLetter:
+        limit = self._producer.limit
+        return dead_letter(
+            partition, record, stage="enrich", reason=outcome.reason, error=outcome.error, limit=limit
+        )
+
+    # ── the transaction ────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _produce(self, batch: Batch) -> None:
+        """Put a batch into the open transaction if its chunk is the next one of its partition; else drop or rewind."""
+        chunk, held = batch.chunk, self._held.get(batch.chunk.partition)
+        if held is None or held.epoch != chunk.epoch:
+            return
+        if chunk.start != held.offset:
+            log.error(
+                "chunk_out_of_order", partition=str(chunk.partition), expected=held.offset, found=chunk.start
+            )
+            await self._rewind({chunk.partition: chunk.epoch})
+            return
+        try:
+            transaction = self._begin()
+            if batch.plain:
+                self._producer.produce_batch(self._topics.output, batch.records)
+            else:
+                for record in batch.records:
+                    self._producer.produce(self._topics.output, **record)
+            for letter in batch.dead:
+                self._producer.produce(
+                    self._topics.dead_letters, key=letter.key, value=letter.value, headers=letter.headers
+                )
+        except TransactionAborted as error:
+            await self._aborted(
+                {**(self._open.epochs if self._open else {}), chunk.partition: chunk.epoch}, error
+            )
+            return
+        reached("enrich.produced")
+        self._held[chunk.partition] = replace(held, offset=chunk.end)
+        transaction.epochs[chunk.partition] = chunk.epoch
+        transaction.offsets[chunk.partition] = chunk.end
+        transaction.outcomes.update(batch.outcomes)
+        transaction.events += len(batch.records) + len(batch.dead)
+        transaction.bytes += batch.bytes
+        if (
+            transaction.events >= self._settings.max_transaction_events
+            or transaction.bytes >= self._settings.max_transaction_bytes
+        ):
+            self._close()
+
+    def _begin(self) -> OpenTransaction:
+        if self._open is None:
+            self._producer.begin()
+            self._open = OpenTransaction()
+            loop = asyncio.get_running_loop()
+            self._open.timer = loop.call_later(self._settings.commit_interval, self._close)
+        return self._open
+
+    def _close(self) -> None:
+        """Commit the open transaction in the background; :meth:`_ended` waits for it."""
+        transaction, self._open = self._open, None
+        if transaction is not None:
+            if transaction.timer is not None:
+                transaction.timer.cancel()
+            self._commit = asyncio.create_task(self._end(transaction))
+
+    async def _ended(self) -> None:
+        while self._commit is not None:
+            await asyncio.wait([self._commit])
+
+    async def _end(self, transaction: OpenTransaction) -> None:
+        try:
+            began = time.monotonic()
+            text = Committed(since=self.source.since).text()
+            offsets = {p: (offset, text) for p, offset in transaction.offsets.items()}
+            try:
+                group = await self.source.group_metadata(transaction.epochs)
+            except OwnershipLost as error:
+                await self._blocking(self._producer.abort)
+                await self._aborted(transaction.epochs, error)
+                return
+            try:
+                await self._blocking(lambda: self._producer.commit(offsets, group))
+            except TransactionAborted as error:
+                await self._aborted(transaction.epochs, error)
+                return
+            reached("enrich.committed")
+            self._count(transaction, time.monotonic() - began)
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self._commit = None
+
+    def _count(self, transaction: OpenTransaction, seconds: float) -> None:
+        metrics.TRANSACTIONS.labels("enrich", "committed").inc()
+        metrics.TRANSACTION_SECONDS.labels("enrich").observe(seconds)
+        for (outcome, reason), count in transaction.outcomes.items():
+            metrics.EVENTS.labels(outcome, reason).inc(count)
+        metrics.UNRESOLVED.inc(self.transform.unresolved)
+        self.transform.unresolved = 0
+
+    async def _aborted(self, epochs: Mapping[Partition, int], error: Exception) -> None:
+        """The producer has rolled back: nothing of it is visible, and its records are read again."""
+        if self._open is not None and self._open.timer is not None:
+            self._open.timer.cancel()
+        self._open = None
+        metrics.TRANSACTIONS.labels("enrich", "aborted").inc()
+        level = log.info if isinstance(error, OwnershipLost | RecordTooLarge) else log.warning
+        level("transaction_aborted", error=str(error), partitions=sorted(map(str, epochs)))
+        await self._rewind(epochs)
+
+    async def _rewind(self, epochs: Mapping[Partition, int]) -> None:
+        for partition, position in (await self.source.rewind(epochs)).items():
+            self._held[partition] = position
+
+    async def _blocking(self, function: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+    # ── what the chunk source tells ────────────────────────────────────────────────────────────────────────────────
+
+    async def assigned(self, positions: Mapping[Partition, Position]) -> None:
+        self._held.update(positions)
+        for partition, position in positions.items():
+            if position.committed is not None and not position.low <= position.committed <= position.high:
+                await self.missing(partition, position)
+
+    async def revoked(self, partitions: Collection[Partition]) -> None:
+        await self.flush()
+        self._forget(partitions)
+
+    async def lost(self, partitions: Collection[Partition]) -> None:
+        self._forget(partitions)
+        await self._ended()
+        transaction, self._open = self._open, None
+        if transaction is not None:
+            if transaction.timer is not None:
+                transaction.timer.cancel()
+            try:
+                await self._blocking(self._producer.abort)
+                await self._aborted(transaction.epochs, OwnershipLost("partitions lost"))
+            except Exception as error:
+                self._fail(error)
+
+    def _forget(self, partitions: Collection[Partition]) -> None:
+        for partition in partitions:
+            self._held.pop(partition, None)
+            self.stopped.pop(partition, None)
+
+    async def missing(self, partition: Partition, position: Position) -> None:
+        """Ingest records were deleted before they were read: stop there, or go on behind them if so configured."""
+        problem = (
+            f"{partition}: the topic holds the offsets {position.low} to {position.high}, but the next to read is "
+            f"{position.offset}: records were deleted before they were read, or the topic was recreated"
+        )
+        if self._settings.on_missing_records == "continue":
+            log.error("records_missing", problem=problem, continues_at=position.low)
+            self._held.update(await self.source.rewind({partition: position.epoch}, to=position.low))
+            return
+        self.stopped[partition] = problem
+        log.error("partition_stopped", problem=problem, ways_out='enrich.on_missing_records = "continue"')
+        await self.source.pause(partition, position.epoch)
+
+    async def flush(self) -> None:
+        """Commit what is in the open transaction; returns when it has ended, one way or the other."""
+        await self._ended()
+        self._close()
+        await self._ended()
+
+
+def _fits(record: Record, value: bytes, largest: int) -> bool:
+    return size(record.key(), value, record.headers() or []) <= largest

@@ -1,0 +1,307 @@
+"""The export stage of one sink: spreads the chunks of the output topic over its partitions, each with windows of its own."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterable, Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import structlog
+
+from worker.chunk import Chunk, Partition, Position
+from worker.config.settings import TopicSettings
+from worker.dead_letters import DeadLetter, fit
+from worker.errors import (
+    ObjectConflict,
+    OwnershipLost,
+    SinkError,
+    SinkRefused,
+    SinkUnavailable,
+    TransactionAborted,
+)
+from worker.export.budget import MemoryBudget
+from worker.export.dead import DeadLetterSink
+from worker.export.filling import Limits
+from worker.export.partition import Destination, PartitionExport
+from worker.kafka.source import ChunkSource
+from worker.kafka.topics import TopicFacts
+from worker.kafka.transactions import TransactionalProducer
+from worker.operate import metrics
+from worker.sinks.protocol import Sink, Transaction
+from worker.sinks.settings import SinkSettings
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+DELIVERIES = 8
+"""Calls of the sink at a time: threads that mostly wait for the network."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+"""Seconds between tries of a failing sink: doubled each time, with jitter, so that a fleet does not knock as one."""
+
+
+class ExportStage:
+    """Satisfies :class:`worker.kafka.source.Stage` and :class:`worker.export.partition.Kafka`.
+
+    ``dead_letters`` is the transactional producer for dead letters; it is opened when the first one is to be written.
+    ``revoke_budget``: seconds that a revoke may take. ``fail`` is told an error that ends the process.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sink: Sink[Any],
+        settings: SinkSettings,
+        topics: TopicSettings,
+        budget: MemoryBudget,
+        dead_letters: TransactionalProducer,
+        *,
+        revoke_budget: float,
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        self.source: ChunkSource
+        self.fail = fail
+        self.failing: dict[str, str] = {}
+        self._to: Destination
+        self._name = name
+        self._sink = sink
+        self._settings = settings
+        self._topics = topics
+        self._budget = budget
+        self._producer = dead_letters
+        self._producer_open = False
+        self._revoke_budget = revoke_budget
+        self._exports: dict[Partition, PartitionExport] = {}
+        self._missing: dict[Partition, str] = {}
+        self._transacting = asyncio.Lock()
+        self._threads = ThreadPoolExecutor(DELIVERIES, thread_name_prefix=f"sink-{name}")
+        self._transactions = ThreadPoolExecutor(1, thread_name_prefix=f"dead-letters-{name}")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._log = log.bind(sink=name)
+
+    async def open(self, facts: TopicFacts) -> None:
+        """Open the sink, however long it takes; before the first chunk."""
+        self._producer.limit = limit = facts.limit(self._topics.dead_letters)
+        stage, dead_letters = f"sink.{self._name}", self._topics.dead_letters
+        self._to = Destination(
+            self._name,
+            self._sink,
+            self._settings,
+            Limits(self._settings.max_events, self._settings.max_bytes, limit),
+            facts.ids.get(self._topics.output, ""),
+            lambda error: DeadLetterSink(dead_letters, stage, error, limit),
+        )
+        await self._until_done("open", self._sink.open)
+
+    async def run(self, chunks: AsyncIterable[Chunk]) -> None:
+        """The agent's body. Nothing unexpected leaves it unseen: Faust would restart the agent behind the chunk."""
+        try:
+            async for chunk in chunks:
+                if export := self._exports.get(chunk.partition):
+                    export.accept(chunk)
+        except Exception as error:
+            self.fail(error)
+            raise
+
+    @property
+    def stopped(self) -> dict[Partition, str]:
+        """Partitions that wait for a person to act, with the reason."""
+        return self._missing | {p: e.stopped for p, e in self._exports.items() if e.stopped}
+
+    async def drain(self, deadline: float) -> None:
+        """Close all windows and deliver what fits until ``deadline`` (event loop time); the rest is left to its plan."""
+        await self._finish(list(self._exports), "shutdown", deadline)
+
+    async def close(self) -> None:
+        """Close the sink; after the consumer has left the group. A delivery that hangs is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._sink.close)
+
+    # ── what the chunk source tells ────────────────────────────────────────────────────────────────────────────────
+
+    async def assigned(self, positions: Mapping[Partition, Position]) -> None:
+        for partition, position in positions.items():
+            if position.committed is not None and not position.low <= position.committed <= position.high:
+                await self.missing(partition, position)
+            else:
+                self._begin(partition, position)
+
+    async def revoked(self, partitions: Collection[Partition]) -> None:
+        await self._finish(partitions, "revoke", asyncio.get_running_loop().time() + self._revoke_budget)
+
+    async def lost(self, partitions: Collection[Partition]) -> None:
+        for partition in partitions:
+            self._drop(partition)
+
+    async def missing(self, partition: Partition, position: Position) -> None:
+        self._drop(partition)
+        problem = (
+            f"{partition}: the topic holds the offsets {position.low} to {position.high}, but the next to export is "
+            f"{position.offset}: records were deleted before they were exported, or the topic was recreated"
+        )
+        if self._settings.on_missing_records == "continue":
+            self._log.error("records_missing", problem=problem, continues_at=position.low)
+            self.restart(partition, position.epoch, to=position.low)
+            return
+        self._missing[partition] = problem
+        self._log.error(
+            "partition_stopped",
+            problem=problem,
+            ways_out=f'sinks.{self._name}.on_missing_records = "continue"',
+        )
+        metrics.STOPPED.labels(self._name).set(len(self.stopped))
+        await self.source.pause(partition, position.epoch)
+
+    def _begin(self, partition: Partition, position: Position, condemned: str | None = None) -> None:
+        self._drop(partition)
+        self._exports[partition] = PartitionExport(
+            self._to, partition, position, self, self._budget, condemned
+        )
+
+    def _drop(self, partition: Partition) -> None:
+        self._missing.pop(partition, None)
+        self.failing.pop(f"deliver {partition}", None)
+        if export := self._exports.pop(partition, None):
+            export.drop()
+
+    async def _finish(self, partitions: Collection[Partition], reason: str, deadline: float) -> None:
+        ending = [export for p in partitions if (export := self._exports.get(p))]
+        await asyncio.gather(*(export.finish(reason, deadline) for export in ending))
+        for export in ending:
+            self._exports.pop(export.partition, None)
+
+    # ── what a partition asks ──────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def since(self) -> int | None:
+        return self.source.since
+
+    @property
+    def fresh(self) -> bool:
+        return self.source.fresh
+
+    async def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> None:
+        await self.source.commit(partition, epoch, offset, metadata)
+
+    async def pause(self, partition: Partition, epoch: int) -> None:
+        await self.source.pause(partition, epoch)
+
+    async def resume(self, partition: Partition, epoch: int) -> None:
+        await self.source.resume(partition, epoch)
+
+    def restart(
+        self, partition: Partition, epoch: int, *, condemned: str | None = None, to: int | None = None
+    ) -> None:
+        """Begin the partition anew at its committed offset (or at ``to``), with a new epoch."""
+        self._drop(partition)
+
+        async def restart() -> None:
+            try:
+                for found, position in (await self.source.rewind({partition: epoch}, to)).items():
+                    self._begin(found, position, condemned)
+            except OwnershipLost:
+                self._log.debug("restart_after_loss", partition=str(partition))
+            except Exception as error:
+                self.fail(error)
+
+        task = asyncio.create_task(restart())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def persist(self, what: str, partition: Partition, function: Callable[[], T]) -> T:
+        """Call the sink in a thread until it succeeds, backing off for as long as it takes.
+
+        Raises ObjectConflict, and SinkRefused for a delivery when refused windows are to become dead letters.
+        """
+        return await self._until_done(f"{what} {partition}", function)
+
+    async def transact(
+        self,
+        partition: Partition,
+        epoch: int,
+        produce: Callable[[Transaction], None],
+        letters: list[DeadLetter],
+        offset: int,
+        metadata: str,
+    ) -> None:
+        """Produce records, dead letters and the offset as one transaction; repeated while the partition is held.
+
+        Raises OwnershipLost.
+        """
+
+        def transaction(group: object) -> None:
+            if not self._producer_open:
+                self._producer.open()
+                self._producer_open = True
+            self._producer.begin()
+            produce(self._producer)
+            for letter in (fit(letter, self._producer.limit) for letter in letters):
+                self._producer.produce(
+                    self._topics.dead_letters, key=letter.key, value=letter.value, headers=letter.headers
+                )
+            self._producer.commit({partition: (offset, metadata)}, group)
+
+        async with self._transacting:
+            pause = FIRST_PAUSE
+            while True:
+                group = await self.source.group_metadata({partition: epoch})
+                try:
+                    await asyncio.get_running_loop().run_in_executor(self._transactions, transaction, group)
+                except TransactionAborted as error:
+                    metrics.TRANSACTIONS.labels(f"sink.{self._name}", "aborted").inc()
+                    self._log.warning("transaction_aborted", error=str(error))
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, LONGEST_PAUSE)
+                else:
+                    break
+        metrics.TRANSACTIONS.labels(f"sink.{self._name}", "committed").inc()
+        for letter in letters:
+            metrics.REJECTED.labels(self._name, letter.reason).inc()
+
+    async def _until_done(self, what: str, function: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+        pause = FIRST_PAUSE
+        while True:
+            await self._until_fresh(what)
+            try:
+                began = loop.time()
+                answer = await loop.run_in_executor(self._threads, function)
+            except ObjectConflict:
+                raise
+            except Exception as failure:
+                error = (
+                    failure
+                    if isinstance(failure, SinkError)
+                    else SinkUnavailable(f"{type(failure).__name__}: {failure}")
+                )
+                if isinstance(error, SinkRefused) and self._condemns(what):
+                    raise
+                wait = self._failed(what, error, pause)
+            else:
+                self._succeeded(what, loop.time() - began)
+                return answer
+            await asyncio.sleep(wait)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _condemns(self, what: str) -> bool:
+        return what.startswith("deliver") and self._settings.on_refused == "dead_letter"
+
+    async def _until_fresh(self, what: str) -> None:
+        """No delivery starts while the group may have given our partitions away."""
+        while what != "open" and not self.source.fresh:
+            await asyncio.sleep(0.05)
+
+    def _failed(self, what: str, error: SinkError, pause: float) -> float:
+        kind = "refused" if isinstance(error, SinkRefused) else "unavailable"
+        wait = pause * random.uniform(0.5, 1.0)
+        if isinstance(error, SinkUnavailable) and error.retry_after is not None:
+            wait = error.retry_after
+        self.failing[what] = f"{kind}: {error}"
+        metrics.DELIVERY_FAILURES.labels(self._name, kind).inc()
+        self._log.warning("sink_failed", what=what, kind=kind, error=str(error), retry_in=round(wait, 2))
+        return wait
+
+    def _succeeded(self, what: str, seconds: float) -> None:
+        if self.failing.pop(what, None) is not None:
+            self._log.info("sink_recovered", what=what)
+        if what.startswith("deliver"):
+            metrics.DELIVERY_SECONDS.labels(self._name).observe(seconds)

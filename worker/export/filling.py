@@ -1,0 +1,159 @@
+"""A window while it fills, and when it is closed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from worker.chunk import Partition, Record
+from worker.dead_letters import DeadLetter, dead_letter, size
+from worker.export.screen import screen
+from worker.kafka.offsets import Plan
+from worker.sinks.protocol import Reject, Sink, TransactionalSink
+from worker.window import ContentDigest, Manifest, Range
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a window is full, and how dead letters are cut (bytes)."""
+
+    events: int
+    bytes: int
+    dead_letter_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A window that takes no more records. ``manifest`` is None when none of its records is exported."""
+
+    sink: "Sink[Any] | TransactionalSink[Any]"
+    range: Range
+    position: int
+    """The offset that was committed, and is again with the plan; ``range.start`` may lie before it."""
+    manifest: Manifest | None
+    payload: Any
+    rejects: list[DeadLetter]
+    closed_by: str
+    bytes: int
+    plan: Plan | None
+    """The plan that this window repeats; None for a new window."""
+
+    @property
+    def events(self) -> int:
+        return self.manifest.records if self.manifest else 0
+
+
+class Filling:
+    """Collects the records from ``position`` on. ``named`` is the start of the range that the window is named by:
+    the position itself, or earlier when the records before it were exported nowhere.
+
+    ``until``: the end is decided already (a plan, or an object that the sink holds), no limit closes it before.
+    """
+
+    def __init__(
+        self,
+        sink: "Sink[Any] | TransactionalSink[Any]",
+        partition: Partition,
+        position: int,
+        named: int,
+        *,
+        limits: Limits,
+        sink_name: str,
+        until: int | None = None,
+        plan: Plan | None = None,
+    ) -> None:
+        self.sink = sink
+        self.partition = partition
+        self.position = position
+        self.named = named
+        self.until = until
+        self.plan = plan
+        self.next = position
+        self.rejected = 0
+        self._limits = limits
+        self._sink_name = sink_name
+        self._encoder = sink.begin(partition, named)
+        self._digest = ContentDigest()
+        self._exported = 0
+        self._reject_bytes = 0
+        self._rejects: list[DeadLetter] = []
+
+    @property
+    def size(self) -> int:
+        return self._encoder.size + self._reject_bytes
+
+    @property
+    def empty(self) -> bool:
+        return self.next == self.position
+
+    @property
+    def full_by(self) -> str | None:
+        """The limit that the window has reached, if any."""
+        if self.until is not None:
+            return "plan" if self.next >= self.until else None
+        if self._exported + self.rejected >= self._limits.events:
+            return "events"
+        return "bytes" if self.size >= self._limits.bytes else None
+
+    def room(self, records: Sequence[Record]) -> int:
+        """How many of ``records`` belong into this window (by count and end; bytes are looked at between chunks)."""
+        if self.until is None:
+            return min(len(records), max(0, self._limits.events - self._exported - self.rejected))
+        low, high = 0, len(records)
+        while low < high:
+            middle = (low + high) // 2
+            if int(records[middle].offset() or 0) < self.until:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Take ``records`` (at least one), all of which have room."""
+        screened = screen(records)
+        for reject in screened.rejects:
+            self._reject(records[reject.index], reject)
+        values, kept = screened.values, screened.records
+        if values:
+            rejects = self._encoder.add(values, kept)
+            if rejects:
+                for reject in rejects:
+                    self._reject(kept[reject.index], reject)
+                gone = {reject.index for reject in rejects}
+                values = [value for index, value in enumerate(values) if index not in gone]
+            self._digest.update(values)
+            self._exported += len(values)
+        self.next = int(records[-1].offset() or 0) + 1
+
+    def _reject(self, record: Record, reject: Reject) -> None:
+        letter = dead_letter(
+            self.partition,
+            record,
+            stage=f"sink.{self._sink_name}",
+            reason=reject.reason,
+            error=reject.error,
+            limit=self._limits.dead_letter_bytes,
+        )
+        self._rejects.append(letter)
+        self._reject_bytes += size(letter.key, letter.value, letter.headers)
+        self.rejected += 1
+
+    def close(self, closed_by: str, topic_id: str) -> Closed:
+        """Encode what is left; the window takes no more."""
+        bounds = Range(self.partition, self.named, self.next)
+        manifest = payload = None
+        if self._exported:
+            manifest = Manifest(
+                bounds, self._exported, self._digest.hexdigest(), self.sink.fingerprint, topic_id
+            )
+            payload = self._encoder.finish(manifest)
+        return Closed(
+            self.sink,
+            bounds,
+            self.position,
+            manifest,
+            payload,
+            self._rejects,
+            closed_by,
+            self.size,
+            self.plan,
+        )

@@ -1,0 +1,495 @@
+"""One partition of the output topic on its way to one sink, from assignment to loss.
+
+Each window goes through the same steps: it fills, is **planned** (its end is written into the commit of its start),
+**delivered** under names made of its range, and **committed**. A window never commits past an earlier one. Whoever takes
+the partition over finds the plan beside the committed offset and delivers exactly the same window again.
+
+The agent calls :meth:`PartitionExport.accept`; a task of each partition runs :meth:`PartitionExport.run`. Both live on
+the event loop, and every step between two ``await`` is atomic.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from worker.chunk import Chunk, Partition, Position
+from worker.crashpoints import reached
+from worker.dead_letters import DeadLetter
+from worker.errors import (
+    ObjectConflict,
+    OwnershipLost,
+    PartitionStopped,
+    RecordsMissing,
+    SinkRefused,
+)
+from worker.export.budget import WINDOW_OVERHEAD, MemoryBudget
+from worker.export.filling import Closed, Filling, Limits
+from worker.kafka.offsets import Committed, MetadataUnreadable, Plan
+from worker.operate import metrics
+from worker.sinks.protocol import Delivery, Sink, Transaction, TransactionalSink
+from worker.sinks.settings import SinkSettings
+from worker.window import Range
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+SLICE = 1_000
+"""Records taken at a time, after which size and memory are looked at."""
+QUEUE = 2
+"""Closed windows of a partition: one is delivered, one waits behind it; the next one fills meanwhile."""
+
+
+class Kafka(Protocol):
+    """What a partition asks of the stage: commits, and calls of the sink off the event loop."""
+
+    @property
+    def since(self) -> int | None: ...
+    @property
+    def fresh(self) -> bool: ...
+    async def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> None: ...
+    async def transact(
+        self,
+        partition: Partition,
+        epoch: int,
+        produce: Callable[[Transaction], None],
+        letters: list[DeadLetter],
+        offset: int,
+        metadata: str,
+    ) -> None: ...
+    async def pause(self, partition: Partition, epoch: int) -> None: ...
+    async def resume(self, partition: Partition, epoch: int) -> None: ...
+    async def persist(self, what: str, partition: Partition, function: Callable[[], T]) -> T: ...
+    def restart(
+        self, partition: Partition, epoch: int, *, condemned: str | None = None, to: int | None = None
+    ) -> None: ...
+    def fail(self, error: BaseException) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where windows go and under which rules."""
+
+    name: str
+    sink: Sink[Any]
+    settings: SinkSettings
+    limits: Limits
+    topic_id: str
+    dead: Callable[[str], TransactionalSink[Any]]
+    """The dead-letter topic, for a window that the sink refused with this error."""
+
+
+class PartitionExport:
+    """``condemned``: the sink refused the planned window with this error, and it is to become dead letters."""
+
+    def __init__(
+        self,
+        to: Destination,
+        partition: Partition,
+        position: Position,
+        kafka: Kafka,
+        budget: MemoryBudget,
+        condemned: str | None = None,
+    ) -> None:
+        self.partition = partition
+        self.epoch = position.epoch
+        self.stopped: str | None = None
+        self._to = to
+        self._origin = position
+        self._kafka = kafka
+        self._budget = budget
+        self._condemned = condemned
+        self._log = log.bind(sink=to.name, partition=str(partition))
+        self._position = self._named = self._expected = position.offset
+        self._fixed: deque[tuple[int, Plan | None]] = deque()
+        self._filling: Filling | None = None
+        self._queue: deque[Closed] = deque()
+        self._planned: Closed | None = None
+        self._leftover: deque[Chunk] = deque()
+        self._ready = False
+        self._paused = False
+        self._finishing = False
+        self._charged = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._wake = asyncio.Event()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._task = asyncio.create_task(self.run())
+        budget.enter(self)
+
+    # ── filling ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def accept(self, chunk: Chunk) -> None:
+        """Take the next chunk of the partition; whatever does not join onto the last one starts the partition over."""
+        if chunk.epoch != self.epoch or self._finishing or self.stopped:
+            return
+        if chunk.start != self._expected:
+            self._log.error("chunk_out_of_order", expected=self._expected, found=chunk.start)
+            self._kafka.restart(self.partition, self.epoch, condemned=self._condemned)
+            return
+        self._expected = chunk.end
+        self._leftover.append(chunk)
+        self.unblock()
+
+    def unblock(self) -> None:
+        """Fill windows with the chunks that wait, as far as there is room; pause or resume fetching accordingly."""
+        try:
+            while self._ready and not self.stopped and self._leftover and self._has_room():
+                self._take()
+            self._close_if_full()
+        except (RecordsMissing, PartitionStopped) as error:
+            self._stop(str(error))
+        self._charge()
+        if bool(self._leftover) != self._paused and not self.stopped:
+            self._paused = not self._paused
+            action = self._kafka.pause if self._paused else self._kafka.resume
+            self._call(action(self.partition, self.epoch))
+
+    def _has_room(self) -> bool:
+        self._close_if_full()
+        if self._filling is not None and self._filling.full_by:
+            return False
+        if self._fixed or (self._filling is not None and self._filling.until is not None):
+            return True  # repeating a plan comes first and above the budget
+        if self._budget.full:
+            self._charge()
+            self._budget.relieve()
+        return not self._budget.full or (self._filling is None and not self._queue)
+
+    def _take(self) -> None:
+        chunk = self._leftover.popleft()
+        filling = self._filling or self._begin()
+        count = filling.room(chunk.records[:SLICE])
+        if count == 0:
+            raise RecordsMissing(
+                f"the window [{filling.named}, {filling.until}) of {self.partition} cannot be delivered again: its last "
+                f"record, {(filling.until or 0) - 1}, is no longer in the topic"
+            )
+        filling.add(chunk.records[:count])
+        if count < len(chunk.records):
+            self._leftover.appendleft(replace(chunk, start=filling.next, records=chunk.records[count:]))
+        self._charge()
+
+    def _begin(self) -> Filling:
+        until, plan = self._fixed.popleft() if self._fixed else (None, None)
+        sink: Any = self._to.sink
+        if self._condemned is not None and plan is not None:
+            sink = self._to.dead(self._condemned)
+        self._filling = Filling(
+            sink,
+            self.partition,
+            self._position,
+            self._named,
+            limits=self._to.limits,
+            sink_name=self._to.name,
+            until=until,
+            plan=plan,
+        )
+        if until is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._to.settings.flush_interval, self._due)
+        return self._filling
+
+    def _due(self) -> None:
+        self._timer = None
+        if self._filling is not None and len(self._queue) < QUEUE:
+            self._close("time")
+        # else it is closed as soon as there is a place behind the window that is being delivered
+
+    def _close_if_full(self) -> None:
+        if self._filling is None or len(self._queue) >= QUEUE:
+            return
+        if reason := self._filling.full_by:
+            self._close(reason)
+        elif self._timer is None and self._filling.until is None:
+            self._close("time")
+
+    def _close(self, reason: str) -> None:
+        assert self._filling is not None
+        closed = self._filling.close(reason, self._to.topic_id)
+        self._filling = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._position = closed.range.end
+        self._named = self._next_name(closed)
+        self._queue.append(closed)
+        self._charge()
+        self._wake.set()
+
+    def _next_name(self, window: Closed) -> int:
+        """Where the range of the window behind ``window`` starts: one that left no object is part of it, so ranges tile."""
+        stored = window.manifest is not None and window.sink is self._to.sink
+        return window.range.end if stored else window.range.start
+
+    @property
+    def closable(self) -> int:
+        """See :class:`worker.export.budget.Tenant`: only what could be delivered right away helps."""
+        if self._filling is None or self._filling.until is not None or self._queue or self._filling.empty:
+            return 0
+        return self._filling.size + WINDOW_OVERHEAD
+
+    def close_for_memory(self) -> None:
+        self._close("memory")
+
+    def _charge(self) -> None:
+        held = sum(closed.bytes + WINDOW_OVERHEAD for closed in self._queue)
+        if self._filling is not None:
+            held += self._filling.size + WINDOW_OVERHEAD
+        change, self._charged = held - self._charged, held
+        if change:
+            self._budget.charge(change)
+
+    # ── delivering ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def run(self) -> None:
+        """Take the partition over, then export one window after the other until cancelled."""
+        try:
+            await self._take_over()
+            while True:
+                await self._export(await self._next())
+                self._queue.popleft()
+                self.unblock()
+                self._wake.set()
+        except OwnershipLost as error:
+            self._log.info("ownership_lost", error=str(error))
+        except (ObjectConflict, RecordsMissing, PartitionStopped, MetadataUnreadable) as error:
+            self._stop(str(error))
+        except Exception as error:
+            self._kafka.fail(error)
+
+    async def _next(self) -> Closed:
+        while not self._queue:
+            self._wake.clear()
+            await self._wake.wait()
+        return self._queue[0]
+
+    async def _export(self, window: Closed) -> None:
+        if isinstance(window.sink, TransactionalSink):
+            await self._commit(window)
+        else:
+            if window.manifest is not None:
+                await self._plan(window)
+                await self._deliver(window, window.sink)
+            await self._commit(window)
+        reached("export.committed")
+        metrics.WINDOWS.labels(self._to.name, window.closed_by).inc()
+        metrics.EXPORTED.labels(self._to.name).inc(window.events)
+
+    async def _plan(self, window: Closed) -> None:
+        if window.plan is not None:
+            await self._verify(window, window.plan)
+        elif window is not self._planned:
+            reached("export.planning")
+            text = self._metadata(window.position, window.range.start, window)
+            await self._kafka.commit(self.partition, self.epoch, window.position, text)
+        reached("export.planned")
+
+    async def _verify(self, window: Closed, plan: Plan) -> None:
+        """A plan that is repeated has to find the records that it was made of."""
+        found = window.manifest
+        if found is not None and (found.records, found.digest) == (plan.records, plan.digest):
+            return
+        problem = (
+            f"the window {window.range} cannot be delivered as it was planned: {plan.records} records were planned, "
+            f"{window.events} are in the topic"
+        )
+        if self._to.settings.on_missing_records != "continue":
+            raise RecordsMissing(problem)
+        self._log.error("records_missing", problem=problem, lost=plan.records - window.events)
+
+    async def _deliver(self, window: Closed, sink: Sink[Any]) -> None:
+        manifest = window.manifest
+        assert manifest is not None
+
+        def deliver() -> Delivery:
+            delivery = sink.deliver(manifest, window.payload)
+            reached("export.delivering")
+            return delivery
+
+        try:
+            delivery = await self._kafka.persist("deliver", self.partition, deliver)
+        except SinkRefused as error:
+            # Only told when refused windows are to become dead letters. Their records are no longer in memory.
+            self._kafka.restart(self.partition, self.epoch, condemned=str(error))
+            raise OwnershipLost(f"{window.range} was refused and becomes dead letters") from error
+        reached("export.delivered")
+        self._log.info(
+            "window_delivered",
+            range=str(window.range),
+            events=window.events,
+            bytes=delivery.bytes,
+            closed_by=window.closed_by,
+            already_there=delivery.existing,
+            taken_over=window.plan is not None,
+        )
+        metrics.OBJECTS.labels(self._to.name, "created").inc(delivery.created)
+        metrics.OBJECTS.labels(self._to.name, "existing").inc(delivery.existing)
+        metrics.EXPORTED_BYTES.labels(self._to.name).inc(delivery.bytes)
+
+    async def _commit(self, window: Closed) -> None:
+        """Commit the window's end; the plan of the window behind it travels along."""
+        following = self._queue[1] if len(self._queue) > 1 else None
+        if following is not None and (following.plan or following.manifest is None or following.rejects):
+            following = None
+        text = self._metadata(window.range.end, self._next_name(window), following)
+        produce = _nothing
+        if window.manifest is not None and isinstance(window.sink, TransactionalSink):
+            sink, manifest, payload = window.sink, window.manifest, window.payload
+            produce = lambda transaction: sink.deliver_in(transaction, manifest, payload)  # noqa: E731
+        if produce is not _nothing or window.rejects:
+            await self._kafka.transact(
+                self.partition, self.epoch, produce, window.rejects, window.range.end, text
+            )
+        else:
+            await self._kafka.commit(self.partition, self.epoch, window.range.end, text)
+        self._planned = following
+
+    def _metadata(self, offset: int, named: int, planned: Closed | None) -> str:
+        plan = None
+        if planned is not None and planned.manifest is not None:
+            manifest = planned.manifest
+            plan = Plan(manifest.range.end, manifest.records, manifest.digest, manifest.config)
+        return Committed(
+            plan,
+            named_from=None if named == offset else named,
+            topic_id=self._to.topic_id,
+            since=self._kafka.since,
+        ).text()
+
+    # ── taking over ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _take_over(self) -> None:
+        """Find out where the last owner left off: its plan, or objects that it stored without our knowing."""
+        origin = self._origin
+        found = Committed.parse(origin.metadata)
+        if origin.committed is not None:
+            self._named = found.named_from if found.named_from is not None else origin.committed
+        self._check_topic(found)
+        held = await self._kafka.persist(
+            "holdings", self.partition, lambda: self._to.sink.holdings(self.partition, self._named)
+        )
+        if found.plan is not None:
+            self._repeat(found.plan, held)
+        elif held:
+            self._adopt(list(held))
+        self._ready = True
+        self.unblock()
+
+    def _check_topic(self, found: Committed) -> None:
+        if found.topic_id and self._to.topic_id and found.topic_id != self._to.topic_id:
+            raise PartitionStopped(
+                f"{self.partition} was recreated (topic id {self._to.topic_id}, the committed offset belongs to "
+                f"{found.topic_id}): its offsets mean other records now. Reset the group's offsets and give the sink "
+                "another place, or remove its objects"
+            )
+
+    def _repeat(self, plan: Plan, held: Any) -> None:
+        if plan.config != self._to.sink.fingerprint:
+            raise PartitionStopped(
+                f"the window [{self._named}, {plan.end}) of {self.partition} was planned with another configuration of the "
+                f"sink ({plan.config}, now {self._to.sink.fingerprint}) and may be stored in part already. Ways out: run "
+                "once with the old configuration until it is committed; or reset the group's offset of this partition "
+                f"to {self._origin.committed}, which gives the plan up, after looking whether its objects exist"
+            )
+        if plan.end > self._origin.high:
+            raise RecordsMissing(
+                f"the window [{self._named}, {plan.end}) of {self.partition} is planned, but the topic ends at "
+                f"{self._origin.high}: it was truncated or recreated"
+            )
+        if plan.end <= self._origin.offset:  # all of its records are gone, and we were told to go on
+            if any(r.start == self._named and r.end == plan.end for r in held or ()):
+                self._named = plan.end
+            return
+        self._log.info("plan_taken_over", start=self._named, end=plan.end, records=plan.records)
+        self._fixed.append((plan.end, plan))
+
+    def _adopt(self, held: list[Range]) -> None:
+        """Objects from our position on were stored by an owner whose commit was lost or reset: their cuts hold."""
+        if self._origin.committed is None:
+            self._go_on_behind(held)
+        at = self._named
+        for window in held:
+            if window.start != at:
+                raise PartitionStopped(
+                    f"{self.partition}: the next window starts at {at}, but the sink holds {window}, which overlaps what is "
+                    "to come: another worker exports the same partition under another group, or offsets were reset"
+                )
+            at = window.end
+            if window.end > self._position:
+                self._fixed.append((window.end, None))
+        self._log.warning("objects_adopted", windows=len(held), start=self._named, end=at)
+
+    def _go_on_behind(self, held: list[Range]) -> None:
+        """No committed offset, but objects: the group's offsets were lost (expired, deleted with their topic)."""
+        end = max(window.end for window in held)
+        problem = (
+            f"{self.partition} has no committed offset, but the sink holds {len(held)} windows of it, from {held[0].start} "
+            f"to {end}: the group's offsets were lost"
+        )
+        if self._to.settings.on_lost_offsets == "stop" or end > self._origin.high:
+            raise PartitionStopped(
+                f"{problem}. The topic ends at {self._origin.high}. Ways out: reset the group's offset of this partition to "
+                f'{end}, or set on_lost_offsets = "continue", to go on behind what is stored; if the topic was recreated, '
+                "give the sink another place"
+            )
+        self._log.error("offsets_lost", problem=problem, continues_at=end)
+        self._kafka.restart(self.partition, self.epoch, to=end)
+        raise OwnershipLost(problem)
+
+    # ── the end ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _stop(self, problem: str) -> None:
+        self.stopped = problem
+        self._leftover.clear()
+        self._log.error("partition_stopped", problem=problem)
+        self._call(self._kafka.pause(self.partition, self.epoch))
+
+    async def finish(self, reason: str, deadline: float) -> None:
+        """Close the filling window and deliver what fits until ``deadline`` (event loop time); then :meth:`drop`."""
+        self._finishing = True
+        filling = self._filling
+        if filling is not None and filling.until is None and not filling.empty and len(self._queue) < QUEUE:
+            self._close(reason)
+        loop = asyncio.get_running_loop()
+        while self._queue and not self._task.done() and loop.time() < deadline:
+            self._wake.clear()
+            waiter = asyncio.create_task(self._wake.wait())
+            await asyncio.wait(
+                [waiter, self._task], timeout=deadline - loop.time(), return_when=asyncio.FIRST_COMPLETED
+            )
+            waiter.cancel()
+        if self._queue and not self.stopped:
+            self._log.info("left_to_next_owner", windows=len(self._queue), next=str(self._queue[0].range))
+        self.drop()
+
+    def drop(self) -> None:
+        """Forget everything; nothing of it is committed from here on."""
+        self.epoch = -1
+        self._task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._leftover.clear()
+        self._queue.clear()
+        self._filling = None
+        self._charge()
+        self._budget.leave(self)
+
+    def _call(self, awaitable: Awaitable[None]) -> None:
+        """Start a call whose outcome nobody waits for; it fails only when the partition is no longer ours."""
+
+        async def call() -> None:
+            try:
+                await awaitable
+            except OwnershipLost:
+                self._log.debug("call_after_loss")
+
+        task = asyncio.ensure_future(call())
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+
+def _nothing(transaction: Transaction) -> None:
+    """Only dead letters and the offset."""

@@ -1,0 +1,364 @@
+"""The process: one Faust app with the agents it was told to run, from start to SIGTERM.
+
+Faust gives the life cycle, the agents and the web server; its own Kafka clients stay off (:class:`Boot`). Each stage is
+one agent on a channel of chunks, fed by a :class:`worker.kafka.source.ChunkSource`.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import faust
+import structlog
+from faust.app.base import BootStrategy
+from faust.types import ChannelT
+
+from worker import __version__, crashpoints
+from worker.chunk import Chunk
+from worker.config.settings import Settings
+from worker.enrich.agent import EnrichStage
+from worker.enrich.transform import Transform
+from worker.errors import ConfigError, ExitCode, Fatal
+from worker.export.agent import ExportStage
+from worker.export.budget import MemoryBudget
+from worker.flag_sources.file import FileFlagSource
+from worker.flags import FlagFileError, FlagSet
+from worker.kafka import properties
+from worker.kafka.source import ChunkSource, Stage
+from worker.kafka.topics import TopicFacts, TopicsNotReady, examine
+from worker.kafka.transactions import TransactionalProducer
+from worker.operate import metrics
+from worker.operate.health import Health
+from worker.operate.logging import configure
+from worker.sinks.registry import build
+from worker.units import Start
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+CHANNEL_CHUNKS = 2
+"""Chunks that wait for an agent: one more than it works on, so that it never waits for the next."""
+RETRY_SECONDS = 2.0
+"""Between tries of what has to be there before a stage can start: brokers, topics, flags."""
+GRACE_SECONDS = 15.0
+"""For leaving the groups after the shutdown budget is used up; then the process ends itself."""
+
+
+class Boot(BootStrategy):
+    """Agents, services and web, but none of Faust's Kafka clients."""
+
+    enable_kafka = False
+    enable_sensors = False
+
+
+class App(faust.App):
+    """Faust's app without folders for tables that we do not have."""
+
+    BootStrategy = Boot
+
+    async def on_first_start(self) -> None:
+        """Nothing to prepare: no tables, no recovery."""
+
+
+def run(settings: Settings, *, enrich: bool, sinks: Sequence[str]) -> int:
+    """Run the worker until SIGTERM, SIGINT or an error that it cannot mend; returns the exit code."""
+    configure(settings.log)
+    crashpoints.arm(os.environ.get("FLAGSTREAM_CRASH", ""))
+
+    async def main() -> ExitCode:
+        return await Host(settings, enrich=enrich, sinks=sinks).run()
+
+    return int(asyncio.run(main()))
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A stage in this process: how it is started, emptied at the end, and what is wrong with it."""
+
+    name: str
+    start: Callable[[], Awaitable[None]]
+    drain: Callable[[float], Awaitable[None]]
+    close: Callable[[], Awaitable[None]]
+
+
+class Host:
+    """One process. ``facts`` about the topics need not be asked for where they are given (the built-in broker of the
+    demo cannot answer)."""
+
+    def __init__(
+        self, settings: Settings, *, enrich: bool, sinks: Sequence[str], facts: TopicFacts | None = None
+    ) -> None:
+        self.health = Health()
+        self._settings = settings
+        self._facts = facts
+        self._instance = properties.process_instance(settings)
+        self._code = ExitCode.OK
+        self._stop = asyncio.Event()
+        self._started: list[Component] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._app = self._build_app()
+        self._components = [self._enrich()] if enrich else []
+        budget = settings.export.memory_budget // max(
+            1, len(sinks)
+        )  # a share each: one dead sink stalls no other
+        self._components += [self._sink(name, MemoryBudget(budget)) for name in sinks]
+
+    async def run(self) -> ExitCode:
+        """Start, work until told to stop, drain, leave the groups."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        log.info(
+            "worker_starting", version=__version__, stages=[component.name for component in self._components]
+        )
+        self._app.finalize()
+        self._app.flow_control.resume()
+        try:
+            await self._app.start()
+        except OSError as error:
+            self.fail(Fatal(ExitCode.CONFIG, f"web: {error}"))
+        self._tasks = [asyncio.create_task(self._start(component)) for component in self._components]
+        self._tasks.append(asyncio.create_task(self._watch()))
+        await self._stop.wait()
+        await self._shut_down()
+        log.info("worker_stopped", exit_code=int(self._code))
+        return self._code
+
+    def stop(self) -> None:
+        """Deliver what fits the budget and end :meth:`run`."""
+        self._stop.set()
+
+    def fail(self, error: BaseException) -> None:
+        """An error that this process cannot mend: stop everything in order, with an exit code of its own."""
+        if self._stop.is_set():
+            return
+        if isinstance(error, Fatal):
+            self._code = error.code
+        else:
+            self._code = ExitCode.CONFIG if isinstance(error, ConfigError) else ExitCode.UNEXPECTED
+        trace = error if self._code == ExitCode.UNEXPECTED else None
+        log.critical("worker_failed", error=str(error), exit_code=int(self._code), exc_info=trace)
+        self.stop()
+
+    # ── the stages ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _enrich(self) -> Component:
+        settings, topics = self._settings, self._settings.topics
+        transform = Transform(FlagSet({}), settings.enrich.default_source, settings.enrich.metadata)
+        stage = EnrichStage(settings.enrich, topics, transform, self._producer("enrich"), self.fail)
+        channel: ChannelT[Chunk] = self._app.channel(maxsize=CHANNEL_CHUNKS)
+        self._app.agent(channel, name="enrich")(stage.run)
+        stage.source = self._source("enrich", "enrich", topics.ingest, channel, stage, settings.enrich.start)
+
+        async def start() -> None:
+            await self._watch_flags(transform)
+            facts = await self._examine("enrich", topics.ingest, topics.output, topics.dead_letters)
+            await stage.open(facts.limit(topics.output, topics.dead_letters), lambda: not self._stop.is_set())
+            await self._app.add_runtime_dependency(stage.source)
+
+        async def drain(deadline: float) -> None:
+            await stage.source.pause_all()
+            await asyncio.wait_for(stage.flush(), deadline - asyncio.get_running_loop().time())
+
+        self.health.checks["enrich"] = lambda: _problems(stage.source, stage.stopped.values())
+        return Component("enrich", start, drain, _nothing)
+
+    def _sink(self, name: str, budget: MemoryBudget) -> Component:
+        settings, topics = self._settings.sinks[name], self._settings.topics
+        stage = ExportStage(
+            name,
+            build(settings),
+            settings,
+            topics,
+            budget,
+            self._producer(f"sink.{name}"),
+            revoke_budget=self._settings.export.revoke_budget,
+            fail=self.fail,
+        )
+        channel: ChannelT[Chunk] = self._app.channel(maxsize=CHANNEL_CHUNKS)
+        self._app.agent(channel, name=f"sink.{name}")(stage.run)
+        stage.source = self._source(name, f"sink.{name}", topics.output, channel, stage, settings.start)
+
+        async def start() -> None:
+            await stage.open(await self._examine(name, topics.output, topics.dead_letters))
+            await self._app.add_runtime_dependency(stage.source)
+
+        async def drain(deadline: float) -> None:
+            await stage.source.pause_all()
+            await stage.drain(deadline)
+
+        self.health.checks[name] = lambda: _problems(
+            stage.source, [*stage.stopped.values(), *stage.failing.values()]
+        )
+        return Component(name, start, drain, stage.close)
+
+    def _producer(self, stage: str) -> TransactionalProducer:
+        identity = properties.transactional_id(self._settings, stage, self._instance)
+        return TransactionalProducer(properties.producer_properties(self._settings, identity))
+
+    def _source(
+        self, name: str, stage_name: str, topic: str, channel: ChannelT[Chunk], stage: Stage, start: Start
+    ) -> ChunkSource:
+        settings = self._settings
+        source = ChunkSource(
+            name,
+            properties=properties.consumer_properties(
+                settings, f"{settings.name}.{stage_name}", properties.static_member(settings, stage_name)
+            ),
+            topic=topic,
+            channel=channel,
+            stage=stage,
+            start=start,
+            session_timeout=settings.kafka.session_timeout,
+            fail=self.fail,
+        )
+        self.health.threads[name] = lambda: source.alive_at
+        return source
+
+    # ── starting ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _start(self, component: Component) -> None:
+        self.health.starting[component.name] = "starting"
+        try:
+            await component.start()
+        except Exception as error:
+            self.fail(error)
+        else:
+            self._started.append(component)
+            self.health.starting.pop(component.name, None)
+            log.info("stage_started", stage=component.name)
+
+    async def _examine(self, component: str, *topics: str) -> TopicFacts:
+        """Ask the brokers about the topics until they answer and have them."""
+        if self._facts is not None:
+            return self._facts
+        admin = properties.admin_properties(self._settings)
+
+        def ask() -> TopicFacts:
+            return examine(admin, self._settings.topics, topics)
+
+        return await self._patiently(component, ask, TopicsNotReady)
+
+    async def _watch_flags(self, transform: Transform) -> None:
+        """Read the flags, waiting until they can be read, and keep them up to date from then on."""
+        settings = self._settings.flags
+        assert settings.path is not None  # config.checks: needed where the enrich stage runs
+        source = FileFlagSource(settings.path, settings.format)
+        _use(transform, await self._patiently("enrich", source.load, OSError, FlagFileError))
+
+        async def poll() -> None:
+            while True:
+                await asyncio.sleep(settings.poll_interval)
+                try:
+                    flags = await asyncio.to_thread(source.poll)
+                except (OSError, FlagFileError) as error:
+                    metrics.FLAG_ERRORS.inc()
+                    log.error("flags_unreadable", error=str(error), hint="the flags read last stay in use")
+                else:
+                    if flags is not None:
+                        _use(transform, flags)
+
+        self._tasks.append(asyncio.create_task(poll()))
+
+    async def _patiently(self, component: str, function: Callable[[], T], *passing: type[Exception]) -> T:
+        """Call ``function`` in a thread until it succeeds; the process is unready meanwhile and says why."""
+        while True:
+            try:
+                return await asyncio.to_thread(function)
+            except passing as error:
+                if self.health.starting.get(component) != str(error):
+                    log.error("stage_waits", stage=component, reason=str(error))
+                self.health.starting[component] = str(error)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    # ── running and stopping ───────────────────────────────────────────────────────────────────────────────────────
+
+    async def _watch(self) -> None:
+        """No call to Kafka waits without bound: a thread that hangs ends the process, and the offsets do the rest."""
+        while True:
+            await asyncio.sleep(1.0)
+            if stuck := self.health.stuck():
+                log.critical("worker_stuck", threads=stuck, exit_code=int(ExitCode.STUCK))
+                os._exit(ExitCode.STUCK)
+
+    def _on_signal(self, number: int) -> None:
+        if self._stop.is_set():
+            os._exit(128 + number)  # asked twice: now
+        log.info("worker_stopping", signal=signal.Signals(number).name)
+        self.stop()
+
+    async def _shut_down(self) -> None:
+        budget = self._settings.shutdown.budget
+        killer = threading.Timer(budget + GRACE_SECONDS, os._exit, [self._code or ExitCode.STUCK])
+        killer.daemon = True
+        killer.start()
+        for task in self._tasks:
+            task.cancel()
+        deadline = asyncio.get_running_loop().time() + budget
+        outcomes = await asyncio.gather(
+            *(component.drain(deadline) for component in self._started), return_exceptions=True
+        )
+        for component, outcome in zip(self._started, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                log.warning("not_drained", stage=component.name, error=repr(outcome))
+        await self._app.stop()
+        await asyncio.gather(*(component.close() for component in self._started), return_exceptions=True)
+        killer.cancel()
+
+    # ── pages ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _build_app(self) -> App:
+        web = self._settings.web
+        app = App(
+            self._settings.name,
+            broker="kafka://",
+            autodiscover=False,
+            topic_disable_leader=True,
+            web_enabled=web.enabled,
+            web_bind=web.host,
+            web_port=web.port or _free_port(web.host),
+            web_router_enabled=False,
+            web_tables_enabled=False,
+        )
+
+        async def show_metrics(pages: Any, request: Any) -> Any:
+            return pages.bytes(metrics.text(), content_type="text/plain; version=0.0.4")
+
+        async def show_live(pages: Any, request: Any) -> Any:
+            stuck = self.health.stuck()
+            return pages.json({"live": not stuck, "stuck": stuck}, status=503 if stuck else 200)
+
+        async def show_ready(pages: Any, request: Any) -> Any:
+            problems = self.health.problems() | ({"process": ["stopping"]} if self._stop.is_set() else {})
+            return pages.json({"ready": not problems, "problems": problems}, status=503 if problems else 200)
+
+        for path, page in (("/metrics", show_metrics), ("/live", show_live), ("/ready", show_ready)):
+            app.page(path, name=path)(page)
+        return app
+
+
+def _use(transform: Transform, flags: FlagSet) -> None:
+    transform.flags = flags
+    metrics.FLAGS.set(len(flags))
+    log.info("flags_loaded", flags=len(flags), invalid=dict(flags.invalid))
+
+
+def _problems(source: ChunkSource, others: Iterable[str]) -> Iterator[str]:
+    if source.problem:
+        yield source.problem
+    yield from others
+
+
+async def _nothing() -> None:
+    """A stage without anything to close."""
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])

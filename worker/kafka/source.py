@@ -1,0 +1,611 @@
+"""The chunk source: a confluent consumer in a thread of its own, feeding chunks into a Faust channel.
+
+Every call on the consumer belongs to that thread. The event loop asks it for commits, rewinds and the like through
+:meth:`ChunkSource.call`; the rebalance callbacks, which run on the thread inside ``consume()``, ask the stage on the
+event loop (:class:`Stage`) and go on serving those calls while they wait, or a commit during a revoke would deadlock.
+
+Each partition has an **epoch**, new on every gain, loss and rewind. Kafka checks who commits, never what: whether work
+still counts is ours to check, here, in the same step in which the offset is committed, where no rebalance can slip in
+between (design: "Epochs and commits").
+"""
+
+import asyncio
+import itertools
+import json
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Protocol, TypeVar, cast
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from faust.types import ChannelT
+from mode import Service
+
+from worker.chunk import Chunk, Partition, Position, Record
+from worker.crashpoints import reached
+from worker.errors import ExitCode, Fatal, OwnershipLost
+from worker.kafka.offsets import Committed
+from worker.operate import metrics
+from worker.units import Start
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+MAX_RECORDS = 5_000
+"""Records a ``consume()`` asks for: some 20 ms of work, so that calls from the event loop never wait longer than that."""
+POLL_SECONDS = 0.02
+"""How long ``consume()`` collects: it waits for the whole time or ``MAX_RECORDS``, so this is the latency of a quiet topic."""
+QUERY_SECONDS = 5.0
+"""Bound of one try of a blocking query (committed offsets, watermarks); tried again until it answers."""
+STALL_SECONDS = 1.0
+"""How long the thread waits for the stage to take chunks before it pauses the partitions and goes on polling."""
+BACKLOG = 2
+"""``consume()`` results that may wait for a place in the channel."""
+STATISTICS_MILLISECONDS = 5_000
+"""How often librdkafka reports the state of its partitions, from which the lag is computed."""
+
+_NOT_LOST = {
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.STALE_MEMBER_EPOCH,
+    KafkaError.REBALANCE_IN_PROGRESS,
+}
+"""Answers to a commit after which the member mostly still owns the partition: serve the callbacks, commit the same again."""
+
+
+class Stage(Protocol):
+    """What consumes the chunks. All methods are called on the event loop; the consumer's thread waits for each."""
+
+    async def assigned(self, positions: Mapping[Partition, Position]) -> None:
+        """These partitions are ours from ``positions`` on; their chunks come only after this returned."""
+        ...
+
+    async def revoked(self, partitions: Collection[Partition]) -> None:
+        """The group takes these away and waits for us; they may still be committed until this returns."""
+        ...
+
+    async def lost(self, partitions: Collection[Partition]) -> None:
+        """These are gone already: drop their work, commit nothing."""
+        ...
+
+    async def missing(self, partition: Partition, position: Position) -> None:
+        """The topic no longer holds the record at ``position.offset``; the partition waits for a decision."""
+        ...
+
+
+class ChunkSource(Service):
+    """Consumes one topic in one group and puts its records, as chunks of one partition, into ``channel``.
+
+    ``properties`` is the complete librdkafka configuration; ``start`` applies to partitions without a committed offset.
+    ``fail`` is told an error that ends the process. ``session_timeout`` (seconds) bounds how old the last poll may be
+    for :attr:`fresh`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        properties: Mapping[str, Any],
+        topic: str,
+        channel: ChannelT[Chunk],
+        stage: Stage,
+        start: Start,
+        session_timeout: float,
+        fail: Callable[[BaseException], None],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.name = name
+        self.topic = topic
+        self.polled_at = time.monotonic()
+        self.alive_at = time.monotonic()
+        self.positions: dict[Partition, Position] = {}
+        self.problem = ""
+        self._properties = {
+            **properties,
+            "error_cb": self._on_error,
+            "stats_cb": self._on_statistics,
+            "statistics.interval.ms": STATISTICS_MILLISECONDS,
+        }
+        self._channel = channel
+        self._stage = stage
+        self._start_at = start
+        self._session_timeout = session_timeout
+        self._commit_limit = int(self._properties.get("socket.timeout.ms", 60_000)) / 2000
+        self._fail = fail
+        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+        self._puts: list[Future[None]] = []
+        self._next: dict[Partition, int] = {}
+        self._paused: set[Partition] = set()
+        self._epochs = itertools.count(1)
+        self._rebalances = 0
+        self._throttled = False
+        self._finishing = False
+        self._rejoin_reason: str | None = None
+        self._dropped: list[Partition] = []
+        self._fatal: KafkaError | None = None
+        self._since: int | None = None
+        self._stopping = threading.Event()
+        self._log = log.bind(source=name, topic=topic)
+        self._thread = threading.Thread(target=self._run, name=f"consumer-{name}", daemon=True)
+
+    # ── on the event loop ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def on_start(self) -> None:
+        self._asyncio = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def on_stop(self) -> None:
+        """Leave the group. The host drains the stage before; whatever is in flight now belongs to the next owner."""
+        self._stopping.set()
+        await asyncio.to_thread(self._thread.join)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the group can not have given our partitions away for want of polls; no delivery starts otherwise."""
+        return time.monotonic() - self.polled_at < self._session_timeout
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Run ``function`` on the consumer's thread, between two polls or while a rebalance callback waits."""
+        future: Future[T] = Future()
+        self._calls.put((function, future))
+        return await asyncio.wrap_future(future)
+
+    async def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> None:
+        """Commit ``offset`` with ``metadata`` if ``partition`` is still held in ``epoch``; returns when Kafka has it.
+
+        Raises OwnershipLost; the caller drops its work for the partition, and whoever gets it reads what is committed.
+        """
+        while not await self.call(lambda: self._commit(partition, epoch, offset, metadata)):
+            await asyncio.sleep(POLL_SECONDS)  # lets the thread poll, which serves the rebalance
+
+    async def group_metadata(self, epochs: Mapping[Partition, int]) -> object:
+        """The group's metadata for a transaction, taken in the same step in which ``epochs`` are seen to stand.
+
+        Raises OwnershipLost if one of them does not.
+        """
+
+        def check() -> object:
+            for partition, epoch in epochs.items():
+                self._check(partition, epoch)
+            return self._consumer.consumer_group_metadata()
+
+        return await self.call(check)
+
+    async def rewind(
+        self, epochs: Mapping[Partition, int], to: int | None = None
+    ) -> dict[Partition, Position]:
+        """Start over at the committed offsets (or at ``to``) with new epochs; chunks of the old ones are void.
+
+        Partitions no longer held in the epoch given are left out of the answer.
+        """
+        return await self.call(lambda: self._rewind(epochs, to))
+
+    async def pause(self, partition: Partition, epoch: int) -> None:
+        """Fetch no more of ``partition``; chunks that are under way still arrive."""
+        await self.call(lambda: self._set_paused(partition, epoch, True))
+
+    async def resume(self, partition: Partition, epoch: int) -> None:
+        """Go on fetching a paused partition where its last chunk ended."""
+        await self.call(lambda: self._set_paused(partition, epoch, False))
+
+    async def pause_all(self) -> None:
+        """Fetch nothing more (the process is about to stop), but stay in the group."""
+        self._finishing = True
+        await self.call(self._throttle)
+
+    # ── on the consumer's thread ───────────────────────────────────────────────────────────────────────────────────
+
+    def _run(self) -> None:
+        try:
+            self._consumer = Consumer(self._properties, logger=logging.getLogger("librdkafka"))
+            try:
+                self._subscribe()
+                while not self._stopping.is_set():
+                    self._poll()
+            finally:
+                self._consumer.close()
+        except Exception as error:
+            self._asyncio.call_soon_threadsafe(self._fail, error)
+        finally:
+            self._refuse_calls()
+
+    def _subscribe(self) -> None:
+        self._consumer.subscribe(
+            [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def _poll(self) -> None:
+        self._serve_calls()
+        if self._rejoin_reason is not None:
+            self._rejoin()
+        rebalances = self._rebalances
+        messages = self._consumer.consume(MAX_RECORDS, POLL_SECONDS)
+        self.polled_at = self.alive_at = time.monotonic()
+        _raise_if_fatal(self._fatal)
+        if messages:
+            self._deliver(messages, rebalances)
+        self._puts = [put for put in self._puts if not put.done()]
+        if self._throttled and not self._puts and not self._finishing:
+            self._unthrottle()
+
+    def _deliver(self, messages: list[Message], rebalances: int) -> None:
+        errors = [message for message in messages if message.error() is not None]
+        for message in errors:
+            self._on_message_error(message)
+        if errors:
+            messages = [message for message in messages if message.error() is None]
+        if rebalances != self._rebalances:
+            # A callback ran inside this consume(): what it returned may belong to an earlier tenure. Fetch again.
+            for partition in {Partition(str(m.topic()), int(m.partition() or 0)) for m in messages}:
+                if partition in self._next:
+                    self._seek(partition)
+            return
+        chunks = list(self._cut(messages))
+        if not chunks:
+            return
+        self._puts.append(asyncio.run_coroutine_threadsafe(self._put(chunks), self._asyncio))
+        stalled = time.monotonic() + STALL_SECONDS
+        while sum(not put.done() for put in self._puts) >= BACKLOG and not self._stopping.is_set():
+            self._serve_calls(wait=0.005)
+            if time.monotonic() > stalled:
+                self._throttle()
+                return
+
+    def _cut(self, messages: Iterable[Message]) -> Iterable[Chunk]:
+        """Cut fetched messages into chunks: runs of one partition, each joining onto the one before."""
+        for index, run in itertools.groupby(messages, Message.partition):
+            partition = Partition(self.topic, int(index or 0))
+            position = self.positions.get(partition)
+            if position is None:
+                continue
+            records = list(run)
+            start, end = self._next[partition], int(records[-1].offset() or 0) + 1
+            if int(records[0].offset() or 0) < start:
+                self._seek(partition)  # left over from before a rewind; all of it comes again
+                continue
+            self._next[partition] = end
+            yield Chunk(partition, position.epoch, start, end, cast(list[Record], records))
+
+    async def _put(self, chunks: list[Chunk]) -> None:
+        for chunk in chunks:
+            await self._channel.put(cast(Any, chunk))  # Faust declares events only, but takes any value
+
+    def _serve_calls(self, wait: float = 0.0) -> None:
+        self.alive_at = time.monotonic()
+        while True:
+            try:
+                function, future = self._calls.get(timeout=wait) if wait else self._calls.get_nowait()
+            except queue.Empty:
+                return
+            wait = 0.0
+            if future.cancelled():
+                continue
+            try:
+                result = function()
+            except Exception as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+    def _refuse_calls(self) -> None:
+        self._stopping.set()
+        while True:
+            try:
+                _, future = self._calls.get(timeout=1.0)
+            except queue.Empty:
+                if not self._asyncio.is_running():
+                    return
+                continue
+            if not future.cancelled():
+                future.set_exception(OwnershipLost(f"{self.name}: the consumer is closed"))
+
+    def _ask(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a method of the stage on the event loop, serving its calls until it is through."""
+        answer = asyncio.run_coroutine_threadsafe(coroutine, self._asyncio)
+        while True:
+            self._serve_calls(wait=0.01)
+            try:
+                return answer.result(timeout=0)
+            except FutureTimeout:
+                continue
+
+    # rebalance callbacks
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._rebalances += 1
+        gained = [Partition(tp.topic, tp.partition) for tp in partitions]
+        positions = self._resolve(gained)
+        for partition, position in positions.items():
+            self._hold(partition, position)
+        consumer.incremental_assign(
+            [TopicPartition(p.topic, p.index, x.offset) for p, x in positions.items()]
+        )
+        if self._throttled and positions:
+            consumer.pause([TopicPartition(p.topic, p.index) for p in positions])
+        if positions:
+            self._log.info("partitions_assigned", partitions=[p.index for p in positions])
+            self._ask(self._stage.assigned(positions))
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._rebalances += 1
+        taken = [p for tp in partitions if (p := Partition(tp.topic, tp.partition)) in self.positions]
+        if taken:
+            reached("source.revoking")
+            self._ask(self._stage.revoked(taken))
+            self._log.info("partitions_revoked", partitions=[p.index for p in taken])
+        self._release(taken)
+        consumer.incremental_unassign(partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._rebalances += 1
+        taken = [p for tp in partitions if (p := Partition(tp.topic, tp.partition)) in self.positions]
+        self._log.warning("partitions_lost", partitions=[p.index for p in taken])
+        self._lose(taken)
+        consumer.incremental_unassign(partitions)
+
+    def _hold(self, partition: Partition, position: Position) -> None:
+        self.positions[partition] = position
+        self._next[partition] = position.offset
+
+    def _release(self, partitions: Iterable[Partition]) -> None:
+        for partition in partitions:
+            self.positions.pop(partition, None)
+            self._next.pop(partition, None)
+            self._paused.discard(partition)
+
+    def _lose(self, partitions: list[Partition]) -> None:
+        self._release(partitions)  # first: nothing of them can be committed from here on
+        if partitions:
+            self._ask(self._stage.lost(partitions))
+
+    # positions
+
+    def _resolve(self, partitions: list[Partition]) -> dict[Partition, Position]:
+        """Where to start: the committed offset, else what ``start`` says. Asks until Kafka answers."""
+        if not partitions:
+            return {}
+        wanted = [TopicPartition(p.topic, p.index) for p in partitions]
+        committed = self._query(
+            "committed offsets", lambda: self._consumer.committed(wanted, timeout=QUERY_SECONDS)
+        )
+        positions = {}
+        for partition, tp in zip(partitions, committed, strict=True):
+            if tp.error is not None:
+                raise KafkaException(tp.error)
+            low, high = self._watermarks(partition)
+            metadata = tp.metadata or ""
+            known = tp.offset if tp.offset >= 0 else None
+            offset = known if known is not None else self._first(partition, low, high)
+            positions[partition] = Position(next(self._epochs), offset, known, metadata, low, high)
+        return positions
+
+    def _first(self, partition: Partition, low: int, high: int) -> int:
+        if self._start_at == "beginning":
+            return low
+        if isinstance(self._start_at, datetime):
+            millis = int(self._start_at.timestamp() * 1000)
+        else:
+            millis = self._group_start()
+        wanted = [TopicPartition(partition.topic, partition.index, millis)]
+        found = self._query(
+            "offsets by time", lambda: self._consumer.offsets_for_times(wanted, timeout=QUERY_SECONDS)
+        )[0]
+        return found.offset if found.offset >= 0 else high
+
+    def _group_start(self) -> int:
+        """When the group began, in ms since the epoch: what "latest" means for a partition without an offset.
+
+        The first member to ask decides; all commits carry the time on (:attr:`since`). So a partition that is added
+        later, or first assigned later, starts where the group did and not at a moment at which it holds events already.
+        """
+        if self._since is None:
+            topic = self._query(
+                "the topic", lambda: self._consumer.list_topics(self.topic, timeout=QUERY_SECONDS)
+            )
+            every = [TopicPartition(self.topic, index) for index in topic.topics[self.topic].partitions]
+            committed = self._query(
+                "committed offsets", lambda: self._consumer.committed(every, QUERY_SECONDS)
+            )
+            known = [Committed.parse(tp.metadata or "").since for tp in committed if tp.offset >= 0]
+            self._since = min((since for since in known if since), default=int(time.time() * 1000))
+        return self._since
+
+    @property
+    def since(self) -> int | None:
+        """When the group began (ms since the epoch), if ``start`` is "latest"; belongs into every commit's metadata."""
+        return self._since
+
+    def _watermarks(self, partition: Partition) -> tuple[int, int]:
+        wanted = TopicPartition(partition.topic, partition.index)
+        low, high = self._query(
+            "watermarks",
+            lambda: self._consumer.get_watermark_offsets(wanted, timeout=QUERY_SECONDS, cached=False),
+        )
+        return int(low), int(high)
+
+    def _query(self, what: str, function: Callable[[], T | None]) -> T:
+        while not self._stopping.is_set():
+            self.alive_at = time.monotonic()
+            try:
+                answer = function()
+            except KafkaException as error:
+                _raise_if_fatal(error.args[0])
+                self._log.warning("kafka_does_not_answer", wanted=what, error=str(error.args[0]))
+                time.sleep(0.1)
+            else:
+                if answer is not None:
+                    return answer
+        raise OwnershipLost(f"{self.name}: stopped while asking for {what}")
+
+    def _rewind(self, epochs: Mapping[Partition, int], to: int | None) -> dict[Partition, Position]:
+        held = [p for p, epoch in epochs.items() if p in self.positions and self.positions[p].epoch == epoch]
+        for partition in held:  # from here on nothing of the old epoch can be committed
+            self.positions[partition] = replace(self.positions[partition], epoch=next(self._epochs))
+        positions = self._resolve(held)
+        for partition, position in positions.items():
+            if to is not None:
+                position = positions[partition] = replace(position, offset=to)
+            self._hold(partition, position)
+            self._seek(partition)
+        return positions
+
+    def _seek(self, partition: Partition) -> None:
+        self._consumer.seek(TopicPartition(partition.topic, partition.index, self._next[partition]))
+
+    def _check(self, partition: Partition, epoch: int) -> None:
+        position = self.positions.get(partition)
+        if position is None or position.epoch != epoch:
+            raise OwnershipLost(f"{partition} is no longer held in epoch {epoch}")
+
+    # commits
+
+    def _commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> bool:
+        """One try. True: done; False: commit the same again after a poll. Raises OwnershipLost."""
+        self._check(partition, epoch)
+        target = TopicPartition(partition.topic, partition.index, offset, metadata)
+        began = time.monotonic()
+        try:
+            answer = self._consumer.commit(offsets=[target], asynchronous=False)
+            error = answer[0].error if answer else None
+        except KafkaException as failure:
+            error = failure.args[0]
+        self.alive_at = time.monotonic()
+        if error is None and self.alive_at - began < self._commit_limit:
+            return True
+        if error is not None and error.code() in _NOT_LOST:
+            return False
+        _raise_if_fatal(error)
+        # UNKNOWN_MEMBER_ID: the group went on without us. Anything else: the outcome is unknown, and a copy of this
+        # commit may land after a newer one. A new generation fences it, so leave and join again before anything else.
+        reason = "slow" if error is None else error.name()
+        self._log.warning("commit_failed", partition=str(partition), offset=offset, error=reason)
+        self._drop_all(reason)
+        raise OwnershipLost(f"{partition}: commit of {offset} failed: {reason}")
+
+    def _drop_all(self, reason: str) -> None:
+        """Hold nothing from now on; the next poll leaves the group (this may run inside a rebalance callback)."""
+        self._rejoin_reason = reason
+        self._dropped = list(self.positions)
+        self._release(self._dropped)
+
+    def _rejoin(self) -> None:
+        """Leave the group and join it again, with nothing held; the positions are read again on assignment."""
+        reason, self._rejoin_reason = self._rejoin_reason, None
+        metrics.REJOINS.labels(self.name, reason).inc()
+        taken, self._dropped = self._dropped, []
+        self._ask(self._stage.lost(taken))
+        self._consumer.unsubscribe()
+        deadline = time.monotonic() + self._session_timeout
+        while self._consumer.assignment() and time.monotonic() < deadline and not self._stopping.is_set():
+            self._consumer.consume(
+                MAX_RECORDS, POLL_SECONDS
+            )  # runs the revoke callback; nothing is held any more
+        self._subscribe()
+
+    # flow
+
+    def _throttle(self) -> None:
+        self._throttled = True
+        self._consumer.pause([TopicPartition(p.topic, p.index) for p in self.positions])
+
+    def _unthrottle(self) -> None:
+        self._throttled = False
+        for partition in self.positions.keys() - self._paused:
+            self._go_on(partition)
+
+    def _set_paused(self, partition: Partition, epoch: int, paused: bool) -> None:
+        self._check(partition, epoch)
+        if paused:
+            self._paused.add(partition)
+            self._consumer.pause([TopicPartition(partition.topic, partition.index)])
+        elif partition in self._paused:
+            self._paused.remove(partition)
+            if not self._throttled:
+                self._go_on(partition)
+
+    def _go_on(self, partition: Partition) -> None:
+        self._consumer.resume([TopicPartition(partition.topic, partition.index)])
+        self._seek(partition)  # said rather than trusted: whatever was fetched before the pause comes again
+
+    # what librdkafka reports
+
+    def _on_message_error(self, message: Message) -> None:
+        error = message.error()
+        assert error is not None
+        _raise_if_fatal(error)
+        partition = Partition(
+            self.topic, -1 if message.partition() is None else int(message.partition() or 0)
+        )
+        position = self.positions.get(partition)
+        if (
+            error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
+            and position is not None
+        ):
+            low, high = self._watermarks(partition)
+            at = replace(position, offset=self._next[partition], low=low, high=high)
+            self._ask(self._stage.missing(partition, at))
+            return
+        self._on_error(error)
+
+    def _on_error(self, error: KafkaError) -> None:
+        """librdkafka goes on trying by itself; people have to see why nothing moves."""
+        if error.code() in (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID):
+            self._fatal = error
+            return
+        text = f"{error.name()}: {error.str()}"
+        metrics.KAFKA_ERRORS.labels(self.name, error.name()).inc()
+        if text != self.problem:
+            self._log.error(
+                "kafka_error", error=text, hint=_HINTS.get(error.code(), "retried until it passes")
+            )
+        self.problem = text
+
+    def _on_statistics(self, text: str) -> None:
+        statistics = json.loads(text)
+        if statistics.get("cgrp", {}).get("join_state") == "steady":
+            self.problem = ""
+        partitions = statistics.get("topics", {}).get(self.topic, {}).get("partitions", {})
+        for index, found in partitions.items():
+            partition = Partition(self.topic, int(index))
+            if partition in self._next:
+                metrics.LAG.labels(self.name, self.topic, index).set(_lag(found, self._next[partition]))
+
+
+_HINTS = {
+    KafkaError._ALL_BROKERS_DOWN: "no broker answers at kafka.bootstrap_servers; retried until one does",
+    KafkaError._TRANSPORT: "a broker cannot be reached; retried until it can",
+    KafkaError._RESOLVE: "a broker's name does not resolve; retried until it does",
+    KafkaError._AUTHENTICATION: "check the credentials in kafka.properties",
+    KafkaError._SSL: "check the TLS settings in kafka.properties",
+    KafkaError.UNKNOWN_TOPIC_OR_PART: "the topic does not exist; create it, or set topics.create = true",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "this user may not read the topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "this user may not use the consumer group",
+}
+
+
+def _raise_if_fatal(error: KafkaError | None) -> None:
+    if error is None:
+        return
+    if error.code() == KafkaError.FENCED_INSTANCE_ID:
+        raise Fatal(ExitCode.FENCED, f"another process uses our group.instance.id: {error.str()}")
+    if error.fatal():
+        raise Fatal(ExitCode.KAFKA, f"{error.name()}: {error.str()}")
+
+
+def _lag(found: Mapping[str, int], position: int) -> int:
+    """Records behind, from librdkafka's statistics of a partition.
+
+    The last stable offset of a transactional topic lies behind markers that nobody reads, so at its end the difference
+    never becomes zero; but then the fetcher has passed them too and holds nothing.
+    """
+    end = found["ls_offset"] if found["ls_offset"] >= 0 else found["hi_offset"]
+    if end < 0 or (found["fetchq_cnt"] == 0 and found["next_offset"] >= end):
+        return 0
+    return max(0, end - position)

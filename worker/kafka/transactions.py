@@ -1,0 +1,151 @@
+"""The transactional producer of a stage, with every error of librdkafka turned into what the caller has to do."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+
+from worker.chunk import Headers, Partition
+from worker.crashpoints import reached
+from worker.errors import ExitCode, Fatal, TransactionAborted
+
+log = structlog.get_logger(__name__)
+
+TRY_SECONDS = 5.0
+"""Bound of one try of a transactional call; a retriable one is repeated until ``deadline``."""
+DEFAULT_LIMIT = 1_000_000
+"""librdkafka's message.max.bytes, a little below the 1,048,588 bytes that a broker's topic takes by default."""
+
+
+class RecordTooLarge(TransactionAborted):
+    """The broker refused a batch as too large for its topic; the producer was opened again with half the limit."""
+
+
+class TransactionalProducer:
+    """One producer, one transaction at a time. Blocking: called from a thread of the stage's own, one call at a time.
+
+    ``limit`` is the largest record, in bytes, that the topics take; larger ones must not be handed in. ``deadline``
+    (seconds) bounds a commit: when Kafka does not answer for so long, the process ends, for its outcome is unknown.
+    """
+
+    def __init__(
+        self, properties: Mapping[str, Any], *, limit: int = DEFAULT_LIMIT, deadline: float = 120.0
+    ) -> None:
+        self._properties = dict(properties)
+        self._deadline = deadline
+        self._name = str(properties["transactional.id"])
+        self._log = log.bind(transactional_id=self._name)
+        self.limit = DEFAULT_LIMIT
+
+    def open(self, keep_trying: Callable[[], bool] = lambda: True) -> None:
+        """Register with the transaction coordinator, which ends whatever a predecessor of the same id left open.
+
+        Tried until the coordinator answers or ``keep_trying`` says no. Raises Fatal.
+        """
+        self._producer = Producer(
+            {**self._properties, "message.max.bytes": self.limit}, logger=logging.getLogger("librdkafka")
+        )
+        while keep_trying():
+            try:
+                self._producer.init_transactions(TRY_SECONDS)
+                return
+            except KafkaException as failure:
+                error = failure.args[0]
+                self._raise_if_fatal(error)
+                if not error.retriable():
+                    raise Fatal(ExitCode.KAFKA, f"{self._name}: {error.name()}: {error.str()}") from failure
+                self._log.warning("transactions_not_ready", error=f"{error.name()}: {error.str()}")
+
+    def begin(self) -> None:
+        """Start a transaction. Local, does not block."""
+        try:
+            self._producer.begin_transaction()
+        except KafkaException as failure:
+            raise self._failed(failure) from failure
+
+    def produce_batch(self, topic: str, records: list[dict[str, Any]]) -> None:
+        """Add records (``value`` and ``key``), partitioned by key. Does not block; raises TransactionAborted."""
+        try:
+            queued = self._producer.produce_batch(topic, records)
+        except (KafkaException, BufferError) as failure:
+            self.abort()
+            raise TransactionAborted(f"records not queued: {failure}") from failure
+        if queued != len(records):
+            errors = {str(record["_error"]) for record in records if "_error" in record}
+            self.abort()
+            raise TransactionAborted(f"{len(records) - queued} records not queued: {sorted(errors)[:3]}")
+
+    def produce(
+        self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers, timestamp: int = 0
+    ) -> None:
+        """Add one record. ``timestamp``: ms since the epoch, 0 for the time of sending. Raises TransactionAborted."""
+        try:
+            self._producer.produce(topic, value, key, headers=cast(Any, headers) or None, timestamp=timestamp)
+        except (KafkaException, BufferError) as failure:
+            self.abort()
+            raise TransactionAborted(f"record not queued: {failure}") from failure
+
+    def commit(self, offsets: Mapping[Partition, tuple[int, str]], group_metadata: Any) -> None:
+        """Commit records and ``offsets`` (next offset and metadata text of each partition) as one.
+
+        Returns when the commit is certain. Raises TransactionAborted when the transaction was rolled back, Fatal when
+        the producer is fenced or the outcome stays unknown.
+        """
+        targets = [TopicPartition(p.topic, p.index, offset, text) for p, (offset, text) in offsets.items()]
+        self._call(lambda: self._producer.send_offsets_to_transaction(targets, group_metadata, TRY_SECONDS))
+        reached("transaction.offsets_sent")
+        self._call(lambda: self._producer.commit_transaction(TRY_SECONDS))
+        self._producer.poll(0)
+
+    def abort(self) -> None:
+        """Roll the open transaction back. Raises Fatal if that is impossible."""
+        self._call(lambda: self._producer.abort_transaction(TRY_SECONDS), aborting=True)
+
+    def _call(self, function: Callable[[], object], *, aborting: bool = False) -> None:
+        give_up = time.monotonic() + self._deadline
+        while True:
+            try:
+                function()
+                return
+            except KafkaException as failure:
+                error = failure.args[0]
+                if error.retriable() and time.monotonic() < give_up:
+                    self._log.warning("transaction_retried", error=f"{error.name()}: {error.str()}")
+                    continue
+                if aborting:
+                    self._raise_if_fatal(error)
+                    raise Fatal(ExitCode.KAFKA, f"{self._name}: abort failed: {error.str()}") from failure
+                raise self._failed(failure) from failure
+
+    def _failed(self, failure: KafkaException) -> Exception:
+        error: KafkaError = failure.args[0]
+        self._raise_if_fatal(error)
+        text = f"{self._name}: {error.name()}: {error.str()}"
+        if not error.txn_requires_abort():
+            return Fatal(ExitCode.STUCK if error.retriable() else ExitCode.KAFKA, text)
+        self.abort()
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            self.limit = max(self.limit // 2, 1_000)
+            self._log.warning("topic_takes_less", limit_bytes=self.limit, error=text)
+            self.open()
+            return RecordTooLarge(text)
+        return TransactionAborted(text)
+
+    def _raise_if_fatal(self, error: KafkaError) -> None:
+        if error.code() in _FENCED:
+            raise Fatal(
+                ExitCode.FENCED,
+                f"{self._name}: fenced by another producer or the transaction time-out: {error.str()}",
+            )
+        if error.fatal():
+            raise Fatal(ExitCode.KAFKA, f"{self._name}: {error.name()}: {error.str()}")
+
+
+_FENCED: Sequence[int] = (
+    KafkaError._FENCED,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+)
