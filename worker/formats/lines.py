@@ -8,7 +8,7 @@ a map as ``map[…]``.
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 
 import msgspec
 
@@ -117,10 +117,13 @@ def _formatted_date(event: Event) -> str:
     """``creationDate``, seconds, in RFC 3339. UTC, where Go takes the zone of its host: lines of a fleet
     agree.
     """
-    if "creationDate" not in event:
-        return ""
+    return _rfc3339(_decode_seconds(event["creationDate"])) if "creationDate" in event else ""
+
+
+@lru_cache(maxsize=1024)
+def _rfc3339(seconds: int) -> str:
     try:
-        moment = datetime.fromtimestamp(_decode_seconds(event["creationDate"]), UTC)
+        moment = datetime.fromtimestamp(seconds, UTC)
     except (OverflowError, OSError) as error:
         raise ValueError(f"creationDate is no time: {error}") from None
     return moment.isoformat().replace("+00:00", "Z")

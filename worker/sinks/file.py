@@ -76,8 +76,8 @@ class FileSettings(SinkSettings):
         ge=1,
         le=9,
         description=(
-            "1 is fastest, 9 smallest. 3 takes the time of 1 and stores a seventh less; 6 stores a fifth "
-            "less again in two to three times the time."
+            "1 to 9, from fast to small. 3 takes no more time than 1 and stores a tenth less; 6 stores a "
+            "tenth to a fifth less again, in two to three times the time."
         ),
     )
 
@@ -135,7 +135,7 @@ class FileSink:
         with _translated(self._root / folder):
             names = _walk(self._root / folder, f"{folder}/" if folder else "", depth)
             found = {range_ for name in names if (range_ := parse(name)) and range_.end > start}
-        return sorted(found)
+        return sorted(found, key=lambda range_: (range_.start, range_.end))
 
     def close(self) -> None:
         """Nothing is held between calls."""

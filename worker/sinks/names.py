@@ -52,10 +52,9 @@ class NameTemplate:
 
     def render(self, range_: Range) -> str:
         """The name of ``range_``'s object, with ``/`` between folders."""
-        topic, partition = range_.partition
         values = {
-            "Topic": topic,
-            "Partition": str(partition),
+            "Topic": range_.partition.topic,
+            "Partition": str(range_.partition.index),
             "Start": f"{range_.start:0{OFFSET_DIGITS}}",
             "End": f"{range_.end:0{OFFSET_DIGITS}}",
             "Extension": self._extensions[0],
