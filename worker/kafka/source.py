@@ -132,6 +132,7 @@ class ChunkSource(Service):
         self._fatal: KafkaError | None = None
         self._since: int | None = None
         self._stopping = threading.Event()
+        self._closed = False
         self._log = log.bind(source=name, topic=topic)
         self._thread = threading.Thread(target=self._run, name=f"consumer-{name}", daemon=True)
 
@@ -155,6 +156,8 @@ class ChunkSource(Service):
         """Run ``function`` on the consumer's thread, between two polls or while a rebalance callback waits."""
         future: Future[T] = Future()
         self._calls.put((function, future))
+        if self._closed:
+            self._refuse_calls()
         return await asyncio.wrap_future(future)
 
     async def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> None:
@@ -295,14 +298,13 @@ class ChunkSource(Service):
                 future.set_result(result)
 
     def _refuse_calls(self) -> None:
-        self._stopping.set()
+        """Nobody serves calls any more: end those that wait, and those that still come."""
+        self._closed = True
         while True:
             try:
-                _, future = self._calls.get(timeout=1.0)
+                _, future = self._calls.get_nowait()
             except queue.Empty:
-                if not self._asyncio.is_running():
-                    return
-                continue
+                return
             if not future.cancelled():
                 future.set_exception(OwnershipLost(f"{self.name}: the consumer is closed"))
 
