@@ -46,8 +46,6 @@ QUERY_SECONDS = 5.0
 """Bound of one try of a blocking query (committed offsets, watermarks); tried again until it answers."""
 STALL_SECONDS = 1.0
 """How long the thread waits for the stage to take chunks before it pauses the partitions and goes on polling."""
-BACKLOG = 2
-"""``consume()`` results that may wait for a place in the channel."""
 STATISTICS_MILLISECONDS = 5_000
 """How often librdkafka reports the state of its partitions, from which the lag is computed."""
 
@@ -120,7 +118,8 @@ class ChunkSource(Service):
         self._commit_limit = int(self._properties.get("socket.timeout.ms", 60_000)) / 2000
         self._fail = fail
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
-        self._puts: list[Future[None]] = []
+        self._waiting: list[Chunk] = []
+        self._put: Future[None] | None = None
         self._next: dict[Partition, int] = {}
         self._paused: set[Partition] = set()
         self._epochs = itertools.count(1)
@@ -234,8 +233,8 @@ class ChunkSource(Service):
         _raise_if_fatal(self._fatal)
         if messages:
             self._deliver(messages, rebalances)
-        self._puts = [put for put in self._puts if not put.done()]
-        if self._throttled and not self._puts and not self._finishing:
+        self._hand_over()
+        if self._throttled and not self._waiting and not self._finishing:
             self._unthrottle()
 
     def _deliver(self, messages: list[Message], rebalances: int) -> None:
@@ -253,13 +252,21 @@ class ChunkSource(Service):
         chunks = list(self._cut(messages))
         if not chunks:
             return
-        self._puts.append(asyncio.run_coroutine_threadsafe(self._put(chunks), self._asyncio))
+        self._waiting += chunks
+        self._hand_over()
         stalled = time.monotonic() + STALL_SECONDS
-        while sum(not put.done() for put in self._puts) >= BACKLOG and not self._stopping.is_set():
+        while self._waiting and not self._stopping.is_set():
             self._serve_calls(wait=0.005)
+            self._hand_over()
             if time.monotonic() > stalled:
                 self._throttle()
                 return
+
+    def _hand_over(self) -> None:
+        """Put the chunks that wait into the channel, once those before them are in: their order is their meaning."""
+        if self._waiting and (self._put is None or self._put.done()):
+            chunks, self._waiting = self._waiting, []
+            self._put = asyncio.run_coroutine_threadsafe(self._put_all(chunks), self._asyncio)
 
     def _cut(self, messages: Iterable[Message]) -> Iterable[Chunk]:
         """Cut fetched messages into chunks: runs of one partition, each joining onto the one before."""
@@ -276,7 +283,7 @@ class ChunkSource(Service):
             self._next[partition] = end
             yield Chunk(partition, position.epoch, start, end, cast(list[Record], records))
 
-    async def _put(self, chunks: list[Chunk]) -> None:
+    async def _put_all(self, chunks: list[Chunk]) -> None:
         for chunk in chunks:
             await self._channel.put(cast(Any, chunk))  # Faust declares events only, but takes any value
 
