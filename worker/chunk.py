@@ -32,11 +32,13 @@ class Record(Protocol):
 class Chunk:
     """Consecutive records of one partition, as fetched.
 
-    The chunk covers the offsets ``[start, end)``: ``end`` is the last record's offset + 1, and ``start`` is where the
-    chunk before it ended, so chunks of a partition join without a hole although record offsets have gaps (transaction
-    markers, aborted records). For example records 5, 6 and 9 fetched at position 4 are the chunk ``[4, 10)``.
+    The chunk covers the offsets ``[start, end)``: ``end`` is the last record's offset + 1, and ``start`` is
+    where the chunk before it ended, so chunks of a partition join without a hole although record offsets have
+    gaps (transaction markers, aborted records). For example records 5, 6 and 9 fetched at position 4 are the
+    chunk ``[4, 10)``.
 
-    ``epoch`` says under which tenure of the partition the records were fetched; work of another epoch commits nothing.
+    ``epoch`` says under which tenure of the partition the records were fetched; work of another epoch commits
+    nothing.
     """
 
     partition: Partition
@@ -50,8 +52,8 @@ class Chunk:
 class Position:
     """Where reading of a partition starts when it was assigned or rewound.
 
-    ``offset`` is the next offset to read; ``committed`` is what the group had committed (None: nothing yet), with its
-    ``metadata`` text. The topic held ``[low, high)`` at that moment.
+    ``offset`` is the next offset to read; ``committed`` is what the group had committed (None: nothing yet),
+    with its ``metadata`` text. The topic held ``[low, high)`` at that moment.
     """
 
     epoch: int

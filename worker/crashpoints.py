@@ -1,8 +1,9 @@
 """Named steps at which a test may kill or freeze the process.
 
-``FLAGSTREAM_CRASH=export.planned:kill:2`` makes the process die (SIGKILL) when it reaches the step ``export.planned`` for
-the second time, ``enrich.produced:freeze`` stops it (SIGSTOP) there the first time; several are separated by commas.
-Without the variable a step costs one comparison. For tests only: no guarantee rests on it.
+``FLAGSTREAM_CRASH=export.planned:kill:2`` makes the process die (SIGKILL) when it reaches the step
+``export.planned`` for the second time, ``enrich.produced:freeze`` stops it (SIGSTOP) there the first time;
+several are separated by commas. Without the variable a step costs one comparison. For tests only: no
+guarantee rests on it.
 """
 
 import os
@@ -30,7 +31,9 @@ _passed: Counter[str] = Counter()
 
 
 def arm(text: str) -> None:
-    """Arm the steps named in ``text`` (the value of FLAGSTREAM_CRASH). Raises ValueError for an unknown step or action."""
+    """Arm the steps named in ``text`` (the value of FLAGSTREAM_CRASH). Raises ValueError for an unknown step
+    or action.
+    """
     for item in filter(None, text.split(",")):
         point, _, rest = item.strip().partition(":")
         action, _, count = rest.partition(":")

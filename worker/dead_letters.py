@@ -27,8 +27,9 @@ def dead_letter(
 ) -> DeadLetter:
     """The dead letter of ``record``: original key, value and headers, plus ``flagstream-*`` headers.
 
-    ``limit`` is the largest record that the dead-letter topic takes, in bytes. One that does not fit is cut: first the
-    value, with its full size in ``flagstream-truncated-from``; where headers and key alone are too large, those too.
+    ``limit`` is the largest record that the dead-letter topic takes, in bytes. One that does not fit is cut:
+    first the value, with its full size in ``flagstream-truncated-from``; where headers and key alone are too
+    large, those too.
     """
     offset, (_, timestamp) = record.offset(), record.timestamp()
     added = {

@@ -3,7 +3,7 @@
 ::
 
     FlagstreamError
-    ├── ConfigError        a person must correct the configuration; lists every problem; exit 2 before Kafka is touched
+    ├── ConfigError        a person must correct the configuration; lists every problem; exit code 2
     ├── SinkError
     │   ├── SinkRefused      credentials, bucket, 4xx: unready, back off for ever, a person must act
     │   └── SinkUnavailable  time-out, 5xx, 429 (``retry_after``): back off with jitter, it passes by itself
@@ -12,6 +12,7 @@
     ├── PartitionStopped   any other reason to export no further from a partition until a person has acted
     ├── OwnershipLost      the partition moved on: drop the work, no harm done
     ├── TransactionAborted the open transaction was rolled back: rewind to the committed offsets
+    ├── FlagFileError      a flag file cannot be understood (worker.flags): the flags read before stay in use
     └── Fatal              the process cannot go on; carries the exit code for the supervisor
 """
 
@@ -19,13 +20,17 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Exit codes of the process; a supervisor may back off differently for each (documented in docs/operations.md)."""
+    """Exit codes of the process; a supervisor may back off differently for each (documented in
+    docs/operations.md).
+    """
 
     OK = 0
     UNEXPECTED = 1
     CONFIG = 2
     FENCED = 3
-    """Another live process uses our transactional.id or group.instance.id, or a transaction outlived its time-out."""
+    """Another live process uses our transactional.id or group.instance.id, or a transaction outlived its
+    time-out.
+    """
     KAFKA = 4
     """librdkafka reported an error it cannot recover from."""
     STUCK = 5
@@ -37,7 +42,9 @@ class FlagstreamError(Exception):
 
 
 class ConfigError(FlagstreamError):
-    """The configuration is wrong. ``problems`` holds one line for each mistake, with its path and what would be right."""
+    """The configuration is wrong. ``problems`` holds one line for each mistake, with its path and what would
+    be right.
+    """
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
@@ -49,11 +56,15 @@ class SinkError(FlagstreamError):
 
 
 class SinkRefused(SinkError):
-    """The sink will not take the window until a person acts: credentials, permissions, a bucket that is gone."""
+    """The sink will not take the window until a person acts: credentials, permissions, a bucket that is
+    gone.
+    """
 
 
 class SinkUnavailable(SinkError):
-    """The sink cannot take the window now. ``retry_after``: seconds that the sink asked us to wait, if it did."""
+    """The sink cannot take the window now. ``retry_after``: seconds that the sink asked us to wait, if it
+    did.
+    """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         self.retry_after = retry_after
@@ -61,7 +72,9 @@ class SinkUnavailable(SinkError):
 
 
 class ObjectConflict(FlagstreamError):
-    """An object with our name holds something else. Never overwritten; the partition stops until a person looks."""
+    """An object with our name holds something else. Never overwritten; the partition stops until a person
+    looks.
+    """
 
 
 class RecordsMissing(FlagstreamError):
@@ -69,7 +82,9 @@ class RecordsMissing(FlagstreamError):
 
 
 class PartitionStopped(FlagstreamError):
-    """Exporting from this partition would lose or double events; the message says why and names the ways out."""
+    """Exporting from this partition would lose or double events; the message says why and names the ways
+    out.
+    """
 
 
 class OwnershipLost(FlagstreamError):

@@ -1,7 +1,7 @@
 """The process: one Faust app with the agents it was told to run, from start to SIGTERM.
 
-Faust gives the life cycle, the agents and the web server; its own Kafka clients stay off (:class:`Boot`). Each stage is
-one agent on a channel of chunks, fed by a :class:`worker.kafka.source.ChunkSource`.
+Faust gives the life cycle, the agents and the web server; its own Kafka clients stay off (:class:`Boot`).
+Each stage is one agent on a channel of chunks, fed by a :class:`worker.kafka.source.ChunkSource`.
 """
 
 import asyncio
@@ -87,8 +87,8 @@ class Component:
 
 
 class Host:
-    """One process. ``facts`` about the topics need not be asked for where they are given (the built-in broker of the
-    demo cannot answer)."""
+    """One process. ``facts`` about the topics need not be asked for where they are given (the built-in broker
+    of the demo cannot answer)."""
 
     def __init__(
         self, settings: Settings, *, enrich: bool, sinks: Sequence[str], facts: TopicFacts | None = None
@@ -145,7 +145,7 @@ class Host:
         log.critical("worker_failed", error=str(error), exit_code=int(self._code), exc_info=trace)
         self.stop()
 
-    # ── the stages ─────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── the stages ────────────────────────────────────────────────────────────
 
     def _enrich(self) -> Component:
         settings, topics = self._settings, self._settings.topics
@@ -220,7 +220,7 @@ class Host:
         self.health.threads[name] = lambda: source.alive_at
         return source
 
-    # ── starting ───────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── starting ────────────────────────────────────────────────────────────
 
     async def _start(self, component: Component) -> None:
         self.health.starting[component.name] = "starting"
@@ -276,10 +276,12 @@ class Host:
                 self.health.starting[component] = str(error)
             await asyncio.sleep(RETRY_SECONDS)
 
-    # ── running and stopping ───────────────────────────────────────────────────────────────────────────────────────
+    # ── running and stopping ────────────────────────────────────────────────────────────
 
     async def _watch(self) -> None:
-        """No call to Kafka waits without bound: a thread that hangs ends the process, and the offsets do the rest."""
+        """No call to Kafka waits without bound: a thread that hangs ends the process, and the offsets do the
+        rest.
+        """
         while True:
             await asyncio.sleep(1.0)
             if stuck := self.health.stuck():
@@ -310,7 +312,7 @@ class Host:
         await asyncio.gather(*(component.close() for component in self._started), return_exceptions=True)
         killer.cancel()
 
-    # ── pages ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── pages ────────────────────────────────────────────────────────────
 
     def _build_app(self) -> App:
         web = self._settings.web

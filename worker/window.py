@@ -1,4 +1,6 @@
-"""Windows: the ranges of an output partition that a sink delivers together, and what identifies their content."""
+"""Windows: the ranges of an output partition that a sink delivers together, and what identifies their
+content.
+"""
 
 import hashlib
 from collections.abc import Iterable
@@ -9,7 +11,9 @@ from worker.chunk import Partition
 
 @dataclass(frozen=True, slots=True, order=True)
 class Range:
-    """The offsets ``[start, end)`` of a partition. The ranges of a partition's windows tile it: no gap, no overlap."""
+    """The offsets ``[start, end)`` of a partition. The ranges of a partition's windows tile it: no gap, no
+    overlap.
+    """
 
     partition: Partition
     start: int
@@ -24,8 +28,8 @@ class Range:
 class Manifest:
     """What a window says of itself; travels with each of its objects.
 
-    Two deliveries of the same range are the same window if and only if ``records`` and ``digest`` are equal: compressed
-    bytes differ between builds of zlib and are never compared.
+    Two deliveries of the same range are the same window if and only if ``records`` and ``digest`` are equal:
+    compressed bytes differ between builds of zlib and are never compared.
     """
 
     range: Range
@@ -45,8 +49,8 @@ class Manifest:
 class ContentDigest:
     """SHA-256 over the exported records in order, each preceded by its length as four bytes, big-endian.
 
-    It covers the records before format and compression, so it does not depend on how chunks were cut, on the format or
-    on a library's version, and anyone can compute it again from the topic.
+    It covers the records before format and compression, so it does not depend on how chunks were cut, on the
+    format or on a library's version, and anyone can compute it again from the topic.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """The enrich stage: chunks of the ingest topic become transactions on the output topic.
 
-A transaction spans a commit interval. While one is being committed, off the event loop, the next chunk is already
-decoded and enriched; it is produced when the commit is through. Only the event loop touches the state here, and every
-step between two ``await`` is atomic.
+A transaction spans a commit interval. While one is being committed, off the event loop, the next chunk is
+already decoded and enriched; it is produced when the commit is through. Only the event loop touches the state
+here, and every step between two ``await`` is atomic.
 """
 
 import asyncio
@@ -40,7 +40,9 @@ class Batch:
     dead: list[DeadLetter]
     outcomes: Counter[tuple[str, str]]
     plain: bool
-    """No record has headers or keeps its timestamp, so the records can go by ``produce_batch``, which knows neither."""
+    """No record has headers or keeps its timestamp, so the records can go by ``produce_batch``, which knows
+    neither.
+    """
     bytes: int
 
 
@@ -85,7 +87,9 @@ class EnrichStage:
         await self._blocking(lambda: self._producer.open(keep_trying))
 
     async def run(self, chunks: AsyncIterable[Chunk]) -> None:
-        """The agent's body. Nothing unexpected leaves it unseen: Faust would restart the agent behind the chunk."""
+        """The agent's body. Nothing unexpected leaves it unseen: Faust would restart the agent behind the
+        chunk.
+        """
         try:
             async for chunk in chunks:
                 batch = self.enrich(chunk)
@@ -96,7 +100,9 @@ class EnrichStage:
             raise
 
     def enrich(self, chunk: Chunk) -> Batch:
-        """Decode, track, enrich and encode the records of ``chunk``; pure but for the count of unresolved variations."""
+        """Decode, track, enrich and encode the records of ``chunk``; pure but for the count of unresolved
+        variations.
+        """
         transform, largest = self.transform, self._producer.limit - ENVELOPE
         records: list[dict[str, Any]] = []
         dead: list[DeadLetter] = []
@@ -137,10 +143,12 @@ class EnrichStage:
             partition, record, stage="enrich", reason=outcome.reason, error=outcome.error, limit=limit
         )
 
-    # ── the transaction ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── the transaction ────────────────────────────────────────────────────────────
 
     async def _produce(self, batch: Batch) -> None:
-        """Put a batch into the open transaction if its chunk is the next one of its partition; else drop or rewind."""
+        """Put a batch into the open transaction if its chunk is the next one of its partition; else drop or
+        rewind.
+        """
         chunk, held = batch.chunk, self._held.get(batch.chunk.partition)
         if held is None or held.epoch != chunk.epoch:
             return
@@ -247,7 +255,7 @@ class EnrichStage:
     async def _blocking(self, function: Callable[[], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
-    # ── what the chunk source tells ────────────────────────────────────────────────────────────────────────────────
+    # ── what the chunk source tells ────────────────────────────────────────────────────────────
 
     async def assigned(self, positions: Mapping[Partition, Position]) -> None:
         self._held.update(positions)
@@ -278,10 +286,12 @@ class EnrichStage:
             self.stopped.pop(partition, None)
 
     async def missing(self, partition: Partition, position: Position) -> None:
-        """Ingest records were deleted before they were read: stop there, or go on behind them if so configured."""
+        """Ingest records were deleted before they were read: stop there, or go on behind them if so
+        configured.
+        """
         problem = (
-            f"{partition}: the topic holds the offsets {position.low} to {position.high}, but the next to read is "
-            f"{position.offset}: records were deleted before they were read, or the topic was recreated"
+            f"{partition}: the topic holds the offsets {position.low} to {position.high}, but the next to read "
+            f"is {position.offset}: records were deleted before they were read, or the topic was recreated"
         )
         if self._settings.on_missing_records == "continue":
             log.error("records_missing", problem=problem, continues_at=position.low)

@@ -1,4 +1,6 @@
-"""The export stage of one sink: spreads the chunks of the output topic over its partitions, each with windows of its own."""
+"""The export stage of one sink: spreads the chunks of the output topic over its partitions, each with windows
+of its own.
+"""
 
 import asyncio
 import random
@@ -36,14 +38,17 @@ T = TypeVar("T")
 DELIVERIES = 8
 """Calls of the sink at a time: threads that mostly wait for the network."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
-"""Seconds between tries of a failing sink: doubled each time, with jitter, so that a fleet does not knock as one."""
+"""Seconds between tries of a failing sink: doubled each time, with jitter, so that a fleet does not knock as
+one.
+"""
 
 
 class ExportStage:
     """Satisfies :class:`worker.kafka.source.Stage` and :class:`worker.export.partition.Kafka`.
 
-    ``dead_letters`` is the transactional producer for dead letters; it is opened when the first one is to be written.
-    ``revoke_budget``: seconds that a revoke may take. ``fail`` is told an error that ends the process.
+    ``dead_letters`` is the transactional producer for dead letters; it is opened when the first one is to be
+    written. ``revoke_budget``: seconds that a revoke may take. ``fail`` is told an error that ends the
+    process.
     """
 
     def __init__(
@@ -93,7 +98,9 @@ class ExportStage:
         await self._until_done("open", self._sink.open)
 
     async def run(self, chunks: AsyncIterable[Chunk]) -> None:
-        """The agent's body. Nothing unexpected leaves it unseen: Faust would restart the agent behind the chunk."""
+        """The agent's body. Nothing unexpected leaves it unseen: Faust would restart the agent behind the
+        chunk.
+        """
         try:
             async for chunk in chunks:
                 if export := self._exports.get(chunk.partition):
@@ -108,7 +115,9 @@ class ExportStage:
         return self._missing | {p: e.stopped for p, e in self._exports.items() if e.stopped}
 
     async def drain(self, deadline: float) -> None:
-        """Close all windows and deliver what fits until ``deadline`` (event loop time); the rest is left to its plan."""
+        """Close all windows and deliver what fits until ``deadline`` (event loop time); the rest is left to
+        its plan.
+        """
         await self._finish(list(self._exports), "shutdown", deadline)
 
     async def close(self) -> None:
@@ -116,7 +125,7 @@ class ExportStage:
         self._threads.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._sink.close)
 
-    # ── what the chunk source tells ────────────────────────────────────────────────────────────────────────────────
+    # ── what the chunk source tells ────────────────────────────────────────────────────────────
 
     async def assigned(self, positions: Mapping[Partition, Position]) -> None:
         for partition, position in positions.items():
@@ -135,8 +144,9 @@ class ExportStage:
     async def missing(self, partition: Partition, position: Position) -> None:
         self._drop(partition)
         problem = (
-            f"{partition}: the topic holds the offsets {position.low} to {position.high}, but the next to export is "
-            f"{position.offset}: records were deleted before they were exported, or the topic was recreated"
+            f"{partition}: the topic holds the offsets {position.low} to {position.high}, but the next to "
+            f"export is {position.offset}: records were deleted before they were exported, or the topic was "
+            "recreated"
         )
         if self._settings.on_missing_records == "continue":
             self._log.error("records_missing", problem=problem, continues_at=position.low)
@@ -169,7 +179,7 @@ class ExportStage:
         for export in ending:
             self._exports.pop(export.partition, None)
 
-    # ── what a partition asks ──────────────────────────────────────────────────────────────────────────────────────
+    # ── what a partition asks ────────────────────────────────────────────────────────────
 
     @property
     def since(self) -> int | None:
@@ -223,7 +233,8 @@ class ExportStage:
         offset: int,
         metadata: str,
     ) -> None:
-        """Produce records, dead letters and the offset as one transaction; repeated while the partition is held.
+        """Produce records, dead letters and the offset as one transaction; repeated while the partition is
+        held.
 
         Raises OwnershipLost.
         """
@@ -287,7 +298,7 @@ class ExportStage:
 
     async def _until_fresh(self, what: str) -> None:
         """No delivery starts while the group may have given our partitions away."""
-        while what != "open" and not self.source.fresh:
+        while what != "open" and not self.source.fresh:  # noqa: ASYNC110  # a clock, nothing sets it
             await asyncio.sleep(0.05)
 
     def _failed(self, what: str, error: SinkError, pause: float) -> float:

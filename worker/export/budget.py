@@ -5,7 +5,9 @@ from typing import Protocol
 from worker.operate import metrics
 
 WINDOW_OVERHEAD = 300 * 1024
-"""Bytes a window is counted as beside its output: zlib's compressor takes some 260 KiB (zlib manual, deflateInit2)."""
+"""Bytes a window is counted as beside its output: zlib's compressor takes some 260 KiB (zlib manual,
+deflateInit2).
+"""
 
 
 class Tenant(Protocol):
@@ -26,8 +28,10 @@ class Tenant(Protocol):
 
 
 class MemoryBudget:
-    """Counts the bytes of all windows. At the limit the fattest window that can be delivered is closed; if there is
-    none, partitions wait until one has been delivered. Windows that repeat a plan are counted but never wait."""
+    """Counts the bytes of all windows. At the limit the fattest window that can be delivered is closed; if
+    there is none, partitions wait until one has been delivered. Windows that repeat a plan are counted but
+    never wait.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

@@ -38,7 +38,9 @@ class DeadLetterEncoder:
 
 
 class DeadLetterSink:
-    """Satisfies :class:`worker.sinks.protocol.TransactionalSink`: the window and its offset become visible together."""
+    """Satisfies :class:`worker.sinks.protocol.TransactionalSink`: the window and its offset become visible
+    together.
+    """
 
     fingerprint = "dead-letters"
 

@@ -43,10 +43,12 @@ class Closed:
 
 
 class Filling:
-    """Collects the records from ``position`` on. ``named`` is the start of the range that the window is named by:
+    """Collects the records from ``position`` on. ``named`` is the start of the range that the window is named
+    by:
     the position itself, or earlier when the records before it were exported nowhere.
 
-    ``until``: the end is decided already (a plan, or an object that the sink holds), no limit closes it before.
+    ``until``: the end is decided already (a plan, or an object that the sink holds), no limit closes it
+    before.
     """
 
     def __init__(
@@ -95,7 +97,9 @@ class Filling:
         return "bytes" if self.size >= self._limits.bytes else None
 
     def room(self, records: Sequence[Record]) -> int:
-        """How many of ``records`` belong into this window (by count and end; bytes are looked at between chunks)."""
+        """How many of ``records`` belong into this window (by count and end; bytes are looked at between
+        chunks).
+        """
         if self.until is None:
             return min(len(records), max(0, self._limits.events - self._exported - self.rejected))
         low, high = 0, len(records)

@@ -1,11 +1,12 @@
 """One partition of the output topic on its way to one sink, from assignment to loss.
 
-Each window goes through the same steps: it fills, is **planned** (its end is written into the commit of its start),
-**delivered** under names made of its range, and **committed**. A window never commits past an earlier one. Whoever takes
-the partition over finds the plan beside the committed offset and delivers exactly the same window again.
+Each window goes through the same steps: it fills, is **planned** (its end is written into the commit of its
+start), **delivered** under names made of its range, and **committed**. A window never commits past an earlier
+one. Whoever takes the partition over finds the plan beside the committed offset and delivers exactly the same
+window again.
 
-The agent calls :meth:`PartitionExport.accept`; a task of each partition runs :meth:`PartitionExport.run`. Both live on
-the event loop, and every step between two ``await`` is atomic.
+The agent calls :meth:`PartitionExport.accept`; a task of each partition runs :meth:`PartitionExport.run`.
+Both live on the event loop, and every step between two ``await`` is atomic.
 """
 
 import asyncio
@@ -28,11 +29,19 @@ from worker.errors import (
 )
 from worker.export.budget import WINDOW_OVERHEAD, MemoryBudget
 from worker.export.filling import Closed, Filling, Limits
+from worker.export.takeover import (
+    FixedWindow,
+    Inheritance,
+    adopt,
+    check_topic,
+    first_name,
+    go_on_behind,
+    repeat,
+)
 from worker.kafka.offsets import Committed, MetadataUnreadable, Plan
 from worker.operate import metrics
 from worker.sinks.protocol import Delivery, Sink, Transaction, TransactionalSink
 from worker.sinks.settings import SinkSettings
-from worker.window import Range
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -83,7 +92,9 @@ class Destination:
 
 
 class PartitionExport:
-    """``condemned``: the sink refused the planned window with this error, and it is to become dead letters."""
+    """``condemned``: the sink refused the planned window with this error, and it is to become dead
+    letters.
+    """
 
     def __init__(
         self,
@@ -104,7 +115,7 @@ class PartitionExport:
         self._condemned = condemned
         self._log = log.bind(sink=to.name, partition=str(partition))
         self._position = self._named = self._expected = position.offset
-        self._fixed: deque[tuple[int, Plan | None]] = deque()
+        self._fixed: deque[FixedWindow] = deque()
         self._filling: Filling | None = None
         self._queue: deque[Closed] = deque()
         self._planned: Closed | None = None
@@ -119,10 +130,12 @@ class PartitionExport:
         self._task = asyncio.create_task(self.run())
         budget.enter(self)
 
-    # ── filling ────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── filling ────────────────────────────────────────────────────────────
 
     def accept(self, chunk: Chunk) -> None:
-        """Take the next chunk of the partition; whatever does not join onto the last one starts the partition over."""
+        """Take the next chunk of the partition; whatever does not join onto the last one starts the partition
+        over.
+        """
         if chunk.epoch != self.epoch or self._finishing or self.stopped:
             return
         if chunk.start != self._expected:
@@ -134,7 +147,9 @@ class PartitionExport:
         self.unblock()
 
     def unblock(self) -> None:
-        """Fill windows with the chunks that wait, as far as there is room; pause or resume fetching accordingly."""
+        """Fill windows with the chunks that wait, as far as there is room; pause or resume fetching
+        accordingly.
+        """
         try:
             while self._ready and not self.stopped and self._leftover and self._has_room():
                 self._take()
@@ -164,8 +179,8 @@ class PartitionExport:
         count = filling.room(chunk.records[:SLICE])
         if count == 0:
             raise RecordsMissing(
-                f"the window [{filling.named}, {filling.until}) of {self.partition} cannot be delivered again: its last "
-                f"record, {(filling.until or 0) - 1}, is no longer in the topic"
+                f"the window [{filling.named}, {filling.until}) of {self.partition} cannot be delivered again: "
+                f"its last record, {(filling.until or 0) - 1}, is no longer in the topic"
             )
         filling.add(chunk.records[:count])
         if count < len(chunk.records):
@@ -173,7 +188,8 @@ class PartitionExport:
         self._charge()
 
     def _begin(self) -> Filling:
-        until, plan = self._fixed.popleft() if self._fixed else (None, None)
+        fixed = self._fixed.popleft() if self._fixed else None
+        until, plan = (fixed.end, fixed.plan) if fixed else (None, None)
         sink: Any = self._to.sink
         if self._condemned is not None and plan is not None:
             sink = self._to.dead(self._condemned)
@@ -220,7 +236,9 @@ class PartitionExport:
         self._wake.set()
 
     def _next_name(self, window: Closed) -> int:
-        """Where the range of the window behind ``window`` starts: one that left no object is part of it, so ranges tile."""
+        """Where the range of the window behind ``window`` starts: one that left no object is part of it, so
+        ranges tile.
+        """
         stored = window.manifest is not None and window.sink is self._to.sink
         return window.range.end if stored else window.range.start
 
@@ -242,7 +260,7 @@ class PartitionExport:
         if change:
             self._budget.charge(change)
 
-    # ── delivering ─────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── delivering ────────────────────────────────────────────────────────────
 
     async def run(self) -> None:
         """Take the partition over, then export one window after the other until cancelled."""
@@ -293,8 +311,8 @@ class PartitionExport:
         if found is not None and (found.records, found.digest) == (plan.records, plan.digest):
             return
         problem = (
-            f"the window {window.range} cannot be delivered as it was planned: {plan.records} records were planned, "
-            f"{window.events} are in the topic"
+            f"the window {window.range} cannot be delivered as it was planned: {plan.records} records were "
+            f"planned, {window.events} are in the topic"
         )
         if self._to.settings.on_missing_records != "continue":
             raise RecordsMissing(problem)
@@ -312,7 +330,8 @@ class PartitionExport:
         try:
             delivery = await self._kafka.persist("deliver", self.partition, deliver)
         except SinkRefused as error:
-            # Only told when refused windows are to become dead letters. Their records are no longer in memory.
+            # Only told when refused windows are to become dead letters. Their records are no longer in
+            # memory.
             self._kafka.restart(self.partition, self.epoch, condemned=str(error))
             raise OwnershipLost(f"{window.range} was refused and becomes dead letters") from error
         reached("export.delivered")
@@ -359,87 +378,42 @@ class PartitionExport:
             since=self._kafka.since,
         ).text()
 
-    # ── taking over ────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── taking over ────────────────────────────────────────────────────────────
 
     async def _take_over(self) -> None:
         """Find out where the last owner left off: its plan, or objects that it stored without our knowing."""
-        origin = self._origin
+        origin, settings = self._origin, self._to.settings
         found = Committed.parse(origin.metadata)
-        if origin.committed is not None:
-            self._named = found.named_from if found.named_from is not None else origin.committed
-        self._check_topic(found)
+        check_topic(self.partition, found, self._to.topic_id)
+        self._named = first_name(origin, found)
         held = await self._kafka.persist(
             "holdings", self.partition, lambda: self._to.sink.holdings(self.partition, self._named)
         )
         if found.plan is not None:
-            self._repeat(found.plan, held)
-        elif held:
-            self._adopt(list(held))
+            inherited = repeat(
+                self.partition, origin, found.plan, self._named, held, self._to.sink.fingerprint
+            )
+        elif not held:
+            inherited = Inheritance(self._named, [])
+        elif origin.committed is None:
+            end = go_on_behind(self.partition, origin, held, settings.on_lost_offsets)
+            self._log.error("offsets_lost", windows_held=len(held), continues_at=end)
+            self._kafka.restart(self.partition, self.epoch, to=end)
+            raise OwnershipLost(f"{self.partition} starts again at {end}")
+        else:
+            inherited = adopt(self.partition, origin, self._named, held)
+            self._log.warning("objects_adopted", windows=len(held), start=held[0].start, end=held[-1].end)
+        for window in inherited.windows:
+            if window.plan is not None:
+                self._log.info(
+                    "plan_taken_over", start=self._named, end=window.end, records=window.plan.records
+                )
+        self._named = inherited.named
+        self._fixed.extend(inherited.windows)
         self._ready = True
         self.unblock()
 
-    def _check_topic(self, found: Committed) -> None:
-        if found.topic_id and self._to.topic_id and found.topic_id != self._to.topic_id:
-            raise PartitionStopped(
-                f"{self.partition} was recreated (topic id {self._to.topic_id}, the committed offset belongs to "
-                f"{found.topic_id}): its offsets mean other records now. Reset the group's offsets and give the sink "
-                "another place, or remove its objects"
-            )
-
-    def _repeat(self, plan: Plan, held: Any) -> None:
-        if plan.config != self._to.sink.fingerprint:
-            raise PartitionStopped(
-                f"the window [{self._named}, {plan.end}) of {self.partition} was planned with another configuration of the "
-                f"sink ({plan.config}, now {self._to.sink.fingerprint}) and may be stored in part already. Ways out: run "
-                "once with the old configuration until it is committed; or reset the group's offset of this partition "
-                f"to {self._origin.committed}, which gives the plan up, after looking whether its objects exist"
-            )
-        if plan.end > self._origin.high:
-            raise RecordsMissing(
-                f"the window [{self._named}, {plan.end}) of {self.partition} is planned, but the topic ends at "
-                f"{self._origin.high}: it was truncated or recreated"
-            )
-        if plan.end <= self._origin.offset:  # all of its records are gone, and we were told to go on
-            if any(r.start == self._named and r.end == plan.end for r in held or ()):
-                self._named = plan.end
-            return
-        self._log.info("plan_taken_over", start=self._named, end=plan.end, records=plan.records)
-        self._fixed.append((plan.end, plan))
-
-    def _adopt(self, held: list[Range]) -> None:
-        """Objects from our position on were stored by an owner whose commit was lost or reset: their cuts hold."""
-        if self._origin.committed is None:
-            self._go_on_behind(held)
-        at = self._named
-        for window in held:
-            if window.start != at:
-                raise PartitionStopped(
-                    f"{self.partition}: the next window starts at {at}, but the sink holds {window}, which overlaps what is "
-                    "to come: another worker exports the same partition under another group, or offsets were reset"
-                )
-            at = window.end
-            if window.end > self._position:
-                self._fixed.append((window.end, None))
-        self._log.warning("objects_adopted", windows=len(held), start=self._named, end=at)
-
-    def _go_on_behind(self, held: list[Range]) -> None:
-        """No committed offset, but objects: the group's offsets were lost (expired, deleted with their topic)."""
-        end = max(window.end for window in held)
-        problem = (
-            f"{self.partition} has no committed offset, but the sink holds {len(held)} windows of it, from {held[0].start} "
-            f"to {end}: the group's offsets were lost"
-        )
-        if self._to.settings.on_lost_offsets == "stop" or end > self._origin.high:
-            raise PartitionStopped(
-                f"{problem}. The topic ends at {self._origin.high}. Ways out: reset the group's offset of this partition to "
-                f'{end}, or set on_lost_offsets = "continue", to go on behind what is stored; if the topic was recreated, '
-                "give the sink another place"
-            )
-        self._log.error("offsets_lost", problem=problem, continues_at=end)
-        self._kafka.restart(self.partition, self.epoch, to=end)
-        raise OwnershipLost(problem)
-
-    # ── the end ────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── the end ────────────────────────────────────────────────────────────
 
     def _stop(self, problem: str) -> None:
         self.stopped = problem
@@ -448,7 +422,9 @@ class PartitionExport:
         self._call(self._kafka.pause(self.partition, self.epoch))
 
     async def finish(self, reason: str, deadline: float) -> None:
-        """Close the filling window and deliver what fits until ``deadline`` (event loop time); then :meth:`drop`."""
+        """Close the filling window and deliver what fits until ``deadline`` (event loop time); then
+        :meth:`drop`.
+        """
         self._finishing = True
         filling = self._filling
         if filling is not None and filling.until is None and not filling.empty and len(self._queue) < QUEUE:

@@ -27,17 +27,19 @@ class Screened:
 
 
 def screen(records: Sequence[Record]) -> Screened:
-    """Sort out tombstones and foreign records: whatever else writes to the output topic must not end up in an archive.
+    """Sort out tombstones and foreign records: whatever else writes to the output topic must not end up in an
+    archive.
 
-    A whole chunk is checked by a few calls into C. Only if it does not pass are its records looked at one by one.
+    A whole chunk is checked by a few calls into C. Only if it does not pass are its records looked at one by
+    one.
     """
     values = [record.value() for record in records]
     try:
         lines = b"\n".join(values)  # type: ignore[arg-type]  # a tombstone is a TypeError
         n = len(values) - 1
-        if lines.count(b"\n") == lines.count(b"}\n{") == n and lines[:1] == b"{" and lines[-1:] == b"}":
-            if len(_CHUNK.decode(b"[" + lines.replace(b"\n", b",") + b"]")) == n + 1:
-                return Screened(values, records, [])  # type: ignore[arg-type]
+        framed = lines.count(b"\n") == lines.count(b"}\n{") == n and lines[:1] == b"{" and lines[-1:] == b"}"
+        if framed and len(_CHUNK.decode(b"[" + lines.replace(b"\n", b",") + b"]")) == n + 1:
+            return Screened(values, records, [])  # type: ignore[arg-type]
     except (TypeError, ValueError, RecursionError):
         pass
     return _one_by_one(records, values)

@@ -1,12 +1,13 @@
 """The chunk source: a confluent consumer in a thread of its own, feeding chunks into a Faust channel.
 
-Every call on the consumer belongs to that thread. The event loop asks it for commits, rewinds and the like through
-:meth:`ChunkSource.call`; the rebalance callbacks, which run on the thread inside ``consume()``, ask the stage on the
-event loop (:class:`Stage`) and go on serving those calls while they wait, or a commit during a revoke would deadlock.
+Every call on the consumer belongs to that thread. The event loop asks it for commits, rewinds and the like
+through :meth:`ChunkSource.call`; the rebalance callbacks, which run on the thread inside ``consume()``, ask
+the stage on the event loop (:class:`Stage`) and go on serving those calls while they wait, or a commit during
+a revoke would deadlock.
 
-Each partition has an **epoch**, new on every gain, loss and rewind. Kafka checks who commits, never what: whether work
-still counts is ours to check, here, in the same step in which the offset is committed, where no rebalance can slip in
-between (design: "Epochs and commits").
+Each partition has an **epoch**, new on every gain, loss and rewind. Kafka checks who commits, never what:
+whether work still counts is ours to check, here, in the same step in which the offset is committed, where no
+rebalance can slip in between (design: "Epochs and commits").
 """
 
 import asyncio
@@ -39,13 +40,19 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 MAX_RECORDS = 5_000
-"""Records a ``consume()`` asks for: some 20 ms of work, so that calls from the event loop never wait longer than that."""
+"""Records a ``consume()`` asks for: some 20 ms of work, so that calls from the event loop never wait longer
+than that.
+"""
 POLL_SECONDS = 0.02
-"""How long ``consume()`` collects: it waits for the whole time or ``MAX_RECORDS``, so this is the latency of a quiet topic."""
+"""How long ``consume()`` collects: it waits for the whole time or ``MAX_RECORDS``, so this is the latency of
+a quiet topic.
+"""
 QUERY_SECONDS = 5.0
 """Bound of one try of a blocking query (committed offsets, watermarks); tried again until it answers."""
 STALL_SECONDS = 1.0
-"""How long the thread waits for the stage to take chunks before it pauses the partitions and goes on polling."""
+"""How long the thread waits for the stage to take chunks before it pauses the partitions and goes on
+polling.
+"""
 STATISTICS_MILLISECONDS = 5_000
 """How often librdkafka reports the state of its partitions, from which the lag is computed."""
 
@@ -54,11 +61,15 @@ _NOT_LOST = {
     KafkaError.STALE_MEMBER_EPOCH,
     KafkaError.REBALANCE_IN_PROGRESS,
 }
-"""Answers to a commit after which the member mostly still owns the partition: serve the callbacks, commit the same again."""
+"""Answers to a commit after which the member mostly still owns the partition: serve the callbacks, commit the
+same again.
+"""
 
 
 class Stage(Protocol):
-    """What consumes the chunks. All methods are called on the event loop; the consumer's thread waits for each."""
+    """What consumes the chunks. All methods are called on the event loop; the consumer's thread waits for
+    each.
+    """
 
     async def assigned(self, positions: Mapping[Partition, Position]) -> None:
         """These partitions are ours from ``positions`` on; their chunks come only after this returned."""
@@ -80,9 +91,9 @@ class Stage(Protocol):
 class ChunkSource(Service):
     """Consumes one topic in one group and puts its records, as chunks of one partition, into ``channel``.
 
-    ``properties`` is the complete librdkafka configuration; ``start`` applies to partitions without a committed offset.
-    ``fail`` is told an error that ends the process. ``session_timeout`` (seconds) bounds how old the last poll may be
-    for :attr:`fresh`.
+    ``properties`` is the complete librdkafka configuration; ``start`` applies to partitions without a
+    committed offset. ``fail`` is told an error that ends the process. ``session_timeout`` (seconds) bounds
+    how old the last poll may be for :attr:`fresh`.
     """
 
     def __init__(
@@ -135,24 +146,30 @@ class ChunkSource(Service):
         self._log = log.bind(source=name, topic=topic)
         self._thread = threading.Thread(target=self._run, name=f"consumer-{name}", daemon=True)
 
-    # ── on the event loop ──────────────────────────────────────────────────────────────────────────────────────────
+    # ── on the event loop ────────────────────────────────────────────────────────────
 
     async def on_start(self) -> None:
         self._asyncio = asyncio.get_running_loop()
         self._thread.start()
 
     async def on_stop(self) -> None:
-        """Leave the group. The host drains the stage before; whatever is in flight now belongs to the next owner."""
+        """Leave the group. The host drains the stage before; whatever is in flight now belongs to the next
+        owner.
+        """
         self._stopping.set()
         await asyncio.to_thread(self._thread.join)
 
     @property
     def fresh(self) -> bool:
-        """Whether the group can not have given our partitions away for want of polls; no delivery starts otherwise."""
+        """Whether the group can not have given our partitions away for want of polls; no delivery starts
+        otherwise.
+        """
         return time.monotonic() - self.polled_at < self._session_timeout
 
     async def call(self, function: Callable[[], T]) -> T:
-        """Run ``function`` on the consumer's thread, between two polls or while a rebalance callback waits."""
+        """Run ``function`` on the consumer's thread, between two polls or while a rebalance callback
+        waits.
+        """
         future: Future[T] = Future()
         self._calls.put((function, future))
         if self._closed:
@@ -160,15 +177,20 @@ class ChunkSource(Service):
         return await asyncio.wrap_future(future)
 
     async def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> None:
-        """Commit ``offset`` with ``metadata`` if ``partition`` is still held in ``epoch``; returns when Kafka has it.
+        """Commit ``offset`` with ``metadata`` if ``partition`` is still held in ``epoch``; returns when Kafka
+        has it.
 
-        Raises OwnershipLost; the caller drops its work for the partition, and whoever gets it reads what is committed.
+        Raises OwnershipLost; the caller drops its work for the partition, and whoever gets it reads what is
+        committed.
         """
-        while not await self.call(lambda: self._commit(partition, epoch, offset, metadata)):
+        while not await self.call(  # noqa: ASYNC110  # the answer is not ours to be told
+            lambda: self._commit(partition, epoch, offset, metadata)
+        ):
             await asyncio.sleep(POLL_SECONDS)  # lets the thread poll, which serves the rebalance
 
     async def group_metadata(self, epochs: Mapping[Partition, int]) -> object:
-        """The group's metadata for a transaction, taken in the same step in which ``epochs`` are seen to stand.
+        """The group's metadata for a transaction, taken in the same step in which ``epochs`` are seen to
+        stand.
 
         Raises OwnershipLost if one of them does not.
         """
@@ -183,7 +205,8 @@ class ChunkSource(Service):
     async def rewind(
         self, epochs: Mapping[Partition, int], to: int | None = None
     ) -> dict[Partition, Position]:
-        """Start over at the committed offsets (or at ``to``) with new epochs; chunks of the old ones are void.
+        """Start over at the committed offsets (or at ``to``) with new epochs; chunks of the old ones are
+        void.
 
         Partitions no longer held in the epoch given are left out of the answer.
         """
@@ -202,7 +225,7 @@ class ChunkSource(Service):
         self._finishing = True
         await self.call(self._throttle)
 
-    # ── on the consumer's thread ───────────────────────────────────────────────────────────────────────────────────
+    # ── on the consumer's thread ────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
         try:
@@ -244,7 +267,8 @@ class ChunkSource(Service):
         if errors:
             messages = [message for message in messages if message.error() is None]
         if rebalances != self._rebalances:
-            # A callback ran inside this consume(): what it returned may belong to an earlier tenure. Fetch again.
+            # A callback ran inside this consume(): what it returned may belong to an earlier tenure. Fetch
+            # again.
             for partition in {Partition(str(m.topic()), int(m.partition() or 0)) for m in messages}:
                 if partition in self._next:
                     self._seek(partition)
@@ -263,7 +287,9 @@ class ChunkSource(Service):
                 return
 
     def _hand_over(self) -> None:
-        """Put the chunks that wait into the channel, once those before them are in: their order is their meaning."""
+        """Put the chunks that wait into the channel, once those before them are in: their order is their
+        meaning.
+        """
         if self._waiting and (self._put is None or self._put.done()):
             chunks, self._waiting = self._waiting, []
             self._put = asyncio.run_coroutine_threadsafe(self._put_all(chunks), self._asyncio)
@@ -411,8 +437,9 @@ class ChunkSource(Service):
     def _group_start(self) -> int:
         """When the group began, in ms since the epoch: what "latest" means for a partition without an offset.
 
-        The first member to ask decides; all commits carry the time on (:attr:`since`). So a partition that is added
-        later, or first assigned later, starts where the group did and not at a moment at which it holds events already.
+        The first member to ask decides; all commits carry the time on (:attr:`since`). So a partition that is
+        added later, or first assigned later, starts where the group did and not at a moment at which it holds
+        events already.
         """
         if self._since is None:
             topic = self._query(
@@ -428,7 +455,9 @@ class ChunkSource(Service):
 
     @property
     def since(self) -> int | None:
-        """When the group began (ms since the epoch), if ``start`` is "latest"; belongs into every commit's metadata."""
+        """When the group began (ms since the epoch), if ``start`` is "latest"; belongs into every commit's
+        metadata.
+        """
         return self._since
 
     def _watermarks(self, partition: Partition) -> tuple[int, int]:
@@ -458,9 +487,9 @@ class ChunkSource(Service):
         for partition in held:  # from here on nothing of the old epoch can be committed
             self.positions[partition] = replace(self.positions[partition], epoch=next(self._epochs))
         positions = self._resolve(held)
+        if to is not None:
+            positions = {partition: replace(position, offset=to) for partition, position in positions.items()}
         for partition, position in positions.items():
-            if to is not None:
-                position = positions[partition] = replace(position, offset=to)
             self._hold(partition, position)
             self._seek(partition)
         return positions
@@ -491,21 +520,26 @@ class ChunkSource(Service):
         if error is not None and error.code() in _NOT_LOST:
             return False
         _raise_if_fatal(error)
-        # UNKNOWN_MEMBER_ID: the group went on without us. Anything else: the outcome is unknown, and a copy of this
-        # commit may land after a newer one. A new generation fences it, so leave and join again before anything else.
+        # UNKNOWN_MEMBER_ID: the group went on without us. Anything else: the outcome is unknown, and a copy
+        # of this commit may land after a newer one. A new generation fences it, so leave and join again
+        # before anything else.
         reason = "slow" if error is None else error.name()
         self._log.warning("commit_failed", partition=str(partition), offset=offset, error=reason)
         self._drop_all(reason)
         raise OwnershipLost(f"{partition}: commit of {offset} failed: {reason}")
 
     def _drop_all(self, reason: str) -> None:
-        """Hold nothing from now on; the next poll leaves the group (this may run inside a rebalance callback)."""
+        """Hold nothing from now on; the next poll leaves the group (this may run inside a rebalance
+        callback).
+        """
         self._rejoin_reason = reason
         self._dropped = list(self.positions)
         self._release(self._dropped)
 
     def _rejoin(self) -> None:
-        """Leave the group and join it again, with nothing held; the positions are read again on assignment."""
+        """Leave the group and join it again, with nothing held; the positions are read again on
+        assignment.
+        """
         reason, self._rejoin_reason = self._rejoin_reason, None
         metrics.REJOINS.labels(self.name, reason).inc()
         taken, self._dropped = self._dropped, []
@@ -611,8 +645,8 @@ def _raise_if_fatal(error: KafkaError | None) -> None:
 def _lag(found: Mapping[str, int], position: int) -> int:
     """Records behind, from librdkafka's statistics of a partition.
 
-    The last stable offset of a transactional topic lies behind markers that nobody reads, so at its end the difference
-    never becomes zero; but then the fetcher has passed them too and holds nothing.
+    The last stable offset of a transactional topic lies behind markers that nobody reads, so at its end the
+    difference never becomes zero; but then the fetcher has passed them too and holds nothing.
     """
     end = found["ls_offset"] if found["ls_offset"] >= 0 else found["hi_offset"]
     if end < 0 or (found["fetchq_cnt"] == 0 and found["next_offset"] >= end):

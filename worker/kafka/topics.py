@@ -1,4 +1,6 @@
-"""What has to hold of the topics before anything is consumed, and what the brokers say of them. Blocking calls."""
+"""What has to hold of the topics before anything is consumed, and what the brokers say of them. Blocking
+calls.
+"""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -24,7 +26,9 @@ class TopicsNotReady(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TopicFacts:
-    """``limits``: the largest record batch in bytes that a topic takes; ``ids``: topic ids. Only what the broker tells."""
+    """``limits``: the largest record batch in bytes that a topic takes; ``ids``: topic ids. Only what the
+    broker tells.
+    """
 
     limits: Mapping[str, int] = field(default_factory=dict)
     ids: Mapping[str, str] = field(default_factory=dict)
@@ -44,8 +48,8 @@ def examine(properties: Mapping[str, Any], settings: TopicSettings, needed: Iter
     _exist(admin, settings, names)
     configs = _configs(admin, names)
     problems = [
-        f"topics.{_role(settings, name)}: {name} is compacted (cleanup.policy={config['cleanup.policy']}), which deletes "
-        "events that have a key; set cleanup.policy=delete"
+        f"topics.{_role(settings, name)}: {name} is compacted (cleanup.policy={config['cleanup.policy']}), which "
+        "deletes events that have a key; set cleanup.policy=delete"
         for name, config in configs.items()
         if "compact" in config.get("cleanup.policy", "")
     ]

@@ -1,4 +1,6 @@
-"""The transactional producer of a stage, with every error of librdkafka turned into what the caller has to do."""
+"""The transactional producer of a stage, with every error of librdkafka turned into what the caller has to
+do.
+"""
 
 import logging
 import time
@@ -17,18 +19,24 @@ log = structlog.get_logger(__name__)
 TRY_SECONDS = 5.0
 """Bound of one try of a transactional call; a retriable one is repeated until ``deadline``."""
 DEFAULT_LIMIT = 1_000_000
-"""librdkafka's message.max.bytes, a little below the 1,048,588 bytes that a broker's topic takes by default."""
+"""librdkafka's message.max.bytes, a little below the 1,048,588 bytes that a broker's topic takes by
+default.
+"""
 
 
 class RecordTooLarge(TransactionAborted):
-    """The broker refused a batch as too large for its topic; the producer was opened again with half the limit."""
+    """The broker refused a batch as too large for its topic; the producer was opened again with half the
+    limit.
+    """
 
 
 class TransactionalProducer:
-    """One producer, one transaction at a time. Blocking: called from a thread of the stage's own, one call at a time.
+    """One producer, one transaction at a time. Blocking: called from a thread of the stage's own, one call at
+    a time.
 
-    ``limit`` is the largest record, in bytes, that the topics take; larger ones must not be handed in. ``deadline``
-    (seconds) bounds a commit: when Kafka does not answer for so long, the process ends, for its outcome is unknown.
+    ``limit`` is the largest record, in bytes, that the topics take; larger ones must not be handed in.
+    ``deadline`` (seconds) bounds a commit: when Kafka does not answer for so long, the process ends, for its
+    outcome is unknown.
     """
 
     def __init__(
@@ -41,7 +49,8 @@ class TransactionalProducer:
         self.limit = DEFAULT_LIMIT
 
     def open(self, keep_trying: Callable[[], bool] = lambda: True) -> None:
-        """Register with the transaction coordinator, which ends whatever a predecessor of the same id left open.
+        """Register with the transaction coordinator, which ends whatever a predecessor of the same id left
+        open.
 
         Tried until the coordinator answers or ``keep_trying`` says no. Raises Fatal.
         """
@@ -67,7 +76,9 @@ class TransactionalProducer:
             raise self._failed(failure) from failure
 
     def produce_batch(self, topic: str, records: list[dict[str, Any]]) -> None:
-        """Add records (``value`` and ``key``), partitioned by key. Does not block; raises TransactionAborted."""
+        """Add records (``value`` and ``key``), partitioned by key. Does not block; raises
+        TransactionAborted.
+        """
         try:
             queued = self._producer.produce_batch(topic, records)
         except (KafkaException, BufferError) as failure:
@@ -81,7 +92,9 @@ class TransactionalProducer:
     def produce(
         self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers, timestamp: int = 0
     ) -> None:
-        """Add one record. ``timestamp``: ms since the epoch, 0 for the time of sending. Raises TransactionAborted."""
+        """Add one record. ``timestamp``: ms since the epoch, 0 for the time of sending. Raises
+        TransactionAborted.
+        """
         try:
             self._producer.produce(topic, value, key, headers=cast(Any, headers) or None, timestamp=timestamp)
         except (KafkaException, BufferError) as failure:
@@ -91,8 +104,8 @@ class TransactionalProducer:
     def commit(self, offsets: Mapping[Partition, tuple[int, str]], group_metadata: Any) -> None:
         """Commit records and ``offsets`` (next offset and metadata text of each partition) as one.
 
-        Returns when the commit is certain. Raises TransactionAborted when the transaction was rolled back, Fatal when
-        the producer is fenced or the outcome stays unknown.
+        Returns when the commit is certain. Raises TransactionAborted when the transaction was rolled back,
+        Fatal when the producer is fenced or the outcome stays unknown.
         """
         targets = [TopicPartition(p.topic, p.index, offset, text) for p, (offset, text) in offsets.items()]
         self._call(lambda: self._producer.send_offsets_to_transaction(targets, group_metadata, TRY_SECONDS))

@@ -5,12 +5,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 ALIVE_SECONDS = 90.0
-"""A consumer's thread that did not move for so long hangs in a call to Kafka (the bound of one call is 60 s)."""
+"""A consumer's thread that did not move for so long hangs in a call to Kafka (the bound of one call is 60
+s).
+"""
 
 
 @dataclass(slots=True)
 class Health:
-    """``threads`` tell when each consumer's thread moved last (monotonic seconds); ``checks`` give what is wrong now."""
+    """``threads`` tell when each consumer's thread moved last (monotonic seconds); ``checks`` give what is
+    wrong now.
+    """
 
     threads: dict[str, Callable[[], float]] = field(default_factory=dict)
     checks: dict[str, Callable[[], Iterator[str]]] = field(default_factory=dict)

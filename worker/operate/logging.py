@@ -14,7 +14,9 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNI
 
 
 def configure(settings: LoggingSettings) -> None:
-    """Send structlog's and the standard library's messages the same way. Called once, before anything else starts."""
+    """Send structlog's and the standard library's messages the same way. Called once, before anything else
+    starts.
+    """
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
     renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
     shared: list[structlog.typing.Processor] = [

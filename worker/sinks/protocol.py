@@ -1,16 +1,18 @@
 """What a sink is: the protocol that every destination of windows satisfies.
 
-The engine (``worker.export``) owns offsets, plans, retries, back-off and memory; a sink owns one destination. All calls
-that may block (``open``, ``deliver``, ``holdings``, ``close``) are made in worker threads, never on the event loop, and
-``deliver`` runs for several partitions at once. A sink keeps no state about partitions between calls.
+The engine (``worker.export``) owns offsets, plans, retries, back-off and memory; a sink owns one destination.
+All calls that may block (``open``, ``deliver``, ``holdings``, ``close``) are made in worker threads, never on
+the event loop, and ``deliver`` runs for several partitions at once. A sink keeps no state about partitions
+between calls.
 
 There are two shapes:
 
-* :class:`Sink` delivers a window to the outside. The range is planned in Kafka before ``deliver`` is called for the
-  first time, and ``deliver`` is called again with the same manifest after any failure, crash or takeover, possibly while
-  an earlier call of another process is still under way. It has to be create-only: the first one wins, all others find
-  it "already there", which is success when the content agrees.
-* :class:`TransactionalSink` delivers inside the Kafka transaction that also commits the offsets. No plan is needed.
+* :class:`Sink` delivers a window to the outside. The range is planned in Kafka before ``deliver`` is called
+  for the first time, and ``deliver`` is called again with the same manifest after any failure, crash or
+  takeover, possibly while an earlier call of another process is still under way. It has to be create-only:
+  the first one wins, all others find it "already there", which is success when the content agrees.
+* :class:`TransactionalSink` delivers inside the Kafka transaction that also commits the offsets. No plan is
+  needed.
 
 Both fill windows through a :class:`WindowEncoder`.
 """
@@ -29,10 +31,11 @@ Encoded_co = TypeVar("Encoded_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A single record that the format cannot hold; it becomes a dead letter of this sink, the rest of the window goes on.
+    """A single record that the format cannot hold; it becomes a dead letter of this sink, the rest of the
+    window goes on.
 
-    ``index`` is the record's place in the call of ``add`` that rejected it; ``reason`` is a short machine word (a metric
-    label), ``error`` the text for people.
+    ``index`` is the record's place in the call of ``add`` that rejected it; ``reason`` is a short machine
+    word (a metric label), ``error`` the text for people.
     """
 
     index: int
@@ -42,7 +45,9 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What ``deliver`` did: objects created, objects found already there with the same content, encoded bytes stored."""
+    """What ``deliver`` did: objects created, objects found already there with the same content, encoded bytes
+    stored.
+    """
 
     created: int
     existing: int
@@ -52,16 +57,21 @@ class Delivery:
 class WindowEncoder(Protocol[Encoded_co]):
     """Collects one window, encoding as it goes: a window in memory is its compressed bytes, not its events.
 
-    Called on the event loop: no I/O here. The same records give the same content however the calls of ``add`` are cut.
+    Called on the event loop: no I/O here. The same records give the same content however the calls of ``add``
+    are cut.
     """
 
     @property
     def size(self) -> int:
-        """Bytes of encoded, compressed output so far (what ``max_bytes`` limits); also what memory it is counted as."""
+        """Bytes of encoded, compressed output so far (what ``max_bytes`` limits); also what memory it is
+        counted as.
+        """
         ...
 
     def add(self, values: Sequence[bytes], records: Sequence[Record]) -> Sequence[Reject]:
-        """Take further records; ``values[i]`` is ``records[i].value()``. Rejected records leave no trace in the output."""
+        """Take further records; ``values[i]`` is ``records[i].value()``. Rejected records leave no trace in
+        the output.
+        """
         ...
 
     def finish(self, manifest: Manifest) -> Encoded_co:
@@ -73,7 +83,9 @@ class Sink(Protocol[Payload]):
     """A destination outside Kafka."""
 
     fingerprint: str
-    """Changes whenever the objects of the same records would be named or shaped differently. At most 64 characters."""
+    """Changes whenever the objects of the same records would be named or shaped differently. At most 64
+    characters.
+    """
 
     def open(self) -> None:
         """Prove that the sink can be used. Called before the first window and retried with back-off.
@@ -89,7 +101,8 @@ class Sink(Protocol[Payload]):
     def deliver(self, manifest: Manifest, payload: Payload) -> Delivery:
         """Store the window under names made of its range; returns only when it is durable.
 
-        Create-only. An object that is there already is compared by what it says of itself (range, count, digest).
+        Create-only. An object that is there already is compared by what it says of itself (range, count,
+        digest).
 
         Raises SinkRefused, SinkUnavailable, or ObjectConflict when something else stands under the name. An
         unexpected exception counts as SinkUnavailable.
@@ -97,7 +110,8 @@ class Sink(Protocol[Payload]):
         ...
 
     def holdings(self, partition: Partition, start: int) -> Sequence[Range] | None:
-        """The ranges of ``partition`` with ``end > start`` that the sink holds, in order of their start; one listing.
+        """The ranges of ``partition`` with ``end > start`` that the sink holds, in order of their start; one
+        listing.
 
         None: the sink cannot know (a log, a webhook). Raises SinkRefused or SinkUnavailable.
         """

@@ -1,0 +1,123 @@
+"""What the last owner of a partition left behind, and what follows from it. Pure decisions, no I/O.
+
+Three things tell of it: the committed offset, the metadata beside it (a plan, perhaps), and the ranges that
+the sink holds from there on. Whatever does not fit together stops the partition, with the ways out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from worker.chunk import Partition, Position
+from worker.errors import PartitionStopped, RecordsMissing
+from worker.kafka.offsets import Committed, Plan
+from worker.window import Range
+
+
+@dataclass(frozen=True, slots=True)
+class FixedWindow:
+    """A window whose end is decided already: by a plan, or (``plan`` None) by an object that the sink
+    holds.
+    """
+
+    end: int
+    plan: Plan | None
+
+
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """``named``: where the range of the next window starts; ``windows``: those to be delivered before any new
+    one.
+    """
+
+    named: int
+    windows: list[FixedWindow]
+
+
+def first_name(origin: Position, found: Committed) -> int:
+    """The start of the next window's range: the committed offset, or earlier where records were exported
+    nowhere.
+    """
+    if origin.committed is None:
+        return origin.offset
+    return origin.committed if found.named_from is None else found.named_from
+
+
+def check_topic(partition: Partition, found: Committed, topic_id: str) -> None:
+    """Raises PartitionStopped where the committed offset belongs to another topic of the same name."""
+    if found.topic_id and topic_id and found.topic_id != topic_id:
+        raise PartitionStopped(
+            f"{partition} was recreated (its topic id is {topic_id}, the committed offset belongs to "
+            f"{found.topic_id}): offsets mean other records now. Delete the group's offsets and give the sink "
+            "another place, or remove its objects"
+        )
+
+
+def repeat(
+    partition: Partition,
+    origin: Position,
+    plan: Plan,
+    named: int,
+    held: Sequence[Range] | None,
+    fingerprint: str,
+) -> Inheritance:
+    """A plan is delivered again exactly as it was cut. Raises PartitionStopped or RecordsMissing if it cannot
+    be.
+    """
+    if plan.config != fingerprint:
+        raise PartitionStopped(
+            f"the window [{named}, {plan.end}) of {partition} was planned with another configuration of the sink "
+            f"(fingerprint {plan.config}, now {fingerprint}) and may be stored already. Ways out: run with the old "
+            "configuration until the window is committed; or look whether its objects exist, and give the plan "
+            f"up by resetting the group's offset of this partition to {origin.committed}"
+        )
+    if plan.end > origin.high:
+        raise RecordsMissing(
+            f"the window [{named}, {plan.end}) of {partition} is planned, but the topic ends at {origin.high}: it "
+            "was truncated or recreated"
+        )
+    if plan.end > origin.offset:
+        return Inheritance(named, [FixedWindow(plan.end, plan)])
+    # All of its records are gone, and we were told to go on. If it is stored, the next window starts behind
+    # it.
+    stored = any((window.start, window.end) == (named, plan.end) for window in held or ())
+    return Inheritance(plan.end if stored else named, [])
+
+
+def go_on_behind(
+    partition: Partition, origin: Position, held: Sequence[Range], policy: Literal["stop", "continue"]
+) -> int:
+    """The offset to go on at when there is no committed offset, but objects: the group's offsets were lost
+    (expired, deleted with the group). Raises PartitionStopped unless ``policy`` is to continue."""
+    end = max(window.end for window in held)
+    if policy == "continue" and end <= origin.high:
+        return end
+    raise PartitionStopped(
+        f"{partition} has no committed offset, but the sink holds {len(held)} windows of it, from "
+        f"{held[0].start} to {end} (the topic ends at {origin.high}): the group's offsets were lost. Ways out: "
+        f'reset the group\'s offset of this partition to {end}, or set on_lost_offsets = "continue", to go on '
+        "behind what is stored; if the topic was recreated, give the sink another place"
+    )
+
+
+def adopt(partition: Partition, origin: Position, named: int, held: Sequence[Range]) -> Inheritance:
+    """Objects from our position on were stored by an owner whose commit was lost, or offsets were reset:
+    their cuts hold, and each is delivered (found already there) again. Raises PartitionStopped where they do
+    not tile.
+    """
+    at = named
+    for window in held:
+        if window.start != at:
+            raise PartitionStopped(
+                f"{partition}: the next window starts at {at}, but the sink holds {window}, which overlaps what is "
+                "to come: another group exports the same partition to the same place, or offsets were reset to the "
+                f"middle of a window. Way out: reset the group's offset of this partition to {window.start} or "
+                f"{window.end}"
+            )
+        at = window.end
+    if at > origin.high:
+        raise PartitionStopped(
+            f"{partition}: the sink holds {held[-1]}, but the topic ends at {origin.high}: it was truncated or "
+            "recreated. Give the sink another place, or remove its objects"
+        )
+    return Inheritance(named, [FixedWindow(window.end, None) for window in held])
