@@ -250,7 +250,7 @@ def eventually(happened: Callable[[], bool], timeout: float = PATIENCE, every: f
 
 
 def await_records(bootstrap: str, topic: str, count: int, timeout: float = PATIENCE) -> list[Received]:
-    """All records of a topic, `read_committed`, once there are `count`; fails if there are more, or in time."""
+    """All records of a topic, `read_committed`, once there are `count`. Fails at more, and when time is up."""
     found: list[Received] = []
 
     def enough() -> bool:
