@@ -1,0 +1,295 @@
+"""What an exported partition does, step by step: a Kafka and a sink that write down what is asked of them."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from worker.chunk import Chunk, Headers, Partition
+from worker.dead_letters import DeadLetter
+from worker.errors import ObjectConflict, OwnershipLost, SinkError, SinkRefused
+from worker.formats.jsonl import EncodedObject, JsonLinesEncoder
+from worker.kafka.offsets import Committed as Metadata
+from worker.sinks.protocol import Delivery, Transaction
+from worker.window import Manifest, Range
+
+T = TypeVar("T")
+
+PARTITION = Partition("evaluations", 3)
+EPOCH = 7
+RETRY_SECONDS = 1.0
+
+# ── steps of a trace ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The window `[start, end)` stands in a commit. `start` is what it is named by."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """The sink stored a window under this name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The sink held the window already."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The sink raised this error's class."""
+
+    name: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """An offset was committed; `then` is the plan that travelled with it."""
+
+    offset: int
+    named_from: int | None = None
+    then: Planned | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transacted:
+    """Dead letters (their reasons) and an offset were committed as one."""
+
+    letters: tuple[str, ...]
+    commit: Committed
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """No more chunks are wanted for now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Chunks are wanted again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """The partition is to begin anew at its committed offset, or at `to`."""
+
+    to: int | None = None
+    condemned: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Broke:
+    """An error that ends the process."""
+
+    error: str
+
+
+Step = Planned | Put | Found | Failed | Committed | Transacted | Paused | Resumed | Restarted | Broke
+
+
+# ── records and chunks ────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """A record as Kafka would give it; without content it is a tombstone."""
+
+    at: int
+    content: bytes | None
+
+    def offset(self) -> int:
+        return self.at
+
+    def key(self) -> bytes | None:
+        return b"key"
+
+    def value(self) -> bytes | None:
+        return self.content
+
+    def headers(self) -> Headers | None:
+        return [("trace", b"1")]
+
+    def timestamp(self) -> tuple[int, int]:
+        return (1, 1_700_000_000_000)
+
+
+def event(number: int) -> bytes:
+    """An event that is told from all others."""
+    return b'{"kind":"feature","userKey":"u%d","key":"banner","value":true}' % number
+
+
+def chunk(
+    start: int,
+    end: int,
+    *,
+    values: dict[int, bytes | None] | None = None,
+    without: Sequence[int] = (),
+    epoch: int = EPOCH,
+) -> Chunk:
+    """The chunk `[start, end)` of events that are told by their offsets; `values` replaces some (None: a
+    tombstone), and at the offsets `without` there is no record, as where a transaction ended.
+    """
+    contents = {offset: event(offset) for offset in range(start, end) if offset not in without}
+    records = [StoredRecord(offset, content) for offset, content in {**contents, **(values or {})}.items()]
+    return Chunk(PARTITION, epoch, start, end, records)
+
+
+# ── the recorders ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+class RecordingSink:
+    """Keeps windows in memory, create-only, and writes them into a trace.
+
+    `failures` are raised by the next deliveries, one each. `knows` False: it cannot tell what it holds.
+    """
+
+    def __init__(self, trace: list[Step], fingerprint: str = "shape") -> None:
+        self.trace = trace
+        self.fingerprint = fingerprint
+        self.failures: deque[SinkError | ObjectConflict] = deque()
+        self.objects: dict[Range, Manifest] = {}
+        self.contents: dict[Range, bytes] = {}
+        self.knows = True
+
+    def open(self) -> None:
+        if self.failures:
+            raise self.failures.popleft()
+
+    def begin(self, partition: Partition, start: int) -> JsonLinesEncoder:
+        return JsonLinesEncoder("none")
+
+    def deliver(self, manifest: Manifest, payload: EncodedObject) -> Delivery:
+        name = str(manifest.range)
+        if self.failures:
+            failure = self.failures.popleft()
+            self.trace.append(Failed(name, type(failure).__name__))
+            raise failure
+        if manifest.range in self.objects:
+            found = self.objects[manifest.range]
+            if (found.records, found.digest) != (manifest.records, manifest.digest):
+                raise ObjectConflict(f"{name} holds something else")
+            self.trace.append(Found(name))
+            return Delivery(0, 1, 0)
+        self.objects[manifest.range] = manifest
+        self.contents[manifest.range] = b"".join(payload.parts)
+        self.trace.append(Put(name))
+        return Delivery(1, 0, payload.size)
+
+    def holdings(self, partition: Partition, start: int) -> Sequence[Range] | None:
+        if not self.knows:
+            return None
+        return sorted(held for held in self.objects if held.partition == partition and held.end > start)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@dataclass(slots=True)
+class RecordingKafka:
+    """Satisfies `worker.export.partition.Kafka`.
+
+    `at` is the offset that counts as committed. A commit of an epoch that is not in `held` is refused, as the
+    chunk source would. Deliveries wait while `delivering` is not set; one that fails is tried again after
+    RETRY_SECONDS, but a refusal is told if `tells_refusals`.
+    """
+
+    trace: list[Step]
+    at: int = 0
+    since: int | None = None
+    fresh: bool = True
+    tells_refusals: bool = False
+    held: set[int] = field(default_factory=lambda: {EPOCH})
+    texts: list[str] = field(default_factory=list)
+    letters: list[DeadLetter] = field(default_factory=list)
+    delivering: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.delivering.set()
+
+    async def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> None:
+        await asyncio.sleep(0)  # as the real one, whose thread answers: others get their turn
+        self._check(epoch)
+        again = offset == self.at
+        step = self._commit(offset, metadata)
+        self.trace.append(step.then if again and step.then is not None else step)
+
+    async def transact(
+        self,
+        partition: Partition,
+        epoch: int,
+        produce: Callable[[Transaction], None],
+        letters: list[DeadLetter],
+        offset: int,
+        metadata: str,
+    ) -> None:
+        await asyncio.sleep(0)
+        self._check(epoch)
+        window = _Letters()
+        produce(window)
+        self.letters += letters
+        reasons = (*window.reasons, *(letter.reason for letter in letters))
+        self.trace.append(Transacted(reasons, self._commit(offset, metadata)))
+
+    async def pause(self, partition: Partition, epoch: int) -> None:
+        self._check(epoch)
+        self.trace.append(Paused())
+
+    async def resume(self, partition: Partition, epoch: int) -> None:
+        self._check(epoch)
+        self.trace.append(Resumed())
+
+    async def persist(self, what: str, partition: Partition, function: Callable[[], T]) -> T:
+        while True:
+            if what == "deliver":
+                await self.delivering.wait()
+            await asyncio.sleep(0)
+            try:
+                return function()
+            except SinkRefused:
+                if self.tells_refusals:
+                    raise
+            except SinkError:
+                pass
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def restart(
+        self, partition: Partition, epoch: int, *, condemned: str | None = None, to: int | None = None
+    ) -> None:
+        self.held.discard(epoch)
+        self.trace.append(Restarted(to, condemned))
+
+    def fail(self, error: BaseException) -> None:
+        self.trace.append(Broke(repr(error)))
+
+    def _check(self, epoch: int) -> None:
+        if epoch not in self.held:
+            raise OwnershipLost(f"epoch {epoch} has ended")
+
+    def _commit(self, offset: int, text: str) -> Committed:
+        self.texts.append(text)
+        self.at = offset
+        metadata = Metadata.parse(text)
+        plan = metadata.plan
+        start = offset if metadata.named_from is None else metadata.named_from
+        return Committed(offset, metadata.named_from, None if plan is None else Planned(start, plan.end))
+
+
+class _Letters:
+    """A transaction that only dead letters are produced into."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def produce(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        self.reasons.append((dict(headers)["flagstream-reason"] or b"").decode())

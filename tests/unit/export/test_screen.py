@@ -1,0 +1,96 @@
+"""Only JSON objects on one line of their own get into a window."""
+
+import pytest
+
+from tests.support.recording import StoredRecord, event
+from worker.export.screen import screen
+
+
+def screened(*values: bytes | None) -> tuple[list[bytes], list[tuple[int, str]]]:
+    """What is kept, and index and reason of what is not."""
+    records = [StoredRecord(offset, value) for offset, value in enumerate(values)]
+    found = screen(records)
+    assert [record.value() for record in found.records] == found.values
+    return found.values, [(reject.index, reject.reason) for reject in found.rejects]
+
+
+def test_events_pass_as_they_are() -> None:
+    """All of them, in order, the same bytes."""
+    events = [event(number) for number in range(100)]
+
+    assert screened(*events) == (events, [])
+
+
+def test_nothing_passes_as_nothing() -> None:
+    """A chunk without records is no error."""
+    assert screened() == ([], [])
+
+
+def test_a_tombstone_is_rejected_by_its_name() -> None:
+    """The records around it pass."""
+    assert screened(event(0), None, event(2)) == ([event(0), event(2)], [(1, "tombstone")])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"hello",
+        b"42",
+        b"null",
+        b'"{}"',
+        b"[]",
+        b"[{}]",
+        b"{",
+        b"}",
+        b"{}{}",
+        b"{},{}",
+        b'{"a":1},{"b":2}',
+        b'{"a":1}\n{"b":2}',
+        b'{"a":\n1}',
+        b'{"a":1}\n',
+        b"\n",
+        b'\n{"a":1}',
+        b' {"a":1}',
+        b'{"a":1,}',
+        b'{"a":"\xff"}',
+        b'{"a":NaN}',
+        b"{" + b'"a":{' * 100_000 + b"}" * 100_001,
+        b"\x00\x00\x00\x00\x01{}",
+    ],
+    ids=lambda value: repr(value[:16]),
+)
+def test_a_foreign_record_is_rejected(value: bytes) -> None:
+    """Alone, between events, at the edges: it takes no other record with it, and none with it passes."""
+    one, other = event(1), event(2)
+
+    assert screened(value) == ([], [(0, "foreign")])
+    assert screened(one, value, other) == ([one, other], [(1, "foreign")])
+    assert screened(value, one, other) == ([one, other], [(0, "foreign")])
+    assert screened(one, other, value) == ([one, other], [(2, "foreign")])
+
+
+def test_halves_of_an_object_do_not_pass_as_a_whole() -> None:
+    """Records that only together would be JSON are each rejected."""
+    assert screened(event(0), b'{"a":1', b'"b":2}') == ([event(0)], [(1, "foreign"), (2, "foreign")])
+
+
+def test_records_that_make_up_for_each_other_do_not_pass() -> None:
+    """Two objects in one record and half of one in others add up to the right count, but are not right."""
+    two, half, rest = b'{"a":1},{"b":2}', b'{"c":[{}', b"{}]}"
+
+    assert screened(two, half, rest) == ([], [(0, "foreign"), (1, "foreign"), (2, "foreign")])
+
+
+def test_line_breaks_within_json_strings_pass_when_escaped() -> None:
+    """What JSON escapes is no line break."""
+    value = b'{"a":"x\\ny","b":"}{"}'
+
+    assert screened(value, event(1)) == ([value, event(1)], [])
+
+
+def test_anything_else_that_is_an_object_passes() -> None:
+    """Whether an object is an event was decided by the enrich stage."""
+    values = [b"{}", b'{"a":{"b":[1e999,null]}}', b'{"a":1,"a":2}']
+
+    assert screened(*values) == (values, [])
