@@ -89,10 +89,16 @@ def reference() -> None:
 
 @cli.command()
 @click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after this time; else at Ctrl-C."
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    envvar="DEMO_SECONDS",
+    help="Stop after this time; else at Ctrl-C.",
 )
 def demo(seconds: float | None) -> None:
-    """Show the worker at work, with a built-in broker and sample events; nothing else is needed."""
+    """Show the worker at work, with a built-in broker and sample events; nothing else is needed.
+
+    What it writes is left in a fresh folder below demo-output.
+    """
     from worker.demo import run as run_demo
 
     sys.exit(run_demo(seconds))

@@ -1,0 +1,107 @@
+"""The demo: a broker, applications and the worker in one process, with a view of what goes in and comes out.
+ Sample events go to the ingest topic of the embedded broker; the real worker, both stages and a file sink,
+takes them from there; at the end the files are read back and compared with what was sent.
+"""
+
+import asyncio
+import itertools
+import random
+import socket
+import time
+from contextlib import closing, redirect_stderr
+from importlib import resources
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from worker.config.settings import (
+    EnrichSettings,
+    FlagSettings,
+    KafkaSettings,
+    LoggingSettings,
+    Settings,
+    WebSettings,
+)
+from worker.demo.ledger import Ledger
+from worker.demo.samples import Samples
+from worker.demo.session import FLUSH_SECONDS, SINK, Session
+from worker.demo.summary import summarize
+from worker.demo.view import view
+from worker.demo.watch import Watch, written
+from worker.errors import ExitCode
+from worker.kafka.embedded import EmbeddedBroker, Follower
+from worker.operate.logging import configure
+from worker.sinks.file import FileSettings
+
+OUTPUT = Path("demo-output")
+
+
+def run(seconds: float | None) -> int:
+    """Run the demo for ``seconds``, or until SIGINT or SIGTERM; returns the exit code. Everything it writes
+    is in a fresh folder below ``demo-output``. The exit code is the worker's, or 1 when the files do not hold
+    what was sent. Raises OSError where the folder cannot be written.
+    """
+    began = time.monotonic()
+    console = Console()
+    folder = _fresh_folder()
+    flags = _write_flags(folder)
+    ledger = Ledger()
+    with EmbeddedBroker() as broker, (folder / "worker.log").open("w") as log:
+        settings = _settings(folder, flags, broker.bootstrap_servers)
+        topics = settings.topics
+        for topic in (topics.ingest, topics.output, topics.dead_letters):
+            broker.create(topic)
+        with redirect_stderr(log):  # what is configured now keeps it
+            configure(settings.log)
+        samples = Samples(yaml.safe_load(flags.read_bytes()), random.Random())
+        with (
+            closing(Follower(broker.bootstrap_servers, [topics.output, topics.dead_letters])) as follower,
+            closing(
+                view(console, f"http://{settings.web.host}:{settings.web.port}/metrics   {folder}")
+            ) as shown,
+        ):
+            watch = Watch(ledger, follower, folder / "files", SINK, began)
+            code = asyncio.run(Session(settings, broker, samples, ledger, watch, shown).run(seconds))
+    audit = ledger.audit(written(folder / "files"))
+    right = summarize(console, folder, watch.sight, ledger, audit, code)
+    return int(code) or int(ExitCode.OK if right else ExitCode.UNEXPECTED)
+
+
+def _fresh_folder() -> Path:
+    name = time.strftime("%Y%m%d-%H%M%S")
+    for suffix in itertools.chain([""], (f"-{number}" for number in itertools.count(2))):
+        folder = OUTPUT / (name + suffix)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("itertools.count ended")
+
+
+def _write_flags(folder: Path) -> Path:
+    path = folder / "flags.yaml"
+    path.write_bytes(resources.files("worker.demo").joinpath("flags.yaml").read_bytes())
+    return path
+
+
+def _settings(folder: Path, flags: Path, bootstrap_servers: str) -> Settings:
+    """What a configuration file for this demo would say; everything not named is the default."""
+    sink = FileSettings(path=folder / "files", flush_interval=FLUSH_SECONDS)
+    return Settings(
+        name="demo",
+        # The embedded broker's KIP-848 assigns partitions in half a second, its classic protocol in three.
+        kafka=KafkaSettings(bootstrap_servers=bootstrap_servers, group_protocol="consumer"),
+        enrich=EnrichSettings(metadata={"environment": "demo"}),
+        flags=FlagSettings(path=flags),
+        sinks={SINK: sink},
+        web=WebSettings(port=_free_port()),
+        log=LoggingSettings(format="json"),
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

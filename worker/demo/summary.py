@@ -1,0 +1,75 @@
+"""The last word of the demo: what went in, what came out, and whether the files hold it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from worker.demo.ledger import Audit, Ledger
+from worker.demo.samples import Fate
+from worker.demo.watch import Sight
+from worker.errors import ExitCode
+
+EXAMPLES = 5
+"""Sequences that are named of each kind of mistake."""
+
+
+def summarize(
+    console: Console, folder: Path, sight: Sight, ledger: Ledger, audit: Audit, code: ExitCode
+) -> bool:
+    """Print it; returns whether all is as it has to be."""
+
+    def say(line: str = "", style: str | None = None) -> None:
+        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    totals = sight.totals
+    say()
+    say(f"After {sight.seconds:.0f} seconds", "bold")
+    for count, what in (
+        (totals["sent"], "records sent to the ingest topic"),
+        (totals["enriched"], "enriched"),
+        (totals["dropped"], "dropped, their flags are not tracked"),
+        (totals["dead"], "dead letters, broken on purpose"),
+        (totals["exported"], f"exported, in {audit.files:,} files"),
+    ):
+        say(f"  {count:>9,}  {what}")
+    say()
+    say(f"The files, read back: {audit.events:,} events compared with what was sent", "bold")
+    findings = list(_findings(audit, sight, ledger))
+    for right, finding in findings:
+        say(f"  {'ok    ' if right else 'WRONG '} {finding}", "green" if right else "bold red")
+    say()
+    say("Have a look", "bold")
+    say(f"  gzip -dc {folder}/files/*/*/*.gz | head -3")
+    say(f"  less {folder}/worker.log")
+    if code != ExitCode.OK:
+        say(f"The worker ended with exit code {int(code)} ({code.name}); its log says why.", "bold red")
+    return all(right for right, _ in findings)
+
+
+def _findings(audit: Audit, sight: Sight, ledger: Ledger) -> Iterator[tuple[bool, str]]:
+    yield (
+        not audit.foreign,
+        _finding(
+            "each came from the ingest topic, its user, flag, value and sequence as they were sent",
+            "were not sent as they are, or should have been dropped",
+            audit.foreign,
+        ),
+    )
+    yield not audit.twice, _finding("none is there twice", "are there twice", audit.twice)
+    yield (
+        not audit.missing,
+        _finding("every event sent, of every tracked flag, is there", "are missing", audit.missing),
+    )
+    for outcome, fate, what in (
+        ("dropped", Fate.DROP, "events of untracked flags were dropped"),
+        ("dead", Fate.DEAD, "broken records became dead letters"),
+    ):
+        found, sent = sight.totals[outcome], ledger.count(fate)
+        yield found == sent, f"{found:,} of {sent:,} {what}"
+
+
+def _finding(right: str, wrong: str, sequences: list[object] | list[int]) -> str:
+    if not sequences:
+        return right
+    return f"{len(sequences):,} {wrong}: sequence {', '.join(map(str, sequences[:EXAMPLES]))}"
