@@ -1,5 +1,6 @@
 """The demo: a broker, applications and the worker in one process, with a view of what goes in and comes out.
- Sample events go to the ingest topic of the embedded broker; the real worker, both stages and a file sink,
+
+Sample events go to the ingest topic of the embedded broker; the real worker, both stages and a file sink,
 takes them from there; at the end the files are read back and compared with what was sent.
 """
 
@@ -38,9 +39,10 @@ OUTPUT = Path("demo-output")
 
 
 def run(seconds: float | None) -> int:
-    """Run the demo for ``seconds``, or until SIGINT or SIGTERM; returns the exit code. Everything it writes
-    is in a fresh folder below ``demo-output``. The exit code is the worker's, or 1 when the files do not hold
-    what was sent. Raises OSError where the folder cannot be written.
+    """Run the demo for ``seconds``, or until SIGINT or SIGTERM; returns the exit code.
+
+    Everything it writes is in a fresh folder below ``demo-output``. The exit code is the worker's, or 1 when
+    the files do not hold what was sent. Raises OSError where the folder cannot be written.
     """
     began = time.monotonic()
     console = Console()

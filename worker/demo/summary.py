@@ -51,7 +51,7 @@ def _findings(audit: Audit, sight: Sight, ledger: Ledger) -> Iterator[tuple[bool
     yield (
         not audit.foreign,
         _finding(
-            "each came from the ingest topic, its user, flag, value and sequence as they were sent",
+            "each came from the ingest topic: user, flag, value as they were sent",
             "were not sent as they are, or should have been dropped",
             audit.foreign,
         ),
@@ -59,7 +59,7 @@ def _findings(audit: Audit, sight: Sight, ledger: Ledger) -> Iterator[tuple[bool
     yield not audit.twice, _finding("none is there twice", "are there twice", audit.twice)
     yield (
         not audit.missing,
-        _finding("every event sent, of every tracked flag, is there", "are missing", audit.missing),
+        _finding("every event that was sent for a tracked flag is there", "are missing", audit.missing),
     )
     for outcome, fate, what in (
         ("dropped", Fate.DROP, "events of untracked flags were dropped"),

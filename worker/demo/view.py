@@ -16,8 +16,8 @@ HEADINGS = {
     "dead": "dead letters",
     "exported": "in files",
 }
-LINES_BUT_FILES = 19
-"""Lines of the live picture without its list of files, with a sample of a usual length."""
+LINES_BUT_FILES = 22
+"""Lines of the live picture without its files, at 80 columns and with a sample of the usual length."""
 LINE_SECONDS = 1.0
 SAMPLE_SECONDS = 5.0
 INDENT = " " * 10
@@ -95,8 +95,8 @@ class Lines:
         self._files = len(sight.files)
         if sight.sample and sight.seconds >= self._sample_due:
             self._sample_due = sight.seconds + SAMPLE_SECONDS
-            self._say(f"{INDENT}event in   {_json(sight.sample.before, '').plain}")
-            self._say(f"{INDENT}event out  {_json(sight.sample.after, '').plain}")
+            self._say(f"{INDENT}event in   {_json(sight.sample.before, ',', '').plain}")
+            self._say(f"{INDENT}event out  {_json(sight.sample.after, ',', '').plain}")
             if sight.dead:
                 self._say(f"{INDENT}last dead letter  {sight.dead[:DEAD_SHOWN]}")
 
@@ -161,14 +161,11 @@ def _sample(sight: Sight) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row(Text(f"event {sight.sample.sequence:,}", style="bold"), "")
-    grid.add_row("  in", _json(sight.sample.before, "strike yellow"))
-    grid.add_row("  out", _json(sight.sample.after, "bold green"))
-    return grid
+    grid.add_row("in", _json(sight.sample.before, ", ", "yellow"))
+    grid.add_row("out", _json(sight.sample.after, ", ", "bold green"))
+    return Group(Text(f"event {sight.sample.sequence:,}, before and after", style="bold"), grid)
 
 
-def _json(parts: list[Part], changed: str) -> Text:
-    text = Text("{")
-    for number, part in enumerate(parts):
-        text.append("," if number else "").append(part.text, changed if part.changed else None)
-    return text.append("}")
+def _json(parts: list[Part], separator: str, changed: str) -> Text:
+    fields = (Text(part.text, changed if part.changed else "") for part in parts)
+    return Text.assemble("{", Text(separator).join(fields), "}")

@@ -1,5 +1,6 @@
 """The broker that is built into librdkafka, for the demo: a Kafka inside this process, nothing to install.
- It is no Kafka to trust. It keeps 5 MiB of each partition and forgets the rest, it fences nobody, aborted
+
+It is no Kafka to trust. It keeps 5 MiB of each partition and forgets the rest, it fences nobody, aborted
 records stay visible, it never tells what a transaction committed (so whoever starts again starts over), and
 it does not answer when asked about a topic's settings. Good for a look at the worker, not for a test of its
 guarantees.
@@ -21,7 +22,8 @@ _LOGGER = logging.getLogger("librdkafka")
 
 class EmbeddedBroker:
     """A broker, from here until the end of the ``with`` block.
-     It lives in the producer that asked for it; that producer also sends the sample records.
+
+    It lives in the producer that asked for it; that producer also sends the sample records.
     ``bootstrap_servers`` is where other clients find it, in this process or another one.
     """
 
