@@ -16,7 +16,7 @@ HEADINGS = {
     "dead": "dead letters",
     "exported": "in files",
 }
-LINES_BUT_FILES = 22
+LINES_BUT_FILES = 23
 """Lines of the live picture without its files, at 80 columns and with a sample of the usual length."""
 LINE_SECONDS = 1.0
 SAMPLE_SECONDS = 5.0
@@ -72,6 +72,7 @@ class Screen:
             ),
             "",
             _sample(sight),
+            "",  # where the terminal writes ^C; at the end of a full line it would push the picture up
         )
 
 
