@@ -1,0 +1,262 @@
+"""What the documents say is so: links, names of metrics, settings and steps, and the scripts shown."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from worker.chunk import Partition
+from worker.config import load
+from worker.config.settings import Settings
+from worker.crashpoints import POINTS
+from worker.errors import ExitCode
+from worker.kafka.offsets import Committed
+from worker.operate.metrics import REGISTRY
+from worker.sinks.file import FileSettings, FileSink
+from worker.sinks.settings import SinkSettings
+from worker.window import ContentDigest, Manifest, Range
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
+OPERATIONS = (REPOSITORY / "docs/operations.md").read_text()
+GUARANTEES = (REPOSITORY / "docs/guarantees.md").read_text()
+TOPICS = (REPOSITORY / "docs/topics.md").read_text()
+HOW_IT_WORKS = (REPOSITORY / "docs/how-it-works.md").read_text()
+
+each_document = pytest.mark.parametrize(
+    "document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY))
+)
+
+
+def prose(text: str) -> str:
+    """``text`` without its blocks of code."""
+    return re.sub(r"^( *)```.*?^\1```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(text: str) -> set[str]:
+    """What can stand behind ``#`` in a link to a document with this text: its headings, in GitHub's spelling."""
+    headings = re.findall(r"^#+ (.*)$", prose(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def code(text: str, label: str) -> str:
+    """The block of code behind the comment ``<!-- label -->``."""
+    block = re.search(rf"<!-- {label} -->\n```\w+\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert block is not None, label
+    return block[1]
+
+
+def table_below(text: str, header: str) -> str:
+    """The rows of the table whose first line begins with ``header``."""
+    table = re.search(rf"^{re.escape(header)}.*?\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert table is not None, header
+    return table[1]
+
+
+def first_cells(rows: str) -> set[str]:
+    """The words in backticks in the first column."""
+    return {name for row in rows.splitlines() for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
+
+
+def logged_events() -> set[str]:
+    """Every literal that the worker hands to a logger as the event."""
+    return {
+        node.args[0].value
+        for path in (REPOSITORY / "worker").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("debug", "info", "warning", "error", "critical")
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
+        and isinstance(node.args[0].value, str)
+    } | {"transaction_aborted"}  # its level is chosen, so the logger's method has another name
+
+
+@each_document
+def test_links_lead_somewhere(document: Path) -> None:
+    """Every link to a file of the repository finds it, and the heading in it."""
+    dead = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(document.read_text())):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (document.parent / name).resolve() if name else document
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text())):
+            dead.append(link)
+
+    assert dead == []
+
+
+def test_every_metric_is_documented() -> None:
+    """The table of metrics has each by the name that Prometheus sees, and no other."""
+    exposed = {family.name + ("_total" if family.type == "counter" else "") for family in REGISTRY.collect()}
+
+    assert first_cells(table_below(OPERATIONS, "| Metric |")) == exposed
+
+
+def test_no_document_names_a_metric_that_is_not_there() -> None:
+    """Queries and alerts work as they are shown."""
+    exposed = {family.name + ("_total" if family.type == "counter" else "") for family in REGISTRY.collect()}
+    named = {name for document in DOCUMENTS for name in re.findall(r"\bflagstream_\w+", document.read_text())}
+
+    assert named - exposed == set()
+
+
+def test_every_exit_code_is_documented() -> None:
+    """The table of exit codes is that of the code."""
+    rows = re.findall(r"^\| (\d+) `(\w+)` \|", table_below(OPERATIONS, "| Exit code |"), re.MULTILINE)
+
+    assert {(int(number), name) for number, name in rows} == {(int(code), code.name) for code in ExitCode}
+
+
+def test_documented_log_events_are_logged() -> None:
+    """Whoever searches a log for an event in the table can find it."""
+    assert first_cells(table_below(OPERATIONS, "| Event |")) <= logged_events()
+
+
+def test_every_crash_point_is_explained() -> None:
+    """What the next owner does is said of each step at which a worker can die."""
+    assert first_cells(table_below(HOW_IT_WORKS, "| Dies at |")) == POINTS
+
+
+@each_document
+def test_settings_that_are_named_exist(document: Path) -> None:
+    """``section.key`` in backticks is a setting, or a crash point."""
+    sections = {
+        name: field.annotation.model_fields.keys()
+        for name, field in Settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    }
+    sections["sinks.<name>"] = SinkSettings.model_fields.keys()
+    named = re.findall(r"`(sinks\.<name>|[a-z]+)\.(\w+)(?: = [^`]*)?`", prose(document.read_text()))
+
+    unknown = {
+        f"{section}.{key}"
+        for section, key in named
+        if section in sections and key not in sections[section] and f"{section}.{key}" not in POINTS
+    }
+    assert unknown == set()
+
+
+@each_document
+def test_examples_of_the_configuration_are_accepted(document: Path, tmp_path: Path) -> None:
+    """Every block of TOML is a configuration without a mistake, at least for its sinks."""
+    file = tmp_path / "flagstream.toml"
+    for block in re.findall(r"^```toml\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL):
+        file.write_text(block)
+
+        load(file, {}, enrich="[flags]" in block)
+
+
+def test_the_kubernetes_manifest_configures_a_worker(tmp_path: Path) -> None:
+    """Its configuration is accepted, and its flags and its probes are where the worker has them."""
+    documents = list(yaml.safe_load_all((REPOSITORY / "deploy/kubernetes.yaml").read_text()))
+    files = next(part["data"] for part in documents if part["kind"] == "ConfigMap")
+    pod = next(part for part in documents if part["kind"] == "StatefulSet")["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    file = tmp_path / "flagstream.toml"
+    file.write_text(files["flagstream.toml"])
+
+    settings = load(file, {})
+
+    assert settings.flags.path is not None
+    assert settings.flags.path.name in files
+    assert settings.web.port == container["ports"][0]["containerPort"]
+    assert pod["terminationGracePeriodSeconds"] >= settings.shutdown.budget + 20
+    assert {variable["name"] for variable in container["env"]} >= {"FLAGSTREAM_KAFKA__INSTANCE"}
+
+
+def test_the_example_of_committed_metadata_is_a_plan() -> None:
+    """What the page shows is what the worker reads."""
+    committed = Committed.parse(code(TOPICS, "metadata"))
+
+    assert committed.plan is not None
+    assert committed.text() == code(TOPICS, "metadata").strip()
+    fields = first_cells(table_below(TOPICS, "| Field |"))
+    assert fields == {"v", "from", "end", "n", "digest", "cfg", "tid", "since"}
+    assert set(json.loads(committed.text())) <= fields
+
+
+# ── the scripts that prove an archive whole ─────────────────────────────────
+
+TOPIC = "flag-evaluations-enriched"
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """A folder in which a file sink has stored three windows of partition 0 and one of partition 11."""
+    folder = tmp_path / "archive"
+    sink = FileSink(FileSettings(path=folder))
+    sink.open()
+    for index, start, end in ((0, 0, 3), (0, 3, 10), (0, 10, 11), (11, 5, 8)):
+        partition = Partition(TOPIC, index)
+        values = [b'{"key":"flag","userKey":"%d"}' % offset for offset in range(start, end)]
+        digest = ContentDigest()
+        digest.update(values)
+        encoder = sink.begin(partition, start)
+        encoder.add(values, [])
+        bounds = Range(partition, start, end)
+        manifest = Manifest(bounds, len(values), digest.hexdigest(), sink.fingerprint)
+        sink.deliver(manifest, encoder.finish(manifest))
+    return folder
+
+
+def stored(archive: Path) -> Iterator[Path]:
+    return iter(sorted((archive / TOPIC / "0").iterdir()))
+
+
+def check_files(archive: Path) -> subprocess.CompletedProcess[str]:
+    script = code(GUARANTEES, "archive")
+    return subprocess.run(
+        [sys.executable, "-I", "-c", script, str(archive)], capture_output=True, text=True, check=False
+    )
+
+
+def check_names(archive: Path) -> subprocess.CompletedProcess[str]:
+    script = code(GUARANTEES, "names").replace("/data/evaluations", str(archive))
+    return subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+
+
+def test_the_scripts_find_a_whole_archive_whole(archive: Path) -> None:
+    """Both tell up to where each partition is whole."""
+    files, names = check_files(archive), check_names(archive)
+
+    assert (files.returncode, files.stderr) == (0, "")
+    assert files.stdout.splitlines() == [f"{TOPIC}-0: whole up to 11", f"{TOPIC}-11: whole up to 8"]
+    assert names.stdout.splitlines() == [
+        "0/ 3 files up to 0000000000000000011",
+        "11/ 1 files up to 0000000000000000008",
+    ]
+
+
+def test_the_scripts_find_a_missing_file(archive: Path) -> None:
+    """A range that nothing covers is a gap."""
+    list(stored(archive))[1].unlink()
+
+    files, names = check_files(archive), check_names(archive)
+
+    assert files.returncode == 1
+    assert "gap or overlap" in files.stderr
+    assert "gap or overlap between 0000000000000000003 and 0000000000000000010" in names.stdout
+
+
+def test_the_script_finds_changed_content(archive: Path) -> None:
+    """A file whose lines are not those of its digest is not what it says."""
+    first, second = list(stored(archive))[:2]
+    header, other = first.read_bytes(), second.read_bytes()
+    end_of_header = 12 + int.from_bytes(header[10:12], "little")
+    end_of_other = 12 + int.from_bytes(other[10:12], "little")
+    first.write_bytes(header[:end_of_header] + other[end_of_other:])
+
+    files = check_files(archive)
+
+    assert files.returncode == 1
+    assert "is not what it says" in files.stderr
