@@ -24,65 +24,58 @@ BROKEN = [
 # A prime, so that each key gets events of every form.
 KEYS = 499
 
-_DATE = 1618228297
-
 
 class Case(NamedTuple):
-    """One record of the ingest topic and its fate. Exactly one of the last two is set, or none: dropped."""
+    """One record of the ingest topic and its fate. Without any of the last two it is dropped."""
 
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes]]
-    enriched: dict[str, object] | None
-    """The event as it has to be in the output topic."""
+    enriched: bytes | None
+    """The event as it has to be in the output topic, or equal to this as JSON."""
     reason: str | None
     """Why it has to become a dead letter."""
 
 
+class _Form(NamedTuple):
+    """An event without its number, as it goes in and as it comes out."""
+
+    given: bytes
+    enriched: bytes | None
+
+
+def _text(**fields: object) -> bytes:
+    known = {"kind": "feature", "userKey": "u-%d", "creationDate": 1618228297, "key": "new-checkout"}
+    return json.dumps({**known, **fields}, separators=(",", ":")).encode()
+
+
+def _forms() -> dict[int, _Form]:
+    rest: dict[str, object] = {"contextKind": "user", "variation": "on", "default": False, "version": "1.4"}
+    whole = {**rest, "value": True, "source": "SERVER", "unknown": {"to": ["us", 1.5]}}
+    tracking = _text(
+        kind="tracking", contextKind="user", key="clicked", trackingEventDetails={"price": 99.77}
+    )
+    unknown_flag = {**whole, "key": "of-another-file", "variation": "SdkDefault"}
+    forms = dict.fromkeys(range(20), _Form(_text(**whole), _text(**whole)))
+    return forms | {
+        3: _Form(tracking, tracking),
+        4: _Form(_text(**whole, key="quiet"), None),
+        7: _Form(_text(value=True), _text(**rest, value=True, source="PROVIDER_CACHE")),
+        8: _Form(_text(**{**unknown_flag, "variation": ""}), _text(**unknown_flag)),
+        11: _Form(_text(**{**whole, "creationDate": 1618228297123}), _text(**whole)),
+        14: _Form(_text(**whole, key="quiet"), None),
+    }
+
+
+_FORMS = _forms()
+
+
 def case(number: int) -> Case:
     """The record with this number. Events carry it in `userKey`, broken records in their key."""
+    headers = [("trace", b"%d" % number), ("empty", b"")] if number % 50 == 0 else []
     if number % 400 == 150:
         value, reason = BROKEN[number // 400 % len(BROKEN)]
-        return Case(b"broken-%d" % number, value, _trace(number), None, reason)
-    form = number % 20
-    event: dict[str, object] = {
-        "kind": "feature",
-        "contextKind": "user",
-        "userKey": f"u-{number}",
-        "creationDate": _DATE,
-        "key": "new-checkout",
-        "variation": "on",
-        "value": True,
-        "default": False,
-        "version": "1.4",
-        "source": "SERVER",
-        "extra": {"n": number},
-    }
-    given, kept = event, True
-    if form in (4, 14):
-        event["key"], kept = "quiet", False
-    elif form == 3:
-        event = given = {
-            "kind": "tracking",
-            "contextKind": "user",
-            "userKey": f"u-{number}",
-            "creationDate": _DATE,
-            "key": "clicked",
-            "trackingEventDetails": {"price": 99.77},
-        }
-    elif form == 7:
-        given = {name: event[name] for name in ("kind", "userKey", "creationDate", "key", "value")}
-        event = {**given, "contextKind": "user", "variation": "on", "default": False, "version": "1.4"}
-        event["source"] = "PROVIDER_CACHE"
-    elif form == 8:
-        given = {**event, "key": "of-another-file", "variation": ""}
-        event = {**given, "variation": "SdkDefault"}
-    elif form == 11:
-        given = {**event, "creationDate": _DATE * 1000 + 123}
+        return Case(b"broken-%d" % number, value, headers, None, reason)
+    given, enriched = _FORMS[number % 20]
     key = None if number % 100 == 35 else b"user-%d" % (number % KEYS)
-    text = json.dumps(given, separators=(",", ":")).encode()
-    return Case(key, text, _trace(number) if number % 50 == 25 else [], event if kept else None, None)
-
-
-def _trace(number: int) -> list[tuple[str, bytes]]:
-    return [("trace", b"%d" % number), ("empty", b"")]
+    return Case(key, given % number, headers, enriched and enriched % number, None)
