@@ -20,7 +20,7 @@ from worker.chunk import Chunk, Partition, Position, Record
 from worker.config.settings import EnrichSettings, TopicSettings
 from worker.crashpoints import reached
 from worker.dead_letters import ENVELOPE, DeadLetter, dead_letter, size
-from worker.enrich.transform import Dead, Transform
+from worker.enrich.transform import Dead, Drop, Transform
 from worker.errors import OwnershipLost, TransactionAborted
 from worker.kafka.offsets import Committed
 from worker.kafka.source import ChunkSource
@@ -30,19 +30,26 @@ from worker.operate import metrics
 log = structlog.get_logger(__name__)
 _headers = methodcaller("headers")
 
+PIPELINE = 6
+"""Batches that wait while a transaction is committed: 50 ms of work at full speed, some 15 MB."""
+SURELY_FITS = 1_000
+"""Bytes of a value that need no look at the topic's limit, which is at least 1,000 beside the envelope."""
 
-@dataclass(slots=True)
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """What a chunk became: records for the output topic and dead letters, in the chunk's order."""
 
-    chunk: Chunk
+    partition: Partition
+    epoch: int
+    start: int
+    end: int
     records: list[dict[str, Any]]
+    """Arguments of ``produce``, or of ``produce_batch`` where ``plain``."""
+    plain: bool
+    """No record has headers or keeps its timestamp: ``produce_batch``, which knows neither, will do."""
     dead: list[DeadLetter]
     outcomes: Counter[tuple[str, str]]
-    plain: bool
-    """No record has headers or keeps its timestamp, so the records can go by ``produce_batch``, which knows
-    neither.
-    """
     bytes: int
 
 
@@ -79,12 +86,14 @@ class EnrichStage:
         self._held: dict[Partition, Position] = {}
         self._open: OpenTransaction | None = None
         self._commit: asyncio.Task[None] | None = None
+        self._batches: asyncio.Queue[Batch] = asyncio.Queue(PIPELINE)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="enrich-transactions")
 
     async def open(self, limit: int, keep_trying: Callable[[], bool]) -> None:
         """Get the producer ready for records of up to ``limit`` bytes; before the first chunk."""
         self._producer.limit = limit
         await self._blocking(lambda: self._producer.open(keep_trying))
+        self._producing = asyncio.create_task(self._produce_all())
 
     async def run(self, chunks: AsyncIterable[Chunk]) -> None:
         """The agent's body. Nothing unexpected leaves it unseen: Faust would restart the agent behind the
@@ -93,8 +102,7 @@ class EnrichStage:
         try:
             async for chunk in chunks:
                 batch = self.enrich(chunk)
-                await self._ended()
-                await self._produce(batch)
+                await self._batches.put(batch)  # and so into a transaction, by _produce_all
         except Exception as error:
             self._fail(error)
             raise
@@ -103,30 +111,37 @@ class EnrichStage:
         """Decode, track, enrich and encode the records of ``chunk``; pure but for the count of unresolved
         variations.
         """
-        transform, largest = self.transform, self._producer.limit - ENVELOPE
-        records: list[dict[str, Any]] = []
-        dead: list[DeadLetter] = []
-        outcomes: Counter[tuple[str, str]] = Counter()
-        total = 0
-        plain = not self._settings.keep_timestamps and not any(map(_headers, chunk.records))
-        apply = transform.__call__  # 0.1 µs an event cheaper than transform(…)
-        for record in chunk.records:
-            outcome = apply(record.value())
-            if isinstance(outcome, bytes):
-                if len(outcome) < 1_000 or _fits(record, outcome, largest):
-                    records.append(
-                        {"value": outcome, "key": record.key()} if plain else self._whole(record, outcome)
-                    )
-                    total += len(outcome)
-                    continue
-                outcome = Dead("too_large", f"{len(outcome)} bytes are more than the output topic takes")
-            if isinstance(outcome, Dead):
-                dead.append(self._dead(chunk.partition, record, outcome))
-                outcomes["dead", outcome.reason] += 1
-            else:
-                outcomes["dropped", outcome.reason] += 1
-        outcomes["enriched", ""] = len(records)
-        return Batch(chunk, records, dead, outcomes, plain, total)
+        records = chunk.records
+        plain = not self._settings.keep_timestamps and not any(map(_headers, records))
+        outcomes = self.transform.many([record.value() for record in records])
+        sizes = [len(outcome) for outcome in outcomes if outcome.__class__ is bytes]
+        if max(sizes, default=0) > SURELY_FITS:
+            outcomes = list(map(self._sized, records, outcomes))
+        if plain:
+            made = [
+                {"value": outcome, "key": record.key()}
+                for record, outcome in zip(records, outcomes, strict=True)
+                if outcome.__class__ is bytes
+            ]
+        else:
+            made = [
+                self._whole(record, outcome)
+                for record, outcome in zip(records, outcomes, strict=True)
+                if isinstance(outcome, bytes)
+            ]
+        dead, counts = self._rest(chunk, outcomes, len(made))
+        return Batch(
+            chunk.partition, chunk.epoch, chunk.start, chunk.end, made, plain, dead, counts, sum(sizes)
+        )
+
+    def _sized(self, record: Record, outcome: bytes | Drop | Dead) -> bytes | Drop | Dead:
+        if not isinstance(outcome, bytes):
+            return outcome
+        if size(record.key(), outcome, record.headers() or []) <= self._producer.limit - ENVELOPE:
+            return outcome
+        return Dead(
+            "too_large", f"The enriched event has {len(outcome)} bytes, more than the output topic takes"
+        )
 
     def _whole(self, record: Record, value: bytes) -> dict[str, Any]:
         timestamp = record.timestamp()[1] if self._settings.keep_timestamps else 0
@@ -137,19 +152,48 @@ class EnrichStage:
             "timestamp": max(timestamp, 0),
         }
 
-    def _dead(self, partition: Partition, record: Record, outcome: Dead) -> DeadLetter:
-        limit = self._producer.limit
-        return dead_letter(
-            partition, record, stage="enrich", reason=outcome.reason, error=outcome.error, limit=limit
-        )
+    def _rest(
+        self, chunk: Chunk, outcomes: list[bytes | Drop | Dead], enriched: int
+    ) -> tuple[list[DeadLetter], Counter[tuple[str, str]]]:
+        """The dead letters among ``outcomes``, and the count of each outcome."""
+        dead: list[DeadLetter] = []
+        counts: Counter[tuple[str, str]] = Counter({("enriched", ""): enriched})
+        if enriched == len(outcomes):
+            return dead, counts
+        for record, outcome in zip(chunk.records, outcomes, strict=True):
+            if isinstance(outcome, Drop):
+                counts["dropped", outcome.reason] += 1
+            elif isinstance(outcome, Dead):
+                counts["dead", outcome.reason] += 1
+                dead.append(
+                    dead_letter(
+                        chunk.partition,
+                        record,
+                        stage="enrich",
+                        reason=outcome.reason,
+                        error=outcome.error,
+                        limit=self._producer.limit,
+                    )
+                )
+        return dead, counts
 
     # ── the transaction ────────────────────────────────────────────────────────────
 
-    async def _produce(self, batch: Batch) -> None:
-        """Put a batch into the open transaction if its chunk is the next one of its partition; else drop or
+    async def _produce_all(self) -> None:
+        """Produce batch after batch, each into the transaction that is open by then."""
+        try:
+            while True:
+                batch = await self._batches.get()
+                await self._ended()
+                await self._produce(batch)
+        except Exception as error:
+            self._fail(error)
+
+    async def _produce(self, chunk: Batch) -> None:
+        """Put a batch into the open transaction if its chunk is the next of its partition; else drop or
         rewind.
         """
-        chunk, held = batch.chunk, self._held.get(batch.chunk.partition)
+        held = self._held.get(chunk.partition)
         if held is None or held.epoch != chunk.epoch:
             return
         if chunk.start != held.offset:
@@ -160,12 +204,12 @@ class EnrichStage:
             return
         try:
             transaction = self._begin()
-            if batch.plain:
-                self._producer.produce_batch(self._topics.output, batch.records)
+            if chunk.plain:
+                self._producer.produce_batch(self._topics.output, chunk.records)
             else:
-                for record in batch.records:
+                for record in chunk.records:
                     self._producer.produce(self._topics.output, **record)
-            for letter in batch.dead:
+            for letter in chunk.dead:
                 self._producer.produce(
                     self._topics.dead_letters, key=letter.key, value=letter.value, headers=letter.headers
                 )
@@ -178,9 +222,9 @@ class EnrichStage:
         self._held[chunk.partition] = replace(held, offset=chunk.end)
         transaction.epochs[chunk.partition] = chunk.epoch
         transaction.offsets[chunk.partition] = chunk.end
-        transaction.outcomes.update(batch.outcomes)
-        transaction.events += len(batch.records) + len(batch.dead)
-        transaction.bytes += batch.bytes
+        transaction.outcomes.update(chunk.outcomes)
+        transaction.events += len(chunk.records) + len(chunk.dead)
+        transaction.bytes += chunk.bytes
         if (
             transaction.events >= self._settings.max_transaction_events
             or transaction.bytes >= self._settings.max_transaction_bytes
@@ -306,7 +350,3 @@ class EnrichStage:
         await self._ended()
         self._close()
         await self._ended()
-
-
-def _fits(record: Record, value: bytes, largest: int) -> bool:
-    return size(record.key(), value, record.headers() or []) <= largest

@@ -7,7 +7,7 @@ a field that must *change*, or with line breaks, is taken apart and put together
 as the text it was.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
@@ -69,6 +69,24 @@ _CONTEXT_KIND_USER: Final = _field("contextKind", "user")
 _DEFAULT_FALSE: Final = _field("default", False)
 
 
+def _are_plain_lines(values: Sequence[bytes | None]) -> bool:
+    """Whether each value is ASCII from ``{`` to ``}`` without a line break: a few calls into C for a whole
+    chunk.
+    """
+    try:
+        lines = b"\n".join(values)  # type: ignore[arg-type]  # a tombstone is a TypeError
+    except TypeError:
+        return False
+    joints = len(values) - 1
+    return (
+        lines.isascii()
+        and lines.count(_LINE_FEED) == lines.count(b"}\n{") == joints
+        and _CARRIAGE_RETURN not in lines
+        and lines[:1] == b"{"
+        and lines[-1:] == b"}"
+    )
+
+
 class _Known:
     """A flag of the flag set, prepared for the hot path."""
 
@@ -88,7 +106,7 @@ _UNKNOWN: Final = _Known(Flag(track=True, disabled=True, version="", variations=
 
 class Transform:
     """Call it with a record's value: the answer is the output record's value, a `Drop` or a `Dead`. It never
-    raises. (In a loop take `apply = transform.__call__` first: Python calls that 0.1 microseconds faster.)
+    raises. `many` does the same for a chunk.
 
     `metadata` is added to the metadata of every feature event, key by key, where the event has no such key.
 
@@ -117,13 +135,50 @@ class Transform:
         self._known = {name: _Known(flag) for name, flag in flags.items()}
         self._flags = flags
 
-    def __call__(self, value: bytes | None) -> bytes | Drop | Dead:
+    def many(self, values: Sequence[bytes | None]) -> list[bytes | Drop | Dead]:
+        """The answers to the values of a chunk, in their order; the same as one call for each, but faster.
+
+        What holds for the text of all of them (no line breaks, no white space around, ASCII) is looked at
+        once, and an event that needs nothing costs little more than its decoding.
+        """
+        if not _are_plain_lines(values):
+            return [self(value) for value in values]
+        answers: list[bytes | Drop | Dead] = []
+        answer, decoded, flags, unknown = answers.append, decode_unchecked, self._known, _UNKNOWN
+        whole = not self._metadata
         # Every event passes here. Decoding takes 0.45 us, a check 0.02 to 0.08: measure before you add one.
+        for value in values:
+            try:
+                event = decoded(value)  # type: ignore[arg-type]
+            except DECODE_ERRORS as error:
+                answer(rejection(value, error))
+                continue
+            if (
+                whole
+                and event.source
+                and event.version
+                and event.variation
+                and event.contextKind
+                and event.default is not UNSET
+                and event.default is not None
+                and event.value is not UNSET
+                and event.creationDate <= LARGEST_SECOND
+                and event.kind != TRACKING
+            ):
+                answer(UNTRACKED if flags.get(event.key, unknown).untracked else value)  # type: ignore[arg-type]
+            else:
+                answer(self._enriched(value, event))  # type: ignore[arg-type]
+        return answers
+
+    def __call__(self, value: bytes | None) -> bytes | Drop | Dead:
         try:
             event = decode_unchecked(value)  # type: ignore[arg-type]
         except DECODE_ERRORS as error:
             return rejection(value, error)
         assert value is not None
+        return self._enriched(value, event)
+
+    def _enriched(self, value: bytes, event: Event) -> bytes | Drop | Dead:
         try:
             if not value.isascii() and (dead := invalid_utf8(value)):
                 return dead
