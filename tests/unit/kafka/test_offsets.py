@@ -1,0 +1,70 @@
+"""Offset metadata: what is written is read back, and what is not ours is told apart."""
+
+import json
+
+import pytest
+
+from worker.kafka.offsets import Committed, MetadataUnreadable, Plan
+
+PLAN = Plan(end=57, records=40, digest="sha256:ab", config="f00")
+
+
+def test_a_plain_commit_is_as_short_as_it_can_be() -> None:
+    """Nothing but the version, which tells our commits from an operator's reset."""
+    assert Committed().text() == '{"v":1}'
+
+
+def test_a_plan_is_written_in_full() -> None:
+    """End, count, digest and fingerprint, under the names that other versions rely on."""
+    assert json.loads(Committed(PLAN).text()) == {
+        "v": 1,
+        "end": 57,
+        "n": 40,
+        "digest": "sha256:ab",
+        "cfg": "f00",
+    }
+
+
+@pytest.mark.parametrize(
+    "committed",
+    [
+        Committed(),
+        Committed(PLAN),
+        Committed(PLAN, named_from=12, topic_id="AAAA", since=1_700_000_000_000),
+        Committed(Plan(end=1, records=0, digest="", config="")),
+        Committed(named_from=0, since=0),
+    ],
+)
+def test_what_is_written_is_read_back(committed: Committed) -> None:
+    """Every field, zeros and empty texts included."""
+    assert Committed.parse(committed.text()) == committed
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[1]", "reset by ops", '{"v":0}', '{"v":"1"}', '{"end":57}', "null"]
+)
+def test_what_we_did_not_write_is_not_ours(text: str) -> None:
+    """An operator's reset, or another tool's metadata, is no plan."""
+    assert Committed.parse(text) == Committed(ours=False)
+
+
+def test_a_newer_version_is_not_guessed_at() -> None:
+    """A later worker's plan must not be passed over: the partition waits for one that understands it."""
+    with pytest.raises(MetadataUnreadable, match="version 2"):
+        Committed.parse('{"v":2,"end":57}')
+
+
+def test_fields_of_a_later_worker_are_passed_over() -> None:
+    """What is added without a new version may be ignored, by definition."""
+    assert Committed.parse('{"v":1,"end":57,"n":40,"digest":"sha256:ab","cfg":"f00","new":[]}') == Committed(
+        PLAN
+    )
+
+
+def test_a_plan_fits_into_kafkas_metadata() -> None:
+    """4,095 characters at most; ours are a few hundred even with the largest numbers and a SHA-256."""
+    largest = Committed(
+        Plan(2**63 - 1, 100_000_000, "sha256:" + "f" * 64, "f" * 64), 2**63 - 1, "i" * 22, 2**63 - 1
+    )
+
+    assert len(largest.text()) < 500
