@@ -334,8 +334,9 @@ class EnrichStage:
         configured.
         """
         problem = (
-            f"{partition}: the topic holds the offsets {position.low} to {position.high}, but the next to read "
-            f"is {position.offset}: records were deleted before they were read, or the topic was recreated"
+            f"{partition}: the topic holds the offsets {position.low} to {position.high}, but the next to "
+            f"read is {position.offset}: records were deleted before they were read, or the topic was "
+            "recreated"
         )
         if self._settings.on_missing_records == "continue":
             log.error("records_missing", problem=problem, continues_at=position.low)

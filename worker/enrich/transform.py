@@ -69,22 +69,19 @@ _CONTEXT_KIND_USER: Final = _field("contextKind", "user")
 _DEFAULT_FALSE: Final = _field("default", False)
 
 
-def _are_plain_lines(values: Sequence[bytes | None]) -> bool:
-    """Whether each value is ASCII from ``{`` to ``}`` without a line break: a few calls into C for a whole
-    chunk.
+def _plain_lines(values: Sequence[bytes | None]) -> list[bytes] | None:
+    """``values`` without white space around them if they are UTF-8 and have no line breaks, else None; a few
+    calls into C for a whole chunk.
     """
     try:
         lines = b"\n".join(values)  # type: ignore[arg-type]  # a tombstone is a TypeError
-    except TypeError:
-        return False
-    joints = len(values) - 1
-    return (
-        lines.isascii()
-        and lines.count(_LINE_FEED) == lines.count(b"}\n{") == joints
-        and _CARRIAGE_RETURN not in lines
-        and lines[:1] == b"{"
-        and lines[-1:] == b"}"
-    )
+        if not lines.isascii():
+            lines.decode()
+    except (TypeError, UnicodeDecodeError):
+        return None
+    if lines.count(_LINE_FEED) == len(values) - 1 and _CARRIAGE_RETURN not in lines:
+        return list(map(bytes.strip, values))  # type: ignore[arg-type]
+    return None
 
 
 class _Known:
@@ -138,18 +135,19 @@ class Transform:
     def many(self, values: Sequence[bytes | None]) -> list[bytes | Drop | Dead]:
         """The answers to the values of a chunk, in their order; the same as one call for each, but faster.
 
-        What holds for the text of all of them (no line breaks, no white space around, ASCII) is looked at
+        What holds for the text of all of them (no line breaks, no white space around, UTF-8) is looked at
         once, and an event that needs nothing costs little more than its decoding.
         """
-        if not _are_plain_lines(values):
+        lines = _plain_lines(values)
+        if lines is None:
             return [self(value) for value in values]
         answers: list[bytes | Drop | Dead] = []
         answer, decoded, flags, unknown = answers.append, decode_unchecked, self._known, _UNKNOWN
         whole = not self._metadata
         # Every event passes here. Decoding takes 0.45 us, a check 0.02 to 0.08: measure before you add one.
-        for value in values:
+        for value in lines:
             try:
-                event = decoded(value)  # type: ignore[arg-type]
+                event = decoded(value)
             except DECODE_ERRORS as error:
                 answer(rejection(value, error))
                 continue
@@ -165,9 +163,9 @@ class Transform:
                 and event.creationDate <= LARGEST_SECOND
                 and event.kind != TRACKING
             ):
-                answer(UNTRACKED if flags.get(event.key, unknown).untracked else value)  # type: ignore[arg-type]
+                answer(UNTRACKED if flags.get(event.key, unknown).untracked else value)
             else:
-                answer(self._enriched(value, event))  # type: ignore[arg-type]
+                answer(self._enriched(value, event))
         return answers
 
     def __call__(self, value: bytes | None) -> bytes | Drop | Dead:

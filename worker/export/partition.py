@@ -123,6 +123,7 @@ class PartitionExport:
         self._ready = False
         self._paused = False
         self._finishing = False
+        self._filling_up = False
         self._charged = 0
         self._timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
@@ -150,12 +151,17 @@ class PartitionExport:
         """Fill windows with the chunks that wait, as far as there is room; pause or resume fetching
         accordingly.
         """
+        if self._filling_up:
+            return  # memory that this very loop has freed; it will look again
+        self._filling_up = True
         try:
             while self._ready and not self.stopped and self._leftover and self._has_room():
                 self._take()
             self._close_if_full()
         except (RecordsMissing, PartitionStopped) as error:
             self._stop(str(error))
+        finally:
+            self._filling_up = False
         self._charge()
         if bool(self._leftover) != self._paused and not self.stopped:
             self._paused = not self._paused
@@ -179,7 +185,8 @@ class PartitionExport:
         count = filling.room(chunk.records[:SLICE])
         if count == 0:
             raise RecordsMissing(
-                f"the window [{filling.named}, {filling.until}) of {self.partition} cannot be delivered again: "
+                f"the window [{filling.named}, {filling.until}) of {self.partition} cannot be delivered "
+                "again: "
                 f"its last record, {(filling.until or 0) - 1}, is no longer in the topic"
             )
         filling.add(chunk.records[:count])

@@ -48,7 +48,8 @@ def check_topic(partition: Partition, found: Committed, topic_id: str) -> None:
     if found.topic_id and topic_id and found.topic_id != topic_id:
         raise PartitionStopped(
             f"{partition} was recreated (its topic id is {topic_id}, the committed offset belongs to "
-            f"{found.topic_id}): offsets mean other records now. Delete the group's offsets and give the sink "
+            f"{found.topic_id}): offsets mean other records now. Delete the group's offsets and give the "
+            "sink "
             "another place, or remove its objects"
         )
 
@@ -66,18 +67,25 @@ def repeat(
     """
     if plan.config != fingerprint:
         raise PartitionStopped(
-            f"the window [{named}, {plan.end}) of {partition} was planned with another configuration of the sink "
-            f"(fingerprint {plan.config}, now {fingerprint}) and may be stored already. Ways out: run with the old "
-            "configuration until the window is committed; or look whether its objects exist, and give the plan "
+            f"the window [{named}, {plan.end}) of {partition} was planned with another configuration of the "
+            "sink "
+            f"(fingerprint {plan.config}, now {fingerprint}) and may be stored already. Ways out: run with "
+            "the old "
+            "configuration until the window is committed; or look whether its objects exist, and give the "
+            "plan "
             f"up by resetting the group's offset of this partition to {origin.committed}"
         )
     if plan.end > origin.high:
         raise RecordsMissing(
-            f"the window [{named}, {plan.end}) of {partition} is planned, but the topic ends at {origin.high}: it "
+            f"the window [{named}, {plan.end}) of {partition} is planned, but the topic ends at "
+            f"{origin.high}: it "
             "was truncated or recreated"
         )
     if plan.end > origin.offset:
-        return Inheritance(named, [FixedWindow(plan.end, plan)])
+        # Nothing is stored behind a plan, unless offsets were set back: then those windows come next.
+        behind = [window for window in held or () if (window.start, window.end) != (named, plan.end)]
+        later = adopt(partition, origin, plan.end, behind)
+        return Inheritance(named, [FixedWindow(plan.end, plan), *later.windows])
     # All of its records are gone, and we were told to go on. If it is stored, the next window starts behind
     # it.
     stored = any((window.start, window.end) == (named, plan.end) for window in held or ())
@@ -88,14 +96,17 @@ def go_on_behind(
     partition: Partition, origin: Position, held: Sequence[Range], policy: Literal["stop", "continue"]
 ) -> int:
     """The offset to go on at when there is no committed offset, but objects: the group's offsets were lost
-    (expired, deleted with the group). Raises PartitionStopped unless ``policy`` is to continue."""
+    (expired, deleted with the group). Raises PartitionStopped unless ``policy`` is to continue.
+    """
     end = max(window.end for window in held)
     if policy == "continue" and end <= origin.high:
         return end
     raise PartitionStopped(
         f"{partition} has no committed offset, but the sink holds {len(held)} windows of it, from "
-        f"{held[0].start} to {end} (the topic ends at {origin.high}): the group's offsets were lost. Ways out: "
-        f'reset the group\'s offset of this partition to {end}, or set on_lost_offsets = "continue", to go on '
+        f"{held[0].start} to {end} (the topic ends at {origin.high}): the group's offsets were lost. Ways "
+        "out: "
+        f'reset the group\'s offset of this partition to {end}, or set on_lost_offsets = "continue", to go '
+        "on "
         "behind what is stored; if the topic was recreated, give the sink another place"
     )
 
@@ -109,15 +120,19 @@ def adopt(partition: Partition, origin: Position, named: int, held: Sequence[Ran
     for window in held:
         if window.start != at:
             raise PartitionStopped(
-                f"{partition}: the next window starts at {at}, but the sink holds {window}, which overlaps what is "
-                "to come: another group exports the same partition to the same place, or offsets were reset to the "
-                f"middle of a window. Way out: reset the group's offset of this partition to {window.start} or "
+                f"{partition}: the next window starts at {at}, but the sink holds {window}, which overlaps "
+                "what is "
+                "to come: another group exports the same partition to the same place, or offsets were reset "
+                "to the "
+                f"middle of a window. Way out: reset the group's offset of this partition to {window.start} "
+                "or "
                 f"{window.end}"
             )
         at = window.end
     if at > origin.high:
         raise PartitionStopped(
-            f"{partition}: the sink holds {held[-1]}, but the topic ends at {origin.high}: it was truncated or "
+            f"{partition}: the sink holds {held[-1]}, but the topic ends at {origin.high}: it was truncated "
+            "or "
             "recreated. Give the sink another place, or remove its objects"
         )
     return Inheritance(named, [FixedWindow(window.end, None) for window in held])

@@ -495,7 +495,18 @@ class ChunkSource(Service):
         return positions
 
     def _seek(self, partition: Partition) -> None:
-        self._consumer.seek(TopicPartition(partition.topic, partition.index, self._next[partition]))
+        """Fetch the partition from its next position on."""
+        target = [TopicPartition(partition.topic, partition.index, self._next[partition])]
+        try:
+            self._consumer.seek(target[0])
+        except KafkaException as failure:
+            if failure.args[0].code() != KafkaError._STATE:
+                raise
+            # Assigned a moment ago and not fetching yet: librdkafka cannot seek then, but it can start there.
+            self._consumer.incremental_unassign(target)
+            self._consumer.incremental_assign(target)
+            if self._throttled or partition in self._paused:
+                self._consumer.pause(target)
 
     def _check(self, partition: Partition, epoch: int) -> None:
         position = self.positions.get(partition)
@@ -592,6 +603,9 @@ class ChunkSource(Service):
             and position is not None
         ):
             low, high = self._watermarks(partition)
+            if low <= self._next[partition] <= high:
+                self._seek(partition)  # said of an earlier position, before a rewind
+                return
             at = replace(position, offset=self._next[partition], low=low, high=high)
             self._ask(self._stage.missing(partition, at))
             return

@@ -48,7 +48,8 @@ def examine(properties: Mapping[str, Any], settings: TopicSettings, needed: Iter
     _exist(admin, settings, names)
     configs = _configs(admin, names)
     problems = [
-        f"topics.{_role(settings, name)}: {name} is compacted (cleanup.policy={config['cleanup.policy']}), which "
+        f"topics.{_role(settings, name)}: {name} is compacted (cleanup.policy={config['cleanup.policy']}), "
+        "which "
         "deletes events that have a key; set cleanup.policy=delete"
         for name, config in configs.items()
         if "compact" in config.get("cleanup.policy", "")
@@ -60,7 +61,7 @@ def examine(properties: Mapping[str, Any], settings: TopicSettings, needed: Iter
             log.info(
                 "retention_by_producer_time",
                 topic=name,
-                hint="records that keep old timestamps can be deleted before they are read; see docs/topics.md",
+                hint="records with old timestamps can be deleted before they are read; see docs/topics.md",
             )
     limits = {name: int(config["max.message.bytes"]) for name, config in configs.items()}
     return TopicFacts(limits, _ids(admin, names))

@@ -24,6 +24,10 @@ default.
 """
 
 
+SMALLEST_LIMIT = 2_000
+"""No topic is taken to hold less; below it, dead letters would lose their headers."""
+
+
 class RecordTooLarge(TransactionAborted):
     """The broker refused a batch as too large for its topic; the producer was opened again with half the
     limit.
@@ -141,7 +145,7 @@ class TransactionalProducer:
             return Fatal(ExitCode.STUCK if error.retriable() else ExitCode.KAFKA, text)
         self.abort()
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-            self.limit = max(self.limit // 2, 1_000)
+            self.limit = max(self.limit // 2, SMALLEST_LIMIT)
             self._log.warning("topic_takes_less", limit_bytes=self.limit, error=text)
             self.open()
             return RecordTooLarge(text)

@@ -53,7 +53,8 @@ FLAG_ERRORS = Counter(
 # export
 WINDOWS = Counter(
     "flagstream_export_windows",
-    "Windows delivered, by what closed them: events, bytes, time, memory, revoke, shutdown, or replay of a plan.",
+    "Windows delivered, by what closed them: events, bytes, time, memory, revoke, shutdown, or replay of a "
+    "plan.",
     ["sink", "closed_by"],
     registry=REGISTRY,
 )
