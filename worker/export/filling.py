@@ -128,6 +128,11 @@ class Filling:
             self._exported += len(values)
         self.next = int(records[-1].offset() or 0) + 1
 
+    def end_early(self) -> None:
+        """The rest of the records up to ``until`` is gone, and we are told to go on without."""
+        assert self.until is not None
+        self.next = self.until
+
     def _reject(self, record: Record, reject: Reject) -> None:
         letter = dead_letter(
             self.partition,

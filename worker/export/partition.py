@@ -11,7 +11,7 @@ Both live on the event loop, and every step between two ``await`` is atomic.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -42,6 +42,7 @@ from worker.kafka.offsets import Committed, MetadataUnreadable, Plan
 from worker.operate import metrics
 from worker.sinks.protocol import Delivery, Sink, Transaction, TransactionalSink
 from worker.sinks.settings import SinkSettings
+from worker.window import Range
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -120,6 +121,7 @@ class PartitionExport:
         self._queue: deque[Closed] = deque()
         self._planned: Closed | None = None
         self._leftover: deque[Chunk] = deque()
+        self._held: Sequence[Range] = ()
         self._ready = False
         self._paused = False
         self._finishing = False
@@ -183,13 +185,15 @@ class PartitionExport:
         chunk = self._leftover.popleft()
         filling = self._filling or self._begin()
         count = filling.room(chunk.records[:SLICE])
-        if count == 0:
+        if count:
+            filling.add(chunk.records[:count])
+        elif self._to.settings.on_missing_records == "continue":
+            filling.end_early()
+        else:
             raise RecordsMissing(
-                f"the window [{filling.named}, {filling.until}) of {self.partition} cannot be delivered "
-                "again: "
-                f"its last record, {(filling.until or 0) - 1}, is no longer in the topic"
+                f"the window [{filling.named}, {filling.until}) of {self.partition} cannot be delivered as it "
+                "was planned: its last record is no longer in the topic"
             )
-        filling.add(chunk.records[:count])
         if count < len(chunk.records):
             self._leftover.appendleft(replace(chunk, start=filling.next, records=chunk.records[count:]))
         self._charge()
@@ -246,7 +250,7 @@ class PartitionExport:
         """Where the range of the window behind ``window`` starts: one that left no object is part of it, so
         ranges tile.
         """
-        stored = window.manifest is not None and window.sink is self._to.sink
+        stored = window.range in self._held or (window.manifest is not None and window.sink is self._to.sink)
         return window.range.end if stored else window.range.start
 
     @property
@@ -295,35 +299,44 @@ class PartitionExport:
         if isinstance(window.sink, TransactionalSink):
             await self._commit(window)
         else:
-            if window.manifest is not None:
-                await self._plan(window)
+            if window.manifest is not None and await self._plan(window):
                 await self._deliver(window, window.sink)
             await self._commit(window)
+        if window.plan is not None:
+            self._condemned = None  # it was this window that the sink refused
         reached("export.committed")
         metrics.WINDOWS.labels(self._to.name, window.closed_by).inc()
         metrics.EXPORTED.labels(self._to.name).inc(window.events)
 
-    async def _plan(self, window: Closed) -> None:
+    async def _plan(self, window: Closed) -> bool:
+        """Make the window's cut durable. False: there is nothing to deliver."""
         if window.plan is not None:
-            await self._verify(window, window.plan)
+            if not self._as_planned(window, window.plan):
+                return False
         elif window is not self._planned:
             reached("export.planning")
             text = self._metadata(window.position, window.range.start, window)
             await self._kafka.commit(self.partition, self.epoch, window.position, text)
         reached("export.planned")
+        return True
 
-    async def _verify(self, window: Closed, plan: Plan) -> None:
-        """A plan that is repeated has to find the records that it was made of."""
+    def _as_planned(self, window: Closed, plan: Plan) -> bool:
+        """A plan that is repeated has to find the records that it was made of. Where they are gone and we are
+        told to go on, what is left is delivered, unless all of it is stored already (False).
+        """
         found = window.manifest
         if found is not None and (found.records, found.digest) == (plan.records, plan.digest):
-            return
+            return True
         problem = (
             f"the window {window.range} cannot be delivered as it was planned: {plan.records} records were "
             f"planned, {window.events} are in the topic"
         )
         if self._to.settings.on_missing_records != "continue":
             raise RecordsMissing(problem)
-        self._log.error("records_missing", problem=problem, lost=plan.records - window.events)
+        stored = window.range in self._held
+        lost = 0 if stored else plan.records - window.events
+        self._log.error("records_missing", problem=problem, stored_before=stored, lost=lost)
+        return not stored
 
     async def _deliver(self, window: Closed, sink: Sink[Any]) -> None:
         manifest = window.manifest
@@ -396,6 +409,7 @@ class PartitionExport:
         held = await self._kafka.persist(
             "holdings", self.partition, lambda: self._to.sink.holdings(self.partition, self._named)
         )
+        self._held = held or ()
         if found.plan is not None:
             inherited = repeat(
                 self.partition, origin, found.plan, self._named, held, self._to.sink.fingerprint
@@ -424,7 +438,7 @@ class PartitionExport:
 
     def _stop(self, problem: str) -> None:
         self.stopped = problem
-        self._leftover.clear()
+        self._empty()
         self._log.error("partition_stopped", problem=problem)
         self._call(self._kafka.pause(self.partition, self.epoch))
 
@@ -452,13 +466,16 @@ class PartitionExport:
         """Forget everything; nothing of it is committed from here on."""
         self.epoch = -1
         self._task.cancel()
+        self._empty()
+        self._budget.leave(self)
+
+    def _empty(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._leftover.clear()
         self._queue.clear()
         self._filling = None
         self._charge()
-        self._budget.leave(self)
 
     def _call(self, awaitable: Awaitable[None]) -> None:
         """Start a call whose outcome nobody waits for; it fails only when the partition is no longer ours."""
