@@ -14,7 +14,6 @@ from importlib import resources
 from pathlib import Path
 
 import yaml
-from rich.console import Console
 
 from worker.config.settings import (
     EnrichSettings,
@@ -28,7 +27,7 @@ from worker.demo.ledger import Ledger
 from worker.demo.samples import Samples
 from worker.demo.session import FLUSH_SECONDS, SINK, Session
 from worker.demo.summary import summarize
-from worker.demo.view import view
+from worker.demo.view import Output, view
 from worker.demo.watch import Watch, written
 from worker.errors import ExitCode
 from worker.kafka.embedded import EmbeddedBroker, Follower
@@ -45,7 +44,7 @@ def run(seconds: float | None) -> int:
     the files do not hold what was sent. Raises OSError where the folder cannot be written.
     """
     began = time.monotonic()
-    console = Console()
+    console = Output()
     folder = _fresh_folder()
     flags = _write_flags(folder)
     ledger = Ledger()

@@ -1,5 +1,6 @@
 """What a person sees while the demo runs: a live picture on a terminal, elsewhere lines for a log."""
 
+import errno
 from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -24,6 +25,16 @@ INDENT = " " * 10
 STOPPING = "stopping: the last events are on their way into files"
 DEAD_SHOWN = 160
 """Characters of a dead letter in a line of the log."""
+
+
+class Output(Console):
+    """Standard output."""
+
+    def on_broken_pipe(self) -> None:
+        """Nobody reads any more (``| head``). rich would end the process here, in the middle of the event
+        loop; as an error like others it lets the worker end in order.
+        """
+        raise BrokenPipeError(errno.EPIPE, "nobody reads standard output")
 
 
 class View(Protocol):

@@ -1,0 +1,215 @@
+"""The demo, as `make demo` runs it: a process of its own that needs nothing but the installed package.
+
+What it left is read here with gzip and json alone, and compared with what it says of itself.
+"""
+
+import gzip
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.child_process import die_with_parent
+from worker.demo.ledger import Ledger
+from worker.demo.samples import BROKEN_EVERY, Fate, Sample, Samples
+from worker.enrich.transform import Dead, Drop, Transform
+from worker.flags import parse_flags
+
+PROGRAM = "import sys; from worker.cli import main; sys.argv = ['flagstream', 'demo']; main()"
+SECONDS = "5"
+LONGEST = 60.0
+"""Seconds after which a demo hangs; it takes eight."""
+FLAGS = resources.files("worker.demo").joinpath("flags.yaml").read_bytes()
+
+
+@contextmanager
+def started(folder: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """The demo in ``folder``, with its output piped: no terminal."""
+    paths = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": paths} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        preexec_fn=die_with_parent(signal.SIGKILL),
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()  # one that ended as it has to is gone already
+
+
+def wait_for_a_file(process: subprocess.Popen[str]) -> None:
+    """Read the demo's lines until one tells of a file."""
+    assert process.stdout
+    assert any("file flag-evaluations-enriched" in line for line in process.stdout)
+
+
+def exported(folder: Path) -> list[dict[str, object]]:
+    """The events in all files that a demo left below ``folder``."""
+    files = folder.glob("demo-output/*/files/*/*/*.jsonl.gz")
+    return [json.loads(line) for path in files for line in gzip.decompress(path.read_bytes()).splitlines()]
+
+
+def counted(output: str, what: str) -> int:
+    """The count that the summary gives for ``what``."""
+    found = re.search(rf"^ +([\d,]+)  {what}", output, re.MULTILINE)
+    assert found, f"no count of {what!r} in:\n{output}"
+    return int(found[1].replace(",", ""))
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A demo of some seconds that ended by itself: the folder it ran in, and what it said."""
+    folder = tmp_path_factory.mktemp("demo")
+    with started(folder, DEMO_SECONDS=SECONDS) as process:
+        output, errors = process.communicate(timeout=LONGEST)
+    assert (process.returncode, errors) == (0, ""), output
+    return folder, output
+
+
+def test_the_files_hold_what_the_summary_says(demo: tuple[Path, str]) -> None:
+    """Some hundreds of events at least, each once, all enriched."""
+    folder, output = demo
+    events = exported(folder)
+    assert len(events) == counted(output, "exported") == counted(output, "enriched") > 500
+    assert len({event["sequence"] for event in events}) == len(events)
+    assert all({"source", "version", "variation"} <= event.keys() for event in events if "value" in event)
+
+
+def test_everything_sent_is_accounted_for(demo: tuple[Path, str]) -> None:
+    """Enriched, dropped and dead together are what was sent, and there is some of each."""
+    _, output = demo
+    parts = [counted(output, what) for what in ("enriched", "dropped", "dead letters")]
+    assert min(parts) > 0
+    assert sum(parts) == counted(output, "records sent")
+
+
+def test_no_event_of_an_untracked_flag_is_in_the_files(demo: tuple[Path, str]) -> None:
+    """Although such events are sent."""
+    folder, _ = demo
+    untracked = {name for name, flag in yaml.safe_load(FLAGS).items() if flag.get("trackEvents") is False}
+    assert untracked
+    assert not untracked & {event["key"] for event in exported(folder)}
+
+
+def test_the_lines_show_what_happens_and_the_log_is_a_file_of_its_own(demo: tuple[Path, str]) -> None:
+    """Rates, files, an event before and after; none of the worker's log among them, and no control codes."""
+    folder, output = demo
+    for shown in (r"in [\d,]+ \(\d+/s\)", r"file flag-evaluations-enriched/\d/", "event in ", "event out "):
+        assert re.search(shown, output), output
+    assert "\x1b" not in output
+    assert "window_delivered" not in output
+    (log,) = folder.glob("demo-output/*/worker.log")
+    names = [json.loads(line)["event"] for line in log.read_text().splitlines()]
+    assert [names[0], names[-1]] == ["worker_starting", "worker_stopped"]
+    assert "window_delivered" in names
+
+
+def test_the_line_on_how_to_read_the_files_works(demo: tuple[Path, str]) -> None:
+    """As it stands, in the folder where the demo ran."""
+    folder, output = demo
+    (command,) = re.findall(r"^ +(gzip -dc .*)$", output, re.MULTILINE)
+    done = subprocess.run(command, shell=True, cwd=folder, capture_output=True, check=True)
+    assert [json.loads(line)["kind"] in ("feature", "tracking") for line in done.stdout.splitlines()] == [
+        True,
+        True,
+        True,
+    ]
+
+
+def test_ctrl_c_ends_it_in_order(tmp_path: Path) -> None:
+    """What was sent by then is in the files, each demo has a folder of its own, and the exit code is 0."""
+    with started(tmp_path) as process:
+        wait_for_a_file(process)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=LONGEST)
+    assert (process.returncode, errors) == (0, ""), output
+    assert len(exported(tmp_path)) == counted(output, "exported") > 0
+    assert "WRONG" not in output
+
+
+def test_it_ends_when_nobody_reads_its_output_any_more(tmp_path: Path) -> None:
+    """As in ``flagstream demo | head``: the worker is stopped in order, and nothing is printed about it."""
+    with started(tmp_path) as process:
+        wait_for_a_file(process)
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.wait(LONGEST) == 1
+        assert process.stderr.read() == ""
+    (log,) = tmp_path.glob("demo-output/*/worker.log")
+    assert "worker_stopped" in log.read_text()
+
+
+def test_each_sample_is_what_it_is_taken_for() -> None:
+    """The worker's rules agree with its fate and find its variation, under the flags as it reads them."""
+    transform = Transform(parse_flags(FLAGS, "yaml", datetime.now(UTC)))
+    samples = Samples(yaml.safe_load(FLAGS), random.Random(1))
+    fates = {bytes: Fate.EXPORT, Drop: Fate.DROP, Dead: Fate.DEAD}
+    for sequence in range(BROKEN_EVERY * 5):
+        sample = samples.make(sequence, 1_700_000_000.0)
+        assert sample.fate == fates[type(transform(sample.value))], sample
+    assert transform.unresolved == 0
+
+
+# ── the audit ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def samples() -> list[Sample]:
+    """Samples that are to be exported, the first of a demo."""
+    maker = Samples(yaml.safe_load(FLAGS), random.Random(1))
+    made = (maker.make(sequence, 1_700_000_000.0) for sequence in range(8))
+    return [replace(sample, fate=Fate.EXPORT) for sample in made]
+
+
+def audited(tmp_path: Path, samples: list[Sample], lines: list[bytes]) -> tuple[object, ...]:
+    """What the audit finds in a file of ``lines`` when ``samples`` were sent."""
+    ledger = Ledger()
+    for sequence, sample in enumerate(samples):
+        ledger.enter(sample)
+        ledger.settle(sequence, sample.fate)
+    path = tmp_path / "file.jsonl.gz"
+    path.write_bytes(gzip.compress(b"".join(line + b"\n" for line in lines)))
+    audit = ledger.audit([path])
+    assert audit.clean is not bool(audit.missing or audit.twice or audit.foreign)
+    return audit.events, audit.missing, audit.twice, audit.foreign
+
+
+def test_an_audit_of_what_was_sent_is_clean(tmp_path: Path, samples: list[Sample]) -> None:
+    """In any order."""
+    assert audited(tmp_path, samples, [sample.value for sample in reversed(samples)]) == (8, [], [], [])
+
+
+def test_an_audit_finds_what_is_missing_and_what_is_there_twice(
+    tmp_path: Path, samples: list[Sample]
+) -> None:
+    """By sequence."""
+    values = [sample.value for sample in samples]
+    assert audited(tmp_path, samples, [values[0], values[2], values[2], *values[3:]]) == (8, [1], [2], [])
+
+
+def test_an_audit_finds_events_that_were_not_sent_so(tmp_path: Path, samples: list[Sample]) -> None:
+    """Another user under a known sequence, an unknown one, none; and an event that should be dropped."""
+    values = [sample.value for sample in samples]
+    values[3] = re.sub(rb'"userKey":"[^"]+"', b'"userKey":"somebody"', values[3])
+    values += [b'{"sequence":8}', b"{}"]
+    samples[5] = replace(samples[5], fate=Fate.DROP)
+    assert audited(tmp_path, samples, values) == (10, [3], [], [3, 5, 8, None])
