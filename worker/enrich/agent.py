@@ -338,7 +338,7 @@ class EnrichStage:
             f"read is {position.offset}: records were deleted before they were read, or the topic was "
             "recreated"
         )
-        if self._settings.on_missing_records == "continue":
+        if self._settings.on_missing_records == "continue" and position.offset < position.low:
             log.error("records_missing", problem=problem, continues_at=position.low)
             self._held.update(await self.source.rewind({partition: position.epoch}, to=position.low))
             return

@@ -148,7 +148,7 @@ class ExportStage:
             f"export is {position.offset}: records were deleted before they were exported, or the topic was "
             "recreated"
         )
-        if self._settings.on_missing_records == "continue":
+        if self._settings.on_missing_records == "continue" and position.offset < position.low:
             self._log.error("records_missing", problem=problem, continues_at=position.low)
             self.restart(partition, position.epoch, to=position.low)
             return

@@ -191,8 +191,8 @@ class PartitionExport:
             filling.end_early()
         else:
             raise RecordsMissing(
-                f"the window [{filling.named}, {filling.until}) of {self.partition} cannot be delivered as it "
-                "was planned: its last record is no longer in the topic"
+                f"the window [{filling.named}, {filling.until}) of {self.partition} cannot be delivered as "
+                "it was planned: its last record is no longer in the topic"
             )
         if count < len(chunk.records):
             self._leftover.appendleft(replace(chunk, start=filling.next, records=chunk.records[count:]))
