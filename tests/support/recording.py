@@ -151,20 +151,22 @@ def chunk(
 class RecordingSink:
     """Keeps windows in memory, create-only, and writes them into a trace.
 
-    `failures` are raised by the next deliveries, one each. `knows` False: it cannot tell what it holds.
+    `failures` are raised by the next deliveries, one each, `failures_to_open` by the next calls of `open`.
+    `knows` False: it cannot tell what it holds.
     """
 
     def __init__(self, trace: list[Step], fingerprint: str = "shape") -> None:
         self.trace = trace
         self.fingerprint = fingerprint
         self.failures: deque[SinkError | ObjectConflict] = deque()
+        self.failures_to_open: deque[SinkError] = deque()
         self.objects: dict[Range, Manifest] = {}
         self.contents: dict[Range, bytes] = {}
         self.knows = True
 
     def open(self) -> None:
-        if self.failures:
-            raise self.failures.popleft()
+        if self.failures_to_open:
+            raise self.failures_to_open.popleft()
 
     def begin(self, partition: Partition, start: int) -> JsonLinesEncoder:
         return JsonLinesEncoder("none")

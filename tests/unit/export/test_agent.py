@@ -1,0 +1,346 @@
+"""The stage around the partitions of one sink: retries, restarts, dead letters, and what people see."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from tests.support.recording import EPOCH, PARTITION, RecordingSink, Step, chunk
+from tests.support.virtual_time import in_virtual_time, passed, settled
+from worker.chunk import Chunk, Headers, Partition, Position
+from worker.config.settings import TopicSettings
+from worker.errors import OwnershipLost, SinkRefused, SinkUnavailable, TransactionAborted
+from worker.export.agent import LONGEST_PAUSE, ExportStage
+from worker.export.budget import MemoryBudget
+from worker.kafka.offsets import Committed as Metadata
+from worker.kafka.source import ChunkSource
+from worker.kafka.topics import TopicFacts
+from worker.kafka.transactions import TransactionalProducer
+from worker.sinks.settings import SinkSettings
+
+OTHER = Partition("evaluations", 4)
+DEAD_LETTERS = "dead"
+
+
+@dataclass(slots=True)
+class RecordingSource:
+    """A consumer that holds partitions in epochs and keeps what they commit."""
+
+    low: int = 0
+    high: int = 1_000
+    fresh: bool = True
+    since: int | None = None
+    epochs: dict[Partition, int] = field(default_factory=dict)
+    committed: dict[Partition, tuple[int, str]] = field(default_factory=dict)
+    paused: set[Partition] = field(default_factory=set)
+    rewinds: list[int | None] = field(default_factory=list)
+
+    def position(self, partition: Partition, epoch: int, to: int | None = None) -> Position:
+        self.epochs[partition] = epoch
+        offset, metadata = self.committed.get(partition, (None, ""))
+        at = to if to is not None else offset or 0
+        return Position(epoch, at, offset, metadata, self.low, self.high)
+
+    async def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> None:
+        self._check(partition, epoch)
+        self.committed[partition] = (offset, metadata)
+
+    async def group_metadata(self, epochs: Mapping[Partition, int]) -> object:
+        for partition, epoch in epochs.items():
+            self._check(partition, epoch)
+        return self
+
+    async def rewind(
+        self, epochs: Mapping[Partition, int], to: int | None = None
+    ) -> dict[Partition, Position]:
+        self.rewinds.append(to)
+        return {partition: self.position(partition, epoch + 1, to) for partition, epoch in epochs.items()}
+
+    async def pause(self, partition: Partition, epoch: int) -> None:
+        self.paused.add(partition)
+
+    async def resume(self, partition: Partition, epoch: int) -> None:
+        self.paused.discard(partition)
+
+    def _check(self, partition: Partition, epoch: int) -> None:
+        if self.epochs.get(partition) != epoch:
+            raise OwnershipLost(f"{partition} is not held in epoch {epoch}")
+
+
+@dataclass(slots=True)
+class RecordingProducer:
+    """A transactional producer: what it committed, and how often its next transactions are aborted."""
+
+    source: RecordingSource
+    aborts: int = 0
+    limit: int = 1_000_000
+    opened: int = 0
+    open_records: list[tuple[str, bytes | None, dict[str, bytes | None]]] = field(default_factory=list)
+    records: list[tuple[str, bytes | None, dict[str, bytes | None]]] = field(default_factory=list)
+
+    def open(self) -> None:
+        self.opened += 1
+
+    def begin(self) -> None:
+        self.open_records = []
+
+    def produce(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        self.open_records.append((topic, value, dict(headers)))
+
+    def commit(self, offsets: Mapping[Partition, tuple[int, str]], group: object) -> None:
+        assert group is self.source
+        if self.aborts:
+            self.aborts -= 1
+            raise TransactionAborted("try again")
+        self.records += self.open_records
+        self.source.committed.update(offsets)
+
+
+class Stage:
+    """An export stage between a recorded consumer, a recorded producer and a recorded sink."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.trace: list[Step] = []
+        self.errors: list[BaseException] = []
+        self.sink = RecordingSink(self.trace)
+        self.source = RecordingSource()
+        self.producer = RecordingProducer(self.source)
+        self.stage = ExportStage(
+            "test",
+            self.sink,
+            SinkSettings(type="test", **{"max_events": 4, "flush_interval": 60.0, **settings}),
+            TopicSettings(output=PARTITION.topic, dead_letters=DEAD_LETTERS),
+            MemoryBudget(1 << 28),
+            cast(TransactionalProducer, self.producer),
+            revoke_budget=3.0,
+            fail=self.errors.append,
+        )
+        self.stage.source = cast(ChunkSource, self.source)
+
+    async def assigned(self, *partitions: Partition) -> None:
+        await self.stage.open(TopicFacts())
+        await self.stage.assigned({p: self.source.position(p, EPOCH) for p in partitions or (PARTITION,)})
+        await settled()
+
+    async def feed(self, *chunks: Chunk) -> None:
+        async def each() -> Any:
+            for one in chunks:
+                yield one
+
+        await self.stage.run(each())
+        await settled()
+
+
+@in_virtual_time
+async def test_a_refused_delivery_is_tried_for_ever() -> None:
+    """At growing intervals, a minute at most, however long it takes, and visible all the while."""
+    rig = Stage()
+    rig.sink.failures.extend(SinkRefused("no permission") for _ in range(100))
+    await rig.assigned()
+
+    await rig.feed(chunk(0, 4))
+    await passed(3_600)
+
+    tried = 100 - len(rig.sink.failures)
+    assert 3_600 / LONGEST_PAUSE < tried < 2 * 3_600 / LONGEST_PAUSE + 20
+    assert rig.stage.failing == {"deliver evaluations-3": "refused: no permission"}
+    assert rig.source.committed[PARTITION][0] == 0
+    await passed(100 * LONGEST_PAUSE)
+    assert rig.stage.failing == {}
+    assert rig.source.committed[PARTITION][0] == 4
+
+
+@in_virtual_time
+async def test_the_sink_says_when_to_come_back() -> None:
+    """A sink that is busy and names a time is asked then, not before."""
+    rig = Stage()
+    rig.sink.failures.append(SinkUnavailable("busy", retry_after=500.0))
+    await rig.assigned()
+
+    await rig.feed(chunk(0, 4))
+    await passed(499)
+    assert len(rig.trace) == 1
+    await passed(2)
+
+    assert len(rig.trace) == 2
+    assert rig.source.committed[PARTITION][0] == 4
+
+
+@in_virtual_time
+async def test_what_a_sink_does_not_foresee_is_tried_again() -> None:
+    """An exception of a client library is no reason to lose a window, nor to end the process."""
+    rig = Stage()
+    rig.sink.failures.append(cast(Any, KeyError("oops")))
+    await rig.assigned()
+
+    await rig.feed(chunk(0, 4))
+    assert rig.stage.failing == {"deliver evaluations-3": "unavailable: KeyError: 'oops'"}
+    await passed(10)
+
+    assert rig.source.committed[PARTITION][0] == 4
+    assert rig.errors == []
+
+
+@in_virtual_time
+async def test_a_sink_that_cannot_be_opened_is_tried_for_ever() -> None:
+    """The stage does not start before, and says why."""
+    rig = Stage()
+    rig.sink.failures_to_open.extend(SinkRefused("no such bucket") for _ in range(5))
+
+    await rig.assigned()
+
+    assert not rig.sink.failures_to_open
+    assert rig.stage.failing == {}
+
+
+@in_virtual_time
+async def test_no_delivery_starts_when_the_group_may_have_gone_on() -> None:
+    """The last poll is older than the session: what we hold may be another's by now."""
+    rig = Stage()
+    await rig.assigned()
+
+    rig.source.fresh = False
+    await rig.feed(chunk(0, 4))
+    await passed(100)
+    assert rig.trace == []
+    rig.source.fresh = True
+    await passed(1)
+
+    assert len(rig.trace) == 1
+
+
+@in_virtual_time
+async def test_one_partition_that_fails_holds_up_no_other() -> None:
+    """Each waits for its own window."""
+    rig = Stage()
+    rig.sink.failures.append(SinkUnavailable("busy", retry_after=500.0))
+    await rig.assigned(PARTITION, OTHER)
+
+    await rig.feed(chunk(0, 4))
+    other = chunk(0, 4)
+    await rig.feed(Chunk(OTHER, EPOCH, other.start, other.end, other.records))
+
+    assert rig.source.committed[OTHER][0] == 4
+    assert rig.source.committed[PARTITION][0] == 0
+
+
+@in_virtual_time
+async def test_a_refused_window_becomes_dead_letters_with_its_offset() -> None:
+    """From the refusal to the transaction and on to the next window, which the sink gets as usual."""
+    rig = Stage(on_refused="dead_letter")
+    rig.sink.failures.append(SinkRefused("no permission"))
+    await rig.assigned()
+
+    await rig.feed(chunk(0, 4))
+    assert rig.source.rewinds == [None]
+    await rig.feed(chunk(0, 4, epoch=EPOCH + 1), chunk(4, 8, epoch=EPOCH + 1))
+
+    assert [(topic, value) for topic, value, _ in rig.producer.records] == [
+        (DEAD_LETTERS, record.value()) for record in chunk(0, 4).records
+    ]
+    assert {headers["flagstream-error"] for _, _, headers in rig.producer.records} == {b"no permission"}
+    assert rig.source.committed[PARTITION] == (8, Metadata().text())
+    assert [str(held) for held in rig.sink.objects] == ["evaluations-3-0-8"]
+    assert rig.stage.stopped == {}
+
+
+@in_virtual_time
+async def test_an_aborted_transaction_is_repeated() -> None:
+    """Whatever was in it is put into the next one; nothing of it became visible."""
+    rig = Stage()
+    rig.producer.aborts = 3
+    await rig.assigned()
+
+    await rig.feed(chunk(0, 4, values={1: None}))
+    await passed(60)
+
+    assert len(rig.producer.records) == 1
+    assert rig.producer.opened == 1
+    assert rig.source.committed[PARTITION][0] == 4
+
+
+@in_virtual_time
+async def test_dead_letters_of_a_lost_partition_are_not_sent() -> None:
+    """The successor rejects the same records."""
+    rig = Stage()
+    rig.producer.aborts = 1
+    await rig.assigned()
+
+    await rig.feed(chunk(0, 4, values={1: None}))
+    rig.source.epochs.clear()
+    await rig.stage.lost([PARTITION])
+    await passed(60)
+
+    assert rig.producer.records == []
+    assert rig.errors == []
+
+
+@in_virtual_time
+async def test_deleted_records_stop_the_partition() -> None:
+    """The committed offset lies before the topic's first record: it waits for a person, and says so."""
+    rig = Stage()
+    rig.source.committed[PARTITION] = (5, Metadata().text())
+    rig.source.low = 8
+
+    await rig.assigned()
+
+    assert list(rig.stage.stopped) == [PARTITION]
+    assert rig.source.paused == {PARTITION}
+    assert rig.source.rewinds == []
+
+
+@in_virtual_time
+async def test_deleted_records_are_passed_over_if_told_so() -> None:
+    """The next window begins at the topic's first record and is named from the committed offset."""
+    rig = Stage(on_missing_records="continue")
+    rig.source.committed[PARTITION] = (5, Metadata().text())
+    rig.source.low = 8
+
+    await rig.assigned()
+    await rig.feed(chunk(8, 12, epoch=EPOCH + 1))
+
+    assert rig.source.rewinds == [8]
+    assert [str(held) for held in rig.sink.objects] == ["evaluations-3-5-12"]
+
+
+@in_virtual_time
+async def test_an_offset_beyond_the_topic_stops_even_if_told_to_go_on() -> None:
+    """The topic was cut or made anew: going on at its first record under names of its own would overlap."""
+    rig = Stage(on_missing_records="continue")
+    rig.source.committed[PARTITION] = (5_000, Metadata().text())
+
+    await rig.assigned()
+    await rig.feed(chunk(0, 4, epoch=EPOCH + 1))
+
+    assert PARTITION in rig.stage.stopped
+    assert rig.sink.objects == {}
+
+
+@in_virtual_time
+async def test_a_revoke_takes_no_longer_than_its_budget() -> None:
+    """The whole group waits for it; what is not delivered by then is the next owner's."""
+    rig = Stage()
+    rig.sink.failures.append(SinkUnavailable("busy", retry_after=500.0))
+    await rig.assigned()
+    await rig.feed(chunk(0, 4))
+
+    await rig.stage.revoked([PARTITION])
+    await passed(1_000)
+
+    assert len(rig.trace) == 1
+    assert Metadata.parse(rig.source.committed[PARTITION][1]).plan is not None
+
+
+@in_virtual_time
+async def test_draining_delivers_every_partition() -> None:
+    """At SIGTERM the windows of all partitions are closed and delivered."""
+    rig = Stage()
+    await rig.assigned(PARTITION, OTHER)
+    other = chunk(0, 2)
+    await rig.feed(chunk(0, 2), Chunk(OTHER, EPOCH, other.start, other.end, other.records))
+
+    await rig.stage.drain(deadline=20.0)
+
+    assert {partition: offset for partition, (offset, _) in rig.source.committed.items()} == {
+        PARTITION: 2,
+        OTHER: 2,
+    }
