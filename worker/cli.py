@@ -60,7 +60,7 @@ def run(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) -> N
     # Imported only now: a wrong configuration is told before anything heavy is loaded.
     from worker.host import run as run_worker
 
-    sys.exit(run_worker(settings, enrich=enrich, sinks=tuple(settings.sinks) if chosen is None else chosen))
+    run_worker(settings, enrich=enrich, sinks=tuple(settings.sinks) if chosen is None else chosen)
 
 
 @cli.group()

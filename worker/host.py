@@ -9,6 +9,7 @@ import gc
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -66,15 +67,20 @@ class App(faust.App):
         """Nothing to prepare: no tables, no recovery."""
 
 
-def run(settings: Settings, *, enrich: bool, sinks: Sequence[str]) -> int:
-    """Run the worker until SIGTERM, SIGINT or an error that it cannot mend; returns the exit code."""
+def run(settings: Settings, *, enrich: bool, sinks: Sequence[str]) -> None:
+    """Run the worker until SIGTERM, SIGINT or an error that it cannot mend; ends the process with its exit
+    code.
+    """
     configure(settings.log)
     crashpoints.arm(os.environ.get("FLAGSTREAM_CRASH", ""))
 
-    async def main() -> ExitCode:
-        return await Host(settings, enrich=enrich, sinks=sinks).run()
+    async def main() -> None:
+        code = await Host(settings, enrich=enrich, sinks=sinks).run()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # the interpreter would wait for threads, and a delivery that hangs has one
 
-    return int(asyncio.run(main()))
+    asyncio.run(main())
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +177,7 @@ class Host:
             await stage.source.pause_all()
             await asyncio.wait_for(stage.flush(), deadline - asyncio.get_running_loop().time())
 
+        self.health.stopped["enrich"] = lambda: stage.stopped
         self.health.checks["enrich"] = lambda: _problems(stage.source, stage.stopped.values())
         return Component("enrich", start, drain, _nothing)
 
@@ -198,6 +205,7 @@ class Host:
             await stage.source.pause_all()
             await stage.drain(deadline)
 
+        self.health.stopped[name] = lambda: stage.stopped
         self.health.checks[name] = lambda: _problems(
             stage.source, [*stage.stopped.values(), *stage.failing.values()]
         )
@@ -224,7 +232,7 @@ class Host:
             fail=self.fail,
         )
         self.sources[name] = source
-        self.health.threads[name] = lambda: source.alive_at
+        self.health.threads[name] = lambda: source.moved_at
         return source
 
     # ── starting ────────────────────────────────────────────────────────────
@@ -336,6 +344,8 @@ class Host:
         )
 
         async def show_metrics(pages: Any, request: Any) -> Any:
+            for name, stopped in self.health.stopped.items():
+                metrics.STOPPED.labels(name).set(len(stopped()))
             return pages.bytes(metrics.text(), content_type="text/plain; version=0.0.4")
 
         async def show_live(pages: Any, request: Any) -> Any:

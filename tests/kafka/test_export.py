@@ -140,7 +140,7 @@ class TestWhatIsStored:
 
         eventually(
             lambda: (
-                'flagstream_export_stopped_partitions{sink="archive"} 1.0'
+                'flagstream_stopped_partitions{source="archive"} 1.0'
                 in running.worker.get("/metrics")[1]
             ),
             timeout=5,

@@ -193,7 +193,7 @@ def test_a_file_name_that_lacks_the_range_is_refused(tmp_path: Path) -> None:
         ),
         (
             '[export]\nmemory_budget = "32MiB"\n[sinks.a]\ntype = "log"',
-            "sinks.a.max_bytes: 64MiB is more than export.memory_budget (32MiB), which all windows share",
+            "sinks.a.max_bytes: 64MiB is more than the sink's share of export.memory_budget, 32MiB",
         ),
         ('[sinks.v]\ntype = "vault"\ntoken = "t"\nfast = true', "sinks.v.attempts: fast allows 1"),
     ],

@@ -90,15 +90,15 @@ def _properties(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
 
 
 def _sinks(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
-    budget = settings.export.memory_budget
+    budget = settings.export.memory_budget // max(1, len(settings.sinks))
     for name, sink in settings.sinks.items():
         here = ("sinks", name)
         unread = _unread(failed, ("export", "memory_budget"), (*here, "max_bytes"))
         if sink.max_bytes > budget and not unread:
             yield (
                 (*here, "max_bytes"),
-                f"{format_bytes(sink.max_bytes)} is more than export.memory_budget ({format_bytes(budget)}), "
-                "which all windows share",
+                f"{format_bytes(sink.max_bytes)} is more than the sink's share of export.memory_budget, "
+                f"{format_bytes(budget)}",
             )
         if not any(path[:2] == here for path in failed):
             for field, message in sink.problems():

@@ -237,8 +237,9 @@ class ExportSettings(Section):
         default=256 * MIB,
         ge=1024**2,
         description=(
-            "Memory for the windows of all partitions and sinks; at the limit the fattest window is "
-            "delivered early, or partitions are paused."
+            "Memory for the windows of all partitions, in equal shares for the sinks: one that fails takes "
+            "nothing from the others. At the limit the fattest window is delivered early, or partitions are "
+            "paused."
         ),
     )
     revoke_budget: Seconds = Field(

@@ -33,7 +33,7 @@ _headers = methodcaller("headers")
 PIPELINE = 6
 """Batches that wait while a transaction is committed: 50 ms of work at full speed, some 15 MB."""
 SURELY_FITS = 1_000
-"""Bytes of a value that need no look at the topic's limit, which is at least 1,000 beside the envelope."""
+"""Bytes of key and value that need no look at the topic's limit, which leaves at least so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +115,14 @@ class EnrichStage:
         plain = not self._settings.keep_timestamps and not any(map(_headers, records))
         outcomes = self.transform.many([record.value() for record in records])
         sizes = [len(outcome) for outcome in outcomes if outcome.__class__ is bytes]
-        if max(sizes, default=0) > SURELY_FITS:
+        keys = [record.key() for record in records]
+        largest = max(sizes, default=0) + max(map(len, filter(None, keys)), default=0)
+        if largest > SURELY_FITS or not plain:
             outcomes = list(map(self._sized, records, outcomes))
         if plain:
             made = [
-                {"value": outcome, "key": record.key()}
-                for record, outcome in zip(records, outcomes, strict=True)
+                {"value": outcome, "key": key}
+                for key, outcome in zip(keys, outcomes, strict=True)
                 if outcome.__class__ is bytes
             ]
         else:

@@ -158,7 +158,6 @@ class ExportStage:
             problem=problem,
             ways_out=f'sinks.{self._name}.on_missing_records = "continue"',
         )
-        metrics.STOPPED.labels(self._name).set(len(self.stopped))
         await self.source.pause(partition, position.epoch)
 
     def _begin(self, partition: Partition, position: Position, condemned: str | None = None) -> None:

@@ -52,7 +52,7 @@ class MemoryBudget:
         """Count ``size`` more bytes (fewer, if negative)."""
         was_full = self.full
         self.used += size
-        metrics.WINDOW_MEMORY.set(self.used)
+        metrics.WINDOW_MEMORY.inc(size)  # of all budgets together
         if was_full and not self.full:
             for tenant in list(self._tenants):
                 tenant.unblock()

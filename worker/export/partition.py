@@ -306,7 +306,10 @@ class PartitionExport:
             self._condemned = None  # it was this window that the sink refused
         reached("export.committed")
         metrics.WINDOWS.labels(self._to.name, window.closed_by).inc()
-        metrics.EXPORTED.labels(self._to.name).inc(window.events)
+        if window.sink is self._to.sink:
+            metrics.EXPORTED.labels(self._to.name).inc(window.events)
+        else:
+            metrics.REJECTED.labels(self._to.name, "refused").inc(window.events)
 
     async def _plan(self, window: Closed) -> bool:
         """Make the window's cut durable. False: there is nothing to deliver."""

@@ -117,6 +117,10 @@ def adopt(partition: Partition, origin: Position, named: int, held: Sequence[Ran
     not tile.
     """
     at = named
+    while held and held[0].start == at and held[0].end <= origin.offset:
+        # Stored after all, by a try of which we saw no answer, before its records became dead letters.
+        named = at = held[0].end
+        held = held[1:]
     for window in held:
         if window.start != at:
             raise PartitionStopped(

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol, TypeVar, cast
@@ -158,6 +159,11 @@ class ChunkSource(Service):
         """
         self._stopping.set()
         await asyncio.to_thread(self._thread.join)
+
+    @property
+    def moved_at(self) -> float:
+        """When the consumer's thread was last seen moving (monotonic seconds); now, while there is none."""
+        return self.alive_at if self._thread.is_alive() else time.monotonic()
 
     @property
     def fresh(self) -> bool:
@@ -394,6 +400,8 @@ class ChunkSource(Service):
             self.positions.pop(partition, None)
             self._next.pop(partition, None)
             self._paused.discard(partition)
+            with suppress(KeyError):  # not reported on yet
+                metrics.LAG.remove(self.name, self.topic, str(partition.index))
 
     def _lose(self, partitions: list[Partition]) -> None:
         self._release(partitions)  # first: nothing of them can be committed from here on
@@ -647,12 +655,16 @@ _HINTS = {
 }
 
 
+_INSTANCE_TAKEN = (KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID)
+"""Comes as a fatal error (_FATAL) that has its own reason in the text only."""
+
+
 def _raise_if_fatal(error: KafkaError | None) -> None:
     if error is None:
         return
-    if error.code() == KafkaError.FENCED_INSTANCE_ID:
+    if any(KafkaError(code).str() in error.str() for code in _INSTANCE_TAKEN):
         raise Fatal(ExitCode.FENCED, f"another process uses our group.instance.id: {error.str()}")
-    if error.fatal():
+    if error.fatal() or error.code() == KafkaError._FATAL:
         raise Fatal(ExitCode.KAFKA, f"{error.name()}: {error.str()}")
 
 

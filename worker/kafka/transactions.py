@@ -43,9 +43,7 @@ class TransactionalProducer:
     outcome is unknown.
     """
 
-    def __init__(
-        self, properties: Mapping[str, Any], *, limit: int = DEFAULT_LIMIT, deadline: float = 120.0
-    ) -> None:
+    def __init__(self, properties: Mapping[str, Any], *, deadline: float = 60.0) -> None:
         self._properties = dict(properties)
         self._deadline = deadline
         self._name = str(properties["transactional.id"])

@@ -1,7 +1,7 @@
 """Whether the process lives and is ready, and if not, why."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass, field
 
 ALIVE_SECONDS = 90.0
@@ -12,11 +12,13 @@ s).
 
 @dataclass(slots=True)
 class Health:
-    """``threads`` tell when each consumer's thread moved last (monotonic seconds); ``checks`` give what is
+    """``threads`` tell when each consumer's thread moved last (monotonic seconds); ``stopped`` the partitions
+    of each stage that wait for a person; ``checks`` give what is
     wrong now.
     """
 
     threads: dict[str, Callable[[], float]] = field(default_factory=dict)
+    stopped: dict[str, Callable[[], Sized]] = field(default_factory=dict)
     checks: dict[str, Callable[[], Iterator[str]]] = field(default_factory=dict)
     starting: dict[str, str] = field(default_factory=dict)
 

@@ -21,6 +21,13 @@ KAFKA_ERRORS = Counter(
     "flagstream_kafka_errors", "Errors that librdkafka reported.", ["source", "error"], registry=REGISTRY
 )
 
+STOPPED = Gauge(
+    "flagstream_stopped_partitions",
+    "Partitions that wait for a person to act.",
+    ["source"],
+    registry=REGISTRY,
+)
+
 # enrich
 EVENTS = Counter(
     "flagstream_enrich_events",
@@ -81,12 +88,6 @@ REJECTED = Counter(
     "flagstream_export_dead_letters",
     "Records that a sink could not export.",
     ["sink", "reason"],
-    registry=REGISTRY,
-)
-STOPPED = Gauge(
-    "flagstream_export_stopped_partitions",
-    "Partitions that wait for a person to act.",
-    ["sink"],
     registry=REGISTRY,
 )
 WINDOW_MEMORY = Gauge(
