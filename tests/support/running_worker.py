@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from confluent_kafka.admin import AdminClient
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.child_process import die_with_parent
 from tests.support.kafka_jars import REPOSITORY
@@ -167,6 +169,12 @@ class RunningWorker:
             with error:
                 return error.code, error.read().decode()
 
+    def metrics(self) -> list[Metric]:
+        """What /metrics says, parsed as Prometheus does."""
+        status, body = self.get("/metrics")
+        assert status == 200, body
+        return list(text_string_to_metric_families(body))
+
     def problems(self) -> dict[str, list[str]]:
         """What /ready says is wrong, by component; empty when the worker is ready."""
         status, body = self.get("/ready")
@@ -250,7 +258,7 @@ def eventually(happened: Callable[[], bool], timeout: float = PATIENCE, every: f
 
 
 def await_records(bootstrap: str, topic: str, count: int, timeout: float = PATIENCE) -> list[Received]:
-    """All records of a topic, `read_committed`, once there are `count`. Fails at more, and when time is up."""
+    """All records of a topic, `read_committed`, once there are `count`. Fails if there are more."""
     found: list[Received] = []
 
     def enough() -> bool:
