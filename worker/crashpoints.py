@@ -6,8 +6,8 @@ several are separated by commas. Without the variable a step costs one compariso
 guarantee rests on it.
 """
 
-import os
 import signal
+import threading
 from collections import Counter
 
 POINTS = frozenset(
@@ -50,4 +50,5 @@ def reached(point: str) -> None:
         _passed[point] += 1
         action, count = _armed[point]
         if _passed[point] == count:
-            os.kill(os.getpid(), action)
+            # To this thread: a signal to the process may reach another thread first, and stop this one later.
+            signal.pthread_kill(threading.get_ident(), action)
