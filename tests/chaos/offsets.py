@@ -59,6 +59,7 @@ class Offsets:
                 "enable.auto.commit": False,
                 "isolation.level": isolation,
                 "enable.partition.eof": True,
+                "fetch.wait.max.ms": 10,
             }
         )
 

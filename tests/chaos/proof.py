@@ -15,11 +15,13 @@ from typing import Literal, get_args
 from confluent_kafka.admin import AdminClient
 
 from tests.chaos.checker import Subject, Verdict, check
+from tests.chaos.director import ScenarioFailed
 from tests.chaos.fleet import Fact, Fleet
-from tests.chaos.scenario import PARTITIONS, SINK, Cluster, Scenario, ScenarioFailed
+from tests.chaos.scenario import PARTITIONS, SINK, Cluster, Scenario
 from tests.chaos.stream import FLAGS
 from tests.support.kafka_limits import BrokerLimits
 from tests.support.kafka_records import create_topic
+from worker.crashpoints import POINTS
 
 Protocol = Literal["classic", "consumer"]
 
@@ -51,8 +53,6 @@ enabled = false
 [log]
 format = "json"
 """
-EVERY_POINT = 9
-"""Steps of worker/crashpoints.py at which somebody has to die."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,15 @@ class Summary:
             "enrich zombies refused": len(self.enrich_zombies),
         }
         missing = [f"{what}: none, at least one is needed" for what, count in needed.items() if count == 0]
-        if len(self.kills) < EVERY_POINT:
-            missing.append(f"nobody died at {EVERY_POINT - len(self.kills)} of the crash points")
-        return self.verdict.problems + missing
+        missing += [f"nobody died at {point}" for point in sorted(POINTS - self.kills.keys())]
+        return [f"{kind}: {text}" for kind, text in self.verdict.problems.items()] + missing
 
     def __str__(self) -> str:
         verdict = self.verdict
         lines = {
-            "records in": f"{verdict.records}: {verdict.enriched} to be exported, {verdict.untracked} of "
+            "records in": f"{verdict.records}: {verdict.exported} to be exported, {verdict.untracked} of "
             f"untracked flags, {verdict.broken} broken",
-            "aborted": f"{verdict.aborted} offsets of the output topic that no reader sees (or markers)",
+            "unseen": f"{verdict.unseen} offsets of the output topic: aborted records, and markers",
             "files": f"{verdict.files}; windows closed by {_counts(self.windows)}",
             "killed": f"{self.kills.total()}: {_counts(self.kills)}",
             "exit codes": _counts(self.exit_codes),
@@ -158,8 +157,8 @@ def _summary(
         protocol,
         seconds,
         verdict,
-        scenario.kills,
-        scenario.exit_codes,
+        scenario.director.kills,
+        scenario.director.exit_codes,
         taken_over=sum(bool(fact["taken_over"]) for fact in delivered),
         already_there=sum(fact["already_there"] for fact in delivered),
         export_zombies=scenario.refused["export"],
