@@ -1,0 +1,389 @@
+"""The chunk source: who owns a partition, what may be committed, and what happens when Kafka does not answer.
+
+Each test runs the real source against a real broker, with a stage that writes down what it is told.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Literal
+
+import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions
+
+from tests.support.kafka_limits import BrokerLimits
+from tests.support.kafka_process import KafkaBroker
+from tests.support.kafka_records import Sent, create_topic, produce
+from worker.chunk import Chunk, Partition, Position
+from worker.errors import ExitCode, Fatal, OwnershipLost
+from worker.kafka.offsets import Committed
+from worker.kafka.source import ChunkSource
+
+Protocol = Literal["classic", "consumer"]
+PROTOCOLS: tuple[Protocol, ...] = ("classic", "consumer")
+BOUND = 40.0
+"""Seconds that anything here may take; only reached when it fails."""
+
+
+@dataclass
+class Recorder:
+    """A stage that keeps what it is told, and the channel it is fed through."""
+
+    trace: list[tuple[str, Any]] = field(default_factory=list)
+    positions: dict[Partition, Position] = field(default_factory=dict)
+    chunks: list[Chunk] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    on_revoke: Callable[[Collection[Partition]], Any] | None = None
+
+    async def assigned(self, positions: Mapping[Partition, Position]) -> None:
+        self.positions.update(positions)
+        self._note("assigned", sorted(p.index for p in positions))
+
+    async def revoked(self, partitions: Collection[Partition]) -> None:
+        if self.on_revoke is not None:
+            await self.on_revoke(partitions)
+        for partition in partitions:
+            self.positions.pop(partition)
+        self._note("revoked", sorted(p.index for p in partitions))
+
+    async def lost(self, partitions: Collection[Partition]) -> None:
+        for partition in partitions:
+            self.positions.pop(partition, None)
+        self._note("lost", sorted(p.index for p in partitions))
+
+    async def missing(self, partition: Partition, position: Position) -> None:
+        self._note("missing", (partition.index, position.offset, position.low))
+
+    async def put(self, chunk: Chunk) -> None:
+        self.chunks.append(chunk)
+        self._note("chunk", (chunk.partition.index, chunk.start, chunk.end))
+
+    def _note(self, what: str, detail: Any) -> None:
+        self.trace.append((what, detail))
+        self.changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition; fails with the trace."""
+        async with asyncio.timeout(BOUND):
+            while not condition():
+                self.changed.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.changed.wait(), 0.1)
+
+
+@dataclass
+class Running:
+    """A source, its stage, and the errors it failed with."""
+
+    source: ChunkSource
+    stage: Recorder
+    failures: list[BaseException]
+
+
+@contextlib.asynccontextmanager
+async def running(
+    bootstrap: str,
+    topic: str,
+    group: str,
+    protocol: Protocol = "classic",
+    start: Any = "beginning",
+    **properties: Any,
+) -> AsyncIterator[Running]:
+    """Start a source in ``group`` and stop it at the end."""
+    stage, failures = Recorder(), []
+    made: dict[str, Any] = {
+        "bootstrap.servers": bootstrap,
+        "group.id": group,
+        "group.protocol": protocol,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "isolation.level": "read_committed",
+        "socket.timeout.ms": 10_000,
+    }
+    if protocol == "classic":
+        made |= {"partition.assignment.strategy": "cooperative-sticky", "session.timeout.ms": 6_000}
+    source = ChunkSource(
+        "test",
+        properties=made | properties,
+        topic=topic,
+        channel=stage,  # type: ignore[arg-type]  # all that the source asks of a channel is put()
+        stage=stage,
+        start=start,
+        session_timeout=6.0,
+        fail=failures.append,
+    )
+    await source.start()
+    try:
+        yield Running(source, stage, failures)
+    finally:
+        await source.stop()
+
+
+def metadata_of(bootstrap: str, group: str, partition: Partition) -> tuple[int, str]:
+    """What the group has committed, read by somebody else."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    wanted = [ConsumerGroupTopicPartitions(group, [TopicPartition(partition.topic, partition.index)])]
+    found = admin.list_consumer_group_offsets(wanted)[group].result(30).topic_partitions[0]
+    return found.offset, found.metadata or ""
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_chunks_join_and_cover_everything(bootstrap: str, admin: AdminClient, protocol: Protocol) -> None:
+    """Without a committed offset everything is read from the beginning, although the reset policy is an
+    error; the chunks of a partition join without a hole."""
+    topic = create_topic(admin, "source", 3)
+    produce(bootstrap, topic, [Sent(b"k", b"v%d" % n, partition=n % 3) for n in range(9_000)])
+
+    async def main() -> None:
+        async with running(bootstrap, topic, topic, protocol) as run:
+            await run.stage.until(lambda: sum(len(c.records) for c in run.stage.chunks) == 9_000)
+            for index in range(3):
+                ends = [(c.start, c.end) for c in run.stage.chunks if c.partition.index == index]
+                assert ends[0][0] == 0
+                assert all(before[1] == after[0] for before, after in pairwise(ends))
+                assert ends[-1][1] == 3_000
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_commit_needs_the_epoch_of_its_work(bootstrap: str, admin: AdminClient, protocol: Protocol) -> None:
+    """A commit of the epoch that stands is written with its metadata; after a rewind the old epoch commits
+    nothing.
+    """
+    topic = create_topic(admin, "source", 1)
+    produce(bootstrap, topic, [Sent(b"k", b"v") for _ in range(10)])
+    partition = Partition(topic, 0)
+
+    async def main() -> None:
+        async with running(bootstrap, topic, topic, protocol) as run:
+            await run.stage.until(lambda: bool(run.stage.chunks))
+            old = run.stage.positions[partition].epoch
+            await run.source.commit(partition, old, 4, '{"v":1,"end":9}')
+            again = await run.source.rewind({partition: old})
+            assert again[partition].offset == 4
+            assert again[partition].metadata == '{"v":1,"end":9}'
+            with pytest.raises(OwnershipLost):
+                await run.source.commit(partition, old, 9, "")
+            assert metadata_of(bootstrap, topic, partition) == (4, '{"v":1,"end":9}')
+            await run.stage.until(lambda: run.stage.chunks[-1].epoch == again[partition].epoch)
+            assert run.stage.chunks[-1].start == 4
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_metadata_for_a_transaction_needs_every_epoch(
+    bootstrap: str, admin: AdminClient, protocol: Protocol
+) -> None:
+    """The group's metadata is not given out when one partition of the transaction has moved on."""
+    topic = create_topic(admin, "source", 2)
+    produce(bootstrap, topic, [Sent(b"k", b"v", partition=n % 2) for n in range(10)])
+
+    async def main() -> None:
+        async with running(bootstrap, topic, topic, protocol) as run:
+            await run.stage.until(lambda: len(run.stage.positions) == 2)
+            epochs = {p: position.epoch for p, position in run.stage.positions.items()}
+            assert await run.source.group_metadata(epochs) is not None
+            await run.source.rewind({Partition(topic, 1): epochs[Partition(topic, 1)]})
+            with pytest.raises(OwnershipLost):
+                await run.source.group_metadata(epochs)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_revoke_may_commit_and_the_successor_sees_it(
+    bootstrap: str, admin: AdminClient, protocol: Protocol
+) -> None:
+    """The partition changes hands only when the revoke has returned; until then the old owner may commit."""
+    topic = create_topic(admin, "source", 4)
+    produce(bootstrap, topic, [Sent(b"k", b"v", partition=n % 4) for n in range(40)])
+
+    async def main() -> None:
+        async with running(bootstrap, topic, topic, protocol) as first:
+
+            async def commit_all(partitions: Collection[Partition]) -> None:
+                for partition in partitions:
+                    await first.source.commit(partition, first.stage.positions[partition].epoch, 7, "bye")
+
+            first.stage.on_revoke = commit_all
+            await first.stage.until(lambda: len(first.stage.positions) == 4)
+            async with running(bootstrap, topic, topic, protocol) as second:
+                await second.stage.until(lambda: len(second.stage.positions) == 2)
+                assert {(p.offset, p.metadata) for p in second.stage.positions.values()} == {(7, "bye")}
+                assert len(first.stage.positions) == 2
+                assert not set(first.stage.positions) & set(second.stage.positions)
+
+    asyncio.run(main())
+
+
+def test_partitions_that_stay_keep_their_epoch(bootstrap: str, admin: AdminClient) -> None:
+    """Under cooperative rebalancing a new member takes nothing from the work on the partitions that stay."""
+    topic = create_topic(admin, "source", 4)
+    produce(bootstrap, topic, [Sent(b"k", b"v", partition=n % 4) for n in range(40)])
+
+    async def main() -> None:
+        async with running(bootstrap, topic, topic) as first:
+            await first.stage.until(lambda: len(first.stage.chunks) >= 4)
+            before = dict(first.stage.positions)
+            async with running(bootstrap, topic, topic) as second:
+                await second.stage.until(lambda: len(second.stage.positions) == 2)
+                assert all(before[p].epoch == found.epoch for p, found in first.stage.positions.items())
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_static_member_that_restarts_gets_its_partitions_back(
+    bootstrap: str, admin: AdminClient, protocol: Protocol
+) -> None:
+    """A restart with the same group.instance.id takes over at what was committed."""
+    topic = create_topic(admin, "source", 2)
+    produce(bootstrap, topic, [Sent(b"k", b"v", partition=n % 2) for n in range(10)])
+    partition = Partition(topic, 0)
+
+    async def main() -> None:
+        async with running(bootstrap, topic, topic, protocol, **{"group.instance.id": "one"}) as run:
+            await run.stage.until(lambda: len(run.stage.positions) == 2)
+            await run.source.commit(partition, run.stage.positions[partition].epoch, 3, "mine")
+        async with running(bootstrap, topic, topic, protocol, **{"group.instance.id": "one"}) as run:
+            await run.stage.until(lambda: len(run.stage.positions) == 2)
+            assert run.stage.positions[partition].metadata == "mine"
+
+    asyncio.run(main())
+
+
+def test_two_live_processes_of_one_instance_do_not_go_on(bootstrap: str, admin: AdminClient) -> None:
+    """The member that is fenced by another of the same group.instance.id fails, with an exit code of its
+    own.
+    """
+    topic = create_topic(admin, "source", 1)
+
+    async def main() -> None:
+        async with running(bootstrap, topic, topic, **{"group.instance.id": "one"}) as first:
+            await first.stage.until(lambda: bool(first.stage.positions))
+            async with running(bootstrap, topic, topic, **{"group.instance.id": "one"}):
+                await first.stage.until(lambda: bool(first.failures))
+        failure = first.failures[0]
+        assert isinstance(failure, Fatal)
+        assert failure.code == ExitCode.FENCED
+
+    asyncio.run(main())
+
+
+def test_deleted_records_are_told(bootstrap: str, admin: AdminClient) -> None:
+    """A position whose records are deleted while it is read from is reported with what the topic still
+    holds.
+    """
+    topic = create_topic(admin, "source", 1)
+    produce(bootstrap, topic, [Sent(b"k", b"v") for _ in range(10)])
+    partition = Partition(topic, 0)
+
+    async def main() -> None:
+        async with running(bootstrap, topic, topic) as run:
+            await run.stage.until(lambda: bool(run.stage.chunks))
+            admin.delete_records([TopicPartition(topic, 0, 8)])[TopicPartition(topic, 0)].result(30)
+            epoch = run.stage.positions[partition].epoch
+            await run.source.rewind({partition: epoch}, to=2)
+            await run.stage.until(lambda: ("missing", (0, 2, 8)) in run.stage.trace)
+
+    asyncio.run(main())
+
+
+def test_latest_means_when_the_group_began(bootstrap: str, admin: AdminClient) -> None:
+    """Under start = latest a partition that gets its first records before anybody reads it loses none of
+    them.
+    """
+    topic = create_topic(admin, "source", 1)
+    produce(bootstrap, topic, [Sent(b"k", b"old") for _ in range(5)])
+    first = Partition(topic, 0)
+
+    async def main() -> None:
+        async with running(bootstrap, topic, topic, start="latest") as run:
+            await run.stage.until(lambda: bool(run.stage.positions))
+            assert run.stage.positions[first].offset == 5
+            text = Committed(since=run.source.since).text()
+            await run.source.commit(first, run.stage.positions[first].epoch, 5, text)
+        admin.create_partitions([NewPartitions(topic, 2)])[topic].result(30)
+        produce(bootstrap, topic, [Sent(b"k", b"new", partition=1) for _ in range(3)])
+        async with running(bootstrap, topic, topic, start="latest") as run:
+            await run.stage.until(lambda: any(c.partition.index == 1 for c in run.stage.chunks))
+            assert run.stage.positions[Partition(topic, 1)].offset == 0
+
+    asyncio.run(main())
+
+
+def test_a_commit_that_is_not_answered_in_time_is_fenced(own_broker: Callable[..., KafkaBroker]) -> None:
+    """A commit whose outcome is unknown may land later. So the group is left and joined again before any
+    other commit, and the caller's work is void."""
+    broker = own_broker()
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    topic = create_topic(admin, "source", 1)
+    produce(broker.bootstrap_servers, topic, [Sent(b"k", b"v") for _ in range(10)])
+    partition = Partition(topic, 0)
+
+    async def main() -> None:
+        properties = {"socket.timeout.ms": 2_000, "session.timeout.ms": 30_000}
+        async with running(broker.bootstrap_servers, topic, topic, **properties) as run:
+            await run.stage.until(lambda: bool(run.stage.chunks))
+            broker.freeze()
+            commit = asyncio.create_task(
+                run.source.commit(partition, run.stage.positions[partition].epoch, 4, "late")
+            )
+            await asyncio.wait([commit], timeout=4.0)  # twice the socket time-out
+            broker.thaw()
+            with pytest.raises(OwnershipLost):
+                await commit
+            await run.stage.until(lambda: run.stage.trace.count(("assigned", [0])) == 2)
+            assert ("lost", [0]) in run.stage.trace
+
+    asyncio.run(main())
+
+
+def test_a_member_that_lost_its_session_drops_everything(bootstrap: str, admin: AdminClient) -> None:
+    """Who did not poll for longer than max.poll.interval.ms commits nothing any more and starts over."""
+    topic = create_topic(admin, "source", 1)
+    produce(bootstrap, topic, [Sent(b"k", b"v") for _ in range(10)])
+    partition = Partition(topic, 0)
+    properties = {"max.poll.interval.ms": 6_000, "session.timeout.ms": 6_000}
+
+    async def main() -> None:
+        async with running(bootstrap, topic, topic, **properties) as run:
+            await run.stage.until(lambda: bool(run.stage.chunks))
+            epoch = run.stage.positions[partition].epoch
+            release = asyncio.Event()
+
+            def hang() -> None:
+                asyncio.run_coroutine_threadsafe(release.wait(), loop).result()
+
+            loop = asyncio.get_running_loop()
+            hanging = asyncio.create_task(run.source.call(hang))
+            try:
+                async with asyncio.timeout(BOUND):
+                    while members(admin, topic):  # noqa: ASYNC110  # the broker's clock decides
+                        await asyncio.sleep(0.2)
+            finally:
+                release.set()
+            await hanging
+            with pytest.raises(OwnershipLost):
+                await run.source.commit(partition, epoch, 9, "zombie")
+            assert metadata_of(bootstrap, topic, partition)[1] != "zombie"
+            await run.stage.until(lambda: run.stage.trace.count(("assigned", [0])) == 2)
+
+    asyncio.run(main())
+
+
+def members(admin: AdminClient, group: str) -> int:
+    """How many members the group has."""
+    return len(admin.describe_consumer_groups([group])[group].result(30).members)
+
+
+def test_the_broker_says_what_tests_may_ask(admin: AdminClient) -> None:
+    """The time-outs that these tests use are allowed by the broker they run on."""
+    limits = BrokerLimits.of(admin)
+    assert limits.session_ms("classic") <= 6_000
