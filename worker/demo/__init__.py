@@ -63,9 +63,10 @@ def run(seconds: float | None) -> int:
             ) as shown,
         ):
             watch = Watch(ledger, follower, folder / "files", SINK, began)
-            code = asyncio.run(Session(settings, broker, samples, ledger, watch, shown).run(seconds))
+            session = Session(settings, broker, samples, ledger, watch, shown)
+            code = asyncio.run(session.run(seconds))
     audit = ledger.audit(written(folder / "files"))
-    right = summarize(console, folder, watch.sight, ledger, audit, code)
+    right = summarize(console, folder, watch.sight, ledger, audit, code, session.stall)
     return int(code) or int(ExitCode.OK if right else ExitCode.UNEXPECTED)
 
 

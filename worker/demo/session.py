@@ -40,6 +40,8 @@ class Session:
         watch: Watch,
         view: View,
     ) -> None:
+        self.stall = 0.0
+        """Longest time in seconds in which the process did not run: suspended, or starved."""
         self._ingest = settings.topics.ingest
         self._broker = broker
         self._samples = samples
@@ -92,6 +94,7 @@ class Session:
             for _ in range(round(RATE * TICK_SECONDS)):
                 self._send()
             self._broker.poll()
+            self.stall = max(self.stall, time.monotonic() - due)
             due = max(due + TICK_SECONDS, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
 

@@ -12,12 +12,14 @@ from worker.errors import ExitCode
 
 EXAMPLES = 5
 """Sequences that are named of each kind of mistake."""
+LONG_STALL = 10.0
+"""Seconds after which a group may give a member up that is not heard of."""
 
 
 def summarize(
-    console: Console, folder: Path, sight: Sight, ledger: Ledger, audit: Audit, code: ExitCode
+    console: Console, folder: Path, sight: Sight, ledger: Ledger, audit: Audit, code: ExitCode, stall: float
 ) -> bool:
-    """Print it; returns whether all is as it has to be."""
+    """Print it; returns whether all is as it has to be. ``stall``: seconds in which nothing ran."""
 
     def say(line: str = "", style: str | None = None) -> None:
         console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
@@ -38,13 +40,17 @@ def summarize(
     findings = list(_findings(audit, sight, ledger))
     for right, finding in findings:
         say(f"  {'ok    ' if right else 'WRONG '} {finding}", "green" if right else "bold red")
+    right = all(right for right, _ in findings)
+    if not right and stall > LONG_STALL:
+        say(f"  The demo stood still for {stall:.0f} seconds, and its broker gave the worker up. As that")
+        say("  broker forgets what transactions committed, the worker began anew. A Kafka does not forget.")
     say()
     say("Have a look", "bold")
     say(f"  gzip -dc {folder}/files/*/*/*.gz | head -3")
     say(f"  less {folder}/worker.log")
     if code != ExitCode.OK:
         say(f"The worker ended with exit code {int(code)} ({code.name}); its log says why.", "bold red")
-    return all(right for right, _ in findings)
+    return right
 
 
 def _findings(audit: Audit, sight: Sight, ledger: Ledger) -> Iterator[tuple[bool, str]]:
