@@ -179,7 +179,7 @@ class Host:
 
         self.health.stopped["enrich"] = lambda: stage.stopped
         self.health.checks["enrich"] = lambda: _problems(stage.source, stage.stopped.values())
-        return Component("enrich", start, drain, _nothing)
+        return Component("enrich", start, drain, stage.close)
 
     def _sink(self, name: str, budget: MemoryBudget) -> Component:
         settings, topics = self._settings.sinks[name], self._settings.topics
@@ -371,10 +371,6 @@ def _problems(source: ChunkSource, others: Iterable[str]) -> Iterator[str]:
     if source.problem:
         yield source.problem
     yield from others
-
-
-async def _nothing() -> None:
-    """A stage without anything to close."""
 
 
 def _free_port(host: str) -> int:

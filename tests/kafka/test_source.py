@@ -93,7 +93,8 @@ async def running(
     **properties: Any,
 ) -> AsyncIterator[Running]:
     """Start a source in ``group`` and stop it at the end."""
-    stage, failures = Recorder(), []
+    stage = Recorder()
+    failures: list[BaseException] = []
     made: dict[str, Any] = {
         "bootstrap.servers": bootstrap,
         "group.id": group,
@@ -328,7 +329,7 @@ def test_a_commit_that_is_not_answered_in_time_is_fenced(own_broker: Callable[..
     partition = Partition(topic, 0)
 
     async def main() -> None:
-        properties = {"socket.timeout.ms": 2_000, "session.timeout.ms": 30_000}
+        properties = {"socket.timeout.ms": 2_000, "session.timeout.ms": 9_000}
         async with running(broker.bootstrap_servers, topic, topic, **properties) as run:
             await run.stage.until(lambda: bool(run.stage.chunks))
             broker.freeze()

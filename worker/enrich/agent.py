@@ -95,6 +95,12 @@ class EnrichStage:
         await self._blocking(lambda: self._producer.open(keep_trying))
         self._producing = asyncio.create_task(self._produce_all())
 
+    async def close(self) -> None:
+        """Nothing is in a transaction any more, and the consumer has left the group."""
+        self._producing.cancel()
+        await self._blocking(self._producer.close)
+        self._thread.shutdown(wait=False)
+
     async def run(self, chunks: AsyncIterable[Chunk]) -> None:
         """The agent's body. Nothing unexpected leaves it unseen: Faust would restart the agent behind the
         chunk.

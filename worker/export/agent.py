@@ -123,6 +123,7 @@ class ExportStage:
     async def close(self) -> None:
         """Close the sink; after the consumer has left the group. A delivery that hangs is not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._transactions.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._sink.close)
 
     # ── what the chunk source tells ────────────────────────────────────────────────────────────

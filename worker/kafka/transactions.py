@@ -119,6 +119,10 @@ class TransactionalProducer:
         """Roll the open transaction back. Raises Fatal if that is impossible."""
         self._call(lambda: self._producer.abort_transaction(TRY_SECONDS), aborting=True)
 
+    def close(self) -> None:
+        """Let the client go, with its threads and connections."""
+        del self._producer
+
     def _call(self, function: Callable[[], object], *, aborting: bool = False) -> None:
         give_up = time.monotonic() + self._deadline
         while True:
