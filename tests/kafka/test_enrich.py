@@ -406,7 +406,7 @@ class TestDeletedRecords:
         admin.delete_records([hole])[hole].result(30)
 
         with RunningWorker(settings, tmp_path, arguments=ENRICH) as worker:
-            problems = worker.await_problem(lambda problems: "enrich" in problems)
+            problems = worker.await_problem(lambda problems: "deleted before" in str(problems))
             worker.await_event("partition_stopped")
             await_records(bootstrap, topics.output, 2)
             assert worker.stop() == 0

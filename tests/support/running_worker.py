@@ -118,9 +118,11 @@ class RunningWorker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:  # pytest shows it with the failure
-            print(f"--- log of worker {self.pid}:", *self.lines[-60:], sep="\n", file=sys.stderr)
         self.kill()
+        if error is not None:  # pytest shows it with the failure
+            file = self.output.with_suffix(".log")
+            file.write_text(self.log)
+            print(f"--- end of {file}:", *self.lines[-30:], sep="\n", file=sys.stderr)
 
     @property
     def pid(self) -> int:

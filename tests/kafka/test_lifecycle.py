@@ -1,0 +1,369 @@
+"""The process from start to end: what it waits for, what it says of that, how it stops."""
+
+import gzip
+import json
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from signal import SIGTERM
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from tests.support.kafka_broker import KafkaBroker
+from tests.support.kafka_records import Sent, consume_all, produce
+from tests.support.running_worker import RunningWorker, Topics, await_records, configuration, eventually
+
+ENRICH = ("--stage", "enrich")
+LONG_TRANSACTIONS = {"commit_interval": "2m", "transaction_timeout": "5m"}
+PASSWORD = "correct-horse-battery"
+
+
+def event(number: int) -> bytes:
+    """A feature event that carries a number."""
+    return (
+        b'{"kind":"feature","userKey":"u%d","creationDate":1618228297,"key":"new-checkout","value":true,"n":%d}'
+        % (number, number)
+    )
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[KafkaBroker]:
+    """A broker that tests of this module stop, freeze and log in to; each leaves it running."""
+    with KafkaBroker(sasl_users={"alice": PASSWORD}) as running:
+        yield running
+
+
+@contextmanager
+def absent(broker: KafkaBroker) -> Iterator[None]:
+    """Stopped for the time of the `with`."""
+    broker.stop()
+    try:
+        yield
+    finally:
+        broker.start()
+
+
+@contextmanager
+def frozen(broker: KafkaBroker) -> Iterator[None]:
+    """Silent for the time of the `with`."""
+    broker.freeze()
+    try:
+        yield
+    finally:
+        broker.thaw()
+
+
+class TestWaiting:
+    """What is missing at the start is named, waited for and then used."""
+
+    def test_missing_topics(self, admin: AdminClient, bootstrap: str, tmp_path: Path) -> None:
+        """Log and /ready name the topics and what to do; once they are there the worker begins."""
+        there = Topics.create(admin, "waiting")
+        topics = there._replace(output=f"{there.output}.late", dead_letters=f"{there.dead_letters}.late")
+        produce(bootstrap, topics.ingest, [Sent(b"k", event(0))])
+
+        with RunningWorker(configuration(bootstrap, tmp_path, topics), tmp_path, arguments=ENRICH) as worker:
+            problems = worker.await_problem(lambda problems: "missing" in str(problems))
+            logged = worker.await_event("stage_waits")
+            assert worker.seen("partitions_assigned") == []
+            for name in topics[1:]:
+                admin.create_topics([NewTopic(name, 1, 1)])[name].result(30)
+            await_records(bootstrap, topics.output, 1)
+            worker.ready()
+
+        [problem] = problems["enrich"]
+        assert f"{topics.output} (topics.output)" in problem
+        assert f"{topics.dead_letters} (topics.dead_letters)" in problem
+        assert topics.ingest + " " not in problem
+        assert "topics.create = true" in problem
+        assert logged["reason"] == problem
+
+    def test_missing_topics_are_created_if_so_configured(
+        self, admin: AdminClient, bootstrap: str, tmp_path: Path
+    ) -> None:
+        """With as many partitions as the settings say; nothing is waited for."""
+        name = Topics.create(admin, "created").ingest
+        topics = Topics(f"{name}.in", f"{name}.out", f"{name}.dead")
+        settings = configuration(bootstrap, tmp_path, topics)
+        settings["topics"] |= {"create": True, "partitions": 3}
+
+        with RunningWorker(settings, tmp_path, arguments=ENRICH) as worker:
+            worker.await_event("partitions_assigned", partitions=[0, 1, 2])
+            produce(bootstrap, topics.ingest, [Sent(b"k", event(0))])
+            await_records(bootstrap, topics.output, 1)
+
+        known = admin.list_topics(timeout=10).topics
+        assert [len(known[name].partitions) for name in topics] == [3, 3, 3]
+
+    def test_no_broker(self, broker: KafkaBroker, tmp_path: Path) -> None:
+        """Log and /ready say that none answers, the process lives; when one appears the worker begins."""
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+        topics = Topics.create(admin, "brokerless")
+        produce(broker.bootstrap_servers, topics.ingest, [Sent(b"k", event(0))])
+        settings = configuration(broker.bootstrap_servers, tmp_path, topics)
+        with ExitStack() as stack:
+            with absent(broker):
+                worker = stack.enter_context(RunningWorker(settings, tmp_path, arguments=ENRICH))
+                problems = worker.await_problem(lambda problems: "no broker" in str(problems))
+                assert worker.get("/live")[0] == 200
+            await_records(broker.bootstrap_servers, topics.output, 1)
+            worker.ready()
+
+        assert "kafka.bootstrap_servers" in problems["enrich"][0]
+
+    def test_sigterm_ends_the_waiting(self, bootstrap: str, tmp_path: Path) -> None:
+        """A worker that waits for topics can be stopped like any other: exit code 0, at once."""
+        topics = Topics("never-created.in", "never-created.out", "never-created.dead")
+        with RunningWorker(configuration(bootstrap, tmp_path, topics), tmp_path, arguments=ENRICH) as worker:
+            worker.await_event("stage_waits")
+            assert worker.stop(timeout=10) == 0
+
+
+class TestRefusing:
+    """What no waiting will mend ends the process with exit code 2."""
+
+    def test_a_compacted_output_topic(self, admin: AdminClient, bootstrap: str, tmp_path: Path) -> None:
+        """It would delete events that have a key; the message names topic and setting."""
+        topics = Topics.create(admin, "compacted", output={"cleanup.policy": "compact,delete"})
+        with RunningWorker(configuration(bootstrap, tmp_path, topics), tmp_path, arguments=ENRICH) as worker:
+            assert worker.wait() == 2
+            failure = worker.await_event("worker_failed", exit_code=2)
+
+        assert topics.output in failure["error"]
+        assert "cleanup.policy" in failure["error"]
+
+    def test_a_bad_configuration_touches_no_broker(self, tmp_path: Path) -> None:
+        """The mistakes are told on standard error; nobody has tried to connect."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            address = f"127.0.0.1:{listener.getsockname()[1]}"
+            settings = configuration(
+                address,
+                tmp_path,
+                Topics("a", "b", "c"),
+                enrich={"commit_interval": "soon", "strat": "latest"},
+            )
+            with RunningWorker(settings, tmp_path) as worker:
+                assert worker.wait() == 2
+                told = worker.log
+            listener.settimeout(0)
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+
+        assert "2 problems" in told
+        assert "enrich.commit_interval" in told
+        assert "enrich.strat" in told
+
+
+class TestStopping:
+    """SIGTERM."""
+
+    @pytest.mark.parametrize("protocol", ["classic", "consumer"])
+    def test_what_is_under_way_is_committed(
+        self, admin: AdminClient, bootstrap: str, tmp_path: Path, protocol: str
+    ) -> None:
+        """An open transaction is not left to its time-out; the exit code is 0, the group is empty at once."""
+        topics = Topics.create(admin, f"stopping-{protocol}")
+        settings = configuration(
+            bootstrap,
+            tmp_path,
+            topics,
+            kafka={"group_protocol": protocol},
+            enrich=LONG_TRANSACTIONS,
+        )
+        produce(bootstrap, topics.ingest, [Sent(b"k", event(n)) for n in range(10)])
+
+        with RunningWorker(settings, tmp_path, arguments=ENRICH) as worker:
+            eventually(lambda: end_offset(bootstrap, topics.output) == 10)
+            seen_before = consume_all(bootstrap, topics.output)
+            assert worker.stop() == 0
+            assert worker.events[-1]["event"] == "worker_stopped"
+
+        group = f"{settings['name']}.enrich"
+        assert seen_before == []
+        assert len(consume_all(bootstrap, topics.output)) == 10
+        assert admin.describe_consumer_groups([group])[group].result(10).members == []
+
+    def test_a_second_sigterm_ends_it_at_once(self, broker: KafkaBroker, tmp_path: Path) -> None:
+        """While it waits for a broker that does not answer; the exit code is that of the signal."""
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+        topics = Topics.create(admin, "twice")
+        settings = configuration(broker.bootstrap_servers, tmp_path, topics, enrich=LONG_TRANSACTIONS)
+        produce(broker.bootstrap_servers, topics.ingest, [Sent(b"k", event(0))])
+        with RunningWorker(settings, tmp_path, arguments=ENRICH) as worker:
+            eventually(lambda: end_offset(broker.bootstrap_servers, topics.output) == 1)
+            with frozen(broker):
+                worker.send(SIGTERM)
+                worker.await_event("worker_stopping")
+                assert worker.stop(timeout=5) == 128 + SIGTERM
+
+
+def end_offset(bootstrap: str, topic: str) -> int:
+    """End of partition 0, what is not committed included."""
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": "unused", "isolation.level": "read_uncommitted"}
+    )
+    try:
+        return int(consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=10)[1])
+    finally:
+        consumer.close()
+
+
+@contextmanager
+def stream(bootstrap: str, topic: str, partitions: int) -> Iterator[list[int]]:
+    """Numbered events, some hundred a second, for the time of the `with`; the list holds those sent."""
+    sent: list[int] = []
+    done = threading.Event()
+
+    def send() -> None:
+        producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
+        while not done.wait(0.01):
+            for _ in range(5):
+                producer.produce(topic, event(len(sent)), partition=len(sent) % partitions)
+                sent.append(len(sent))
+            producer.poll(0)
+        assert producer.flush(60) == 0
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield sent
+    finally:
+        done.set()
+        thread.join()
+
+
+class TestBrokerTrouble:
+    """The broker goes away for a while, in the middle of a stream of events, with both stages at work."""
+
+    @pytest.mark.parametrize("trouble", ["restart", "freeze"])
+    def test_nothing_is_lost_or_doubled(self, broker: KafkaBroker, tmp_path: Path, trouble: str) -> None:
+        """Restarted, or silent for longer than requests may take and members may be absent: the worker says
+        so, goes on by itself, and each event is once in the output topic and once in the files."""
+        bootstrap = broker.bootstrap_servers
+        admin = AdminClient({"bootstrap.servers": bootstrap})
+        topics = Topics.create(admin, trouble, partitions=2)
+        archive = tmp_path / "archive"
+        settings = configuration(
+            bootstrap,
+            tmp_path,
+            topics,
+            enrich={"transaction_timeout": "60s"},
+            sinks={"archive": {"type": "file", "path": str(archive), "flush_interval": "300ms"}},
+        )
+        with RunningWorker(settings, tmp_path) as worker:
+            worker.await_event("partitions_assigned", source="enrich")
+            with stream(bootstrap, topics.ingest, 2) as sent:
+                worker.await_event("window_delivered", count=2)
+                if trouble == "restart":
+                    with absent(broker):
+                        worker.await_event("kafka_error")
+                else:
+                    with frozen(broker):
+                        worker.await_event("transaction_retried", count=2)
+                delivered = len(worker.seen("window_delivered"))
+                worker.await_event("window_delivered", count=delivered + 4, timeout=90)
+            output = await_records(bootstrap, topics.output, len(sent), timeout=90)
+            eventually(lambda: len(archived(archive)) >= len(sent), timeout=60)
+            worker.ready()
+            assert worker.stop() == 0
+
+        expected = Counter(sent)
+        assert Counter(json.loads(record.value or b"")["n"] for record in output) == expected
+        assert Counter(archived(archive)) == expected
+
+
+def archived(folder: Path) -> list[int]:
+    """The numbers of all events in the files."""
+    return [
+        json.loads(line)["n"]
+        for file in folder.rglob("*.gz")
+        for line in gzip.decompress(file.read_bytes()).splitlines()
+    ]
+
+
+class TestPasswords:
+    """SASL."""
+
+    def settings(self, broker: KafkaBroker, folder: Path, password: str) -> RunningWorker:
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+        properties = {
+            "security.protocol": "SASL_PLAINTEXT",
+            "sasl.mechanism": "PLAIN",
+            "sasl.username": "alice",
+            "sasl.password": password,
+        }
+        settings = configuration(
+            broker.sasl_bootstrap_servers,
+            folder,
+            Topics.create(admin, "sasl"),
+            kafka={"properties": properties},
+            log={"level": "debug"},
+        )
+        return RunningWorker(settings, folder, arguments=ENRICH)
+
+    def test_the_right_one_opens(self, broker: KafkaBroker, tmp_path: Path) -> None:
+        """Consumer, producer and admin client all log in; the log does not hold the password."""
+        with self.settings(broker, tmp_path, PASSWORD) as worker:
+            topics = Topics(**worker.config["topics"])
+            produce(broker.bootstrap_servers, topics.ingest, [Sent(b"k", event(0))])
+            await_records(broker.bootstrap_servers, topics.output, 1)
+            assert worker.stop() == 0
+            assert PASSWORD not in worker.log
+
+    def test_a_wrong_one_is_told(self, broker: KafkaBroker, tmp_path: Path) -> None:
+        """Log and /ready speak of authentication, not of a broker that does not answer; neither holds the
+        password."""
+        with self.settings(broker, tmp_path, "wrong-" + PASSWORD) as worker:
+            problems = worker.await_problem(
+                lambda problems: problems.get("enrich") not in (None, ["starting"]), timeout=30
+            )
+            worker.await_problem(lambda problems: "authentication" in str(problems).lower(), timeout=20)
+            assert "authentication" in worker.log.lower()
+            assert PASSWORD not in worker.log + str(problems)
+
+
+class TestPages:
+    """The web server, and what the process costs when there is nothing to do."""
+
+    @pytest.fixture
+    def worker(self, admin: AdminClient, bootstrap: str, tmp_path: Path) -> Iterator[RunningWorker]:
+        """Both stages, two sinks, and one event that has gone through them."""
+        topics = Topics.create(admin, "pages", partitions=4)
+        sinks = {
+            "archive": {"type": "file", "path": str(tmp_path / "archive"), "flush_interval": "200ms"},
+            "lines": {"type": "log", "flush_interval": "200ms"},
+        }
+        with RunningWorker(configuration(bootstrap, tmp_path, topics, sinks=sinks), tmp_path) as worker:
+            produce(bootstrap, topics.ingest, [Sent(b"k", event(0))])
+            worker.await_event("window_delivered", count=2)
+            yield worker
+
+    def test_pages_and_idle_cost(self, worker: RunningWorker) -> None:
+        """/live and /ready say yes, /metrics is Prometheus' format and has counted the event; idle, all three
+        stages together take less than 5 % of a core."""
+        worker.ready()
+        status, live = worker.get("/live")
+
+        assert (status, json.loads(live)["live"]) == (200, True)
+        eventually(lambda: exported(worker) == {"archive": 1, "lines": 1})
+        assert worker.output.read_text().count("\n") == 1
+
+        began, used = time.monotonic(), worker.cpu_seconds()
+        time.sleep(5)  # a span to measure over; nothing is waited for
+        assert (worker.cpu_seconds() - used) / (time.monotonic() - began) < 0.05
+
+
+def exported(worker: RunningWorker) -> dict[str, float]:
+    """How many events each sink has, by /metrics."""
+    return {
+        sample.labels["sink"]: sample.value
+        for family in worker.metrics()
+        for sample in family.samples
+        if sample.name == "flagstream_export_events_total"
+    }
