@@ -53,7 +53,7 @@ class TestWhatIsStored:
 
         assert setting.await_lines(95, partition=0) == values
         assert max(len(window.lines) for window in setting.stored(0)) <= 10
-        eventually(lambda: setting.committed(0).offset == 95)
+        setting.await_committed(95)
         assert json.loads(setting.committed(0).metadata).keys() == {"v", "tid"}
 
     def test_a_quiet_topic_is_stored_by_the_clock(self, running: Running) -> None:
@@ -140,8 +140,7 @@ class TestWhatIsStored:
 
         eventually(
             lambda: (
-                'flagstream_stopped_partitions{source="archive"} 1.0'
-                in running.worker.get("/metrics")[1]
+                'flagstream_stopped_partitions{source="archive"} 1.0' in running.worker.get("/metrics")[1]
             ),
             timeout=5,
         )
@@ -227,15 +226,15 @@ def test_a_refused_window_becomes_dead_letters_if_told_so(
     with setting.worker() as worker:
         worker.await_event("partitions_assigned")
         setting.produce(events(10))
-        eventually(lambda: setting.committed().offset == 10)
+        setting.await_committed(10)
         obstacle.write_text("a file where a folder has to be")
         setting.produce(events(10, first=10))
         letters = await_records(bootstrap, setting.topics.dead_letters, 10)
-        eventually(lambda: setting.committed().offset == 20)
+        setting.await_committed(20)
         assert json.loads(setting.committed().metadata)["from"] == 10
         obstacle.unlink()
         setting.produce(events(10, first=20))
-        eventually(lambda: setting.committed().offset == 30)
+        setting.await_committed(30)
         worker.ready()
 
     assert [letter.value for letter in letters] == events(10, first=10)
@@ -261,12 +260,12 @@ def test_partitions_move_to_a_worker_that_joins(
             moved = other.seen("partitions_assigned")[0]["partitions"]
             for partition in range(4):
                 setting.produce(events(33, first=33), partition)
-            eventually(lambda: all(setting.committed(p).offset == 66 for p in range(4)))
+            setting.await_committed(66, partitions=4)
             assert other.stop() == 0
             one.await_event("partitions_assigned", count=2)
             for partition in range(4):
                 setting.produce(events(34, first=66), partition)
-            eventually(lambda: all(setting.committed(p).offset == 100 for p in range(4)))
+            setting.await_committed(100, partitions=4)
 
     assert 0 < len(moved) < 4
     for partition in range(4):

@@ -50,7 +50,7 @@ def test_a_killed_worker_is_continued_exactly(
     assert (max(found.offset, 0), planned_end(found.metadata), len(setting.stored())) == (offset, end, count)
     with setting.worker(max_events=4) as successor:
         assert setting.await_lines(35) == events(35)
-        eventually(lambda: setting.committed().offset == 35)
+        setting.await_committed(35)
         taken_over = successor.seen("plan_taken_over")
         there = successor.seen("window_delivered", already_there=1)
     assert [(plan["start"], plan["end"]) for plan in taken_over] == ([] if end is None else [(offset, end)])
@@ -106,7 +106,7 @@ def test_the_late_commit_of_a_zombie_is_refused(
         eventually(lambda: len(setting.stored()) == 1)
         with setting.worker(max_events=4) as successor:
             setting.await_lines(20)
-            eventually(lambda: setting.committed().offset == 20)
+            setting.await_committed(20)
             assert successor.seen("window_delivered", already_there=1, taken_over=True)
 
             zombie.send(SIGCONT)
@@ -115,7 +115,7 @@ def test_the_late_commit_of_a_zombie_is_refused(
         zombie.await_event("partitions_assigned", count=2)
         setting.produce(events(10, first=20))
         assert setting.await_lines(30) == events(30)
-        eventually(lambda: setting.committed().offset == 30)
+        setting.await_committed(30)
     assert ranges(setting.stored())[0] == (0, 10)
 
 
@@ -158,7 +158,7 @@ def test_offsets_that_were_set_back_double_nothing(
 
     with setting.worker(max_events=3) as worker:
         worker.await_event("objects_adopted")
-        eventually(lambda: setting.committed().offset == 35)
+        setting.await_committed(35)
         assert len(worker.seen("window_delivered", already_there=1)) == len(before) - 1
         setting.produce(events(3, first=35))
         assert setting.await_lines(38) == events(38)
@@ -216,7 +216,7 @@ def test_records_deleted_before_they_were_exported_stop_or_are_passed_over(
     setting.produce(events(10))
     with setting.worker() as worker:
         setting.await_lines(10)
-        eventually(lambda: setting.committed().offset == 10)
+        setting.await_committed(10)
         assert worker.stop() == 0
     setting.produce(events(20, first=10))
     delete_records(admin, setting, before=15)
@@ -232,7 +232,7 @@ def test_records_deleted_before_they_were_exported_stop_or_are_passed_over(
     with setting.worker(on_missing_records="continue") as worker:
         worker.await_event("records_missing")
         assert setting.await_lines(25) == [*events(10), *events(15, first=15)]
-        eventually(lambda: setting.committed().offset == 30)
+        setting.await_committed(30)
         assert worker.stop() == 0
     assert ranges(setting.stored())[1][0] == 10
 
@@ -277,7 +277,7 @@ def test_a_kill_around_dead_letters_doubles_none(
     with setting.worker():
         assert setting.await_lines(13) == [*events(8), *events(5, first=10)]
         letters = await_records(bootstrap, setting.topics.dead_letters, 2)
-        eventually(lambda: setting.committed().offset == 15)
+        setting.await_committed(15)
     assert sorted(letter.value or b"" for letter in letters) == [b"", b"no"]
     assert len(consume_all(bootstrap, setting.topics.dead_letters)) == 2
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 _NAME = re.compile(r"(\d{19})-(\d{19})\.jsonl(\.gz)?")
@@ -50,15 +50,14 @@ def lines(windows: list[StoredWindow]) -> list[bytes]:
     return [line for window in windows for line in window.lines]
 
 
-def committed(bootstrap: str, group: str, topic: str, partition: int = 0) -> Committed:
-    """What the group committed, with its metadata; asked without joining the group."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group})
-    try:
-        (found,) = consumer.committed([TopicPartition(topic, partition)], timeout=20)
-    finally:
-        consumer.close()
-    assert found.error is None, found.error
-    return Committed(max(found.offset, -1), found.metadata or "")
+def committed(admin: AdminClient, group: str, topic: str, partitions: int = 1) -> list[Committed]:
+    """What the group committed of a topic's partitions; not before an open transaction has ended."""
+    wanted = [TopicPartition(topic, number) for number in range(partitions)]
+    request = [ConsumerGroupTopicPartitions(group, wanted)]
+    found = admin.list_consumer_group_offsets(request, require_stable=True)[group].result(timeout=30)
+    offsets = sorted(found.topic_partitions or [], key=lambda partition: partition.partition)
+    assert all(partition.error is None for partition in offsets), offsets
+    return [Committed(max(partition.offset, -1), partition.metadata or "") for partition in offsets]
 
 
 def reset(admin: AdminClient, group: str, topic: str, offset: int, partition: int = 0) -> None:

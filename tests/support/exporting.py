@@ -106,7 +106,16 @@ class Exporting(NamedTuple):
 
     def committed(self, partition: int = 0, sink: str = "archive") -> Committed:
         """What the sink's group committed."""
-        return committed(self.bootstrap, self.group(sink), self.topics.output, partition)
+        return committed(self.admin, self.group(sink), self.topics.output, partition + 1)[partition]
+
+    def await_committed(self, offset: int, partitions: int = 1) -> None:
+        """Wait until the first `partitions` are committed up to `offset`."""
+
+        def all_there() -> bool:
+            found = committed(self.admin, self.group(), self.topics.output, partitions)
+            return {one.offset for one in found} == {offset}
+
+        eventually(all_there)
 
     def reset(self, offset: int, partition: int = 0) -> None:
         """Set the group's offset as an operator does; no worker may run."""
