@@ -50,6 +50,8 @@ a quiet topic.
 """
 QUERY_SECONDS = 5.0
 """Bound of one try of a blocking query (committed offsets, watermarks); tried again until it answers."""
+RETRY_SECONDS = 0.2
+"""Between tries of such a query."""
 STALL_SECONDS = 1.0
 """How long the thread waits for the stage to take chunks before it pauses the partitions and goes on
 polling.
@@ -327,7 +329,7 @@ class ChunkSource(Service):
             except queue.Empty:
                 return
             wait = 0.0
-            if future.cancelled():
+            if not future.set_running_or_notify_cancel():
                 continue
             try:
                 result = function()
@@ -344,7 +346,7 @@ class ChunkSource(Service):
                 _, future = self._calls.get_nowait()
             except queue.Empty:
                 return
-            if not future.cancelled():
+            if future.set_running_or_notify_cancel():
                 future.set_exception(OwnershipLost(f"{self.name}: the consumer is closed"))
 
     def _ask(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -415,19 +417,24 @@ class ChunkSource(Service):
         if not partitions:
             return {}
         wanted = [TopicPartition(p.topic, p.index) for p in partitions]
-        committed = self._query(
-            "committed offsets", lambda: self._consumer.committed(wanted, timeout=QUERY_SECONDS)
-        )
         positions = {}
-        for partition, tp in zip(partitions, committed, strict=True):
-            if tp.error is not None:
-                raise KafkaException(tp.error)
+        for partition, tp in zip(partitions, self._committed(wanted), strict=True):
             low, high = self._watermarks(partition)
             metadata = tp.metadata or ""
             known = tp.offset if tp.offset >= 0 else None
             offset = known if known is not None else self._first(partition, low, high)
             positions[partition] = Position(next(self._epochs), offset, known, metadata, low, high)
         return positions
+
+    def _committed(self, wanted: list[TopicPartition]) -> list[TopicPartition]:
+        def ask() -> list[TopicPartition]:
+            found = self._consumer.committed(wanted, timeout=QUERY_SECONDS)
+            for tp in found:
+                if tp.error is not None:
+                    raise KafkaException(tp.error)
+            return found
+
+        return self._query(ask)
 
     def _first(self, partition: Partition, low: int, high: int) -> int:
         if self._start_at == "beginning":
@@ -437,9 +444,7 @@ class ChunkSource(Service):
         else:
             millis = self._group_start()
         wanted = [TopicPartition(partition.topic, partition.index, millis)]
-        found = self._query(
-            "offsets by time", lambda: self._consumer.offsets_for_times(wanted, timeout=QUERY_SECONDS)
-        )[0]
+        found = self._query(lambda: self._consumer.offsets_for_times(wanted, timeout=QUERY_SECONDS))[0]
         return found.offset if found.offset >= 0 else high
 
     def _group_start(self) -> int:
@@ -450,13 +455,9 @@ class ChunkSource(Service):
         events already.
         """
         if self._since is None:
-            topic = self._query(
-                "the topic", lambda: self._consumer.list_topics(self.topic, timeout=QUERY_SECONDS)
-            )
+            topic = self._query(lambda: self._consumer.list_topics(self.topic, timeout=QUERY_SECONDS))
             every = [TopicPartition(self.topic, index) for index in topic.topics[self.topic].partitions]
-            committed = self._query(
-                "committed offsets", lambda: self._consumer.committed(every, QUERY_SECONDS)
-            )
+            committed = self._committed(every)
             known = [Committed.parse(tp.metadata or "").since for tp in committed if tp.offset >= 0]
             self._since = min((since for since in known if since), default=int(time.time() * 1000))
         return self._since
@@ -471,24 +472,23 @@ class ChunkSource(Service):
     def _watermarks(self, partition: Partition) -> tuple[int, int]:
         wanted = TopicPartition(partition.topic, partition.index)
         low, high = self._query(
-            "watermarks",
             lambda: self._consumer.get_watermark_offsets(wanted, timeout=QUERY_SECONDS, cached=False),
         )
         return int(low), int(high)
 
-    def _query(self, what: str, function: Callable[[], T | None]) -> T:
+    def _query(self, function: Callable[[], T | None]) -> T:
         while not self._stopping.is_set():
             self.alive_at = time.monotonic()
             try:
                 answer = function()
             except KafkaException as error:
                 _raise_if_fatal(error.args[0])
-                self._log.warning("kafka_does_not_answer", wanted=what, error=str(error.args[0]))
-                time.sleep(0.1)
+                self._on_error(error.args[0])
+                self._stopping.wait(RETRY_SECONDS)
             else:
                 if answer is not None:
                     return answer
-        raise OwnershipLost(f"{self.name}: stopped while asking for {what}")
+        raise OwnershipLost(f"{self.name}: stopped while Kafka was asked for positions")
 
     def _rewind(self, epochs: Mapping[Partition, int], to: int | None) -> dict[Partition, Position]:
         held = [p for p, epoch in epochs.items() if p in self.positions and self.positions[p].epoch == epoch]
