@@ -202,8 +202,8 @@ class RecordingKafka:
     """Satisfies `worker.export.partition.Kafka`.
 
     `at` is the offset that counts as committed. A commit of an epoch that is not in `held` is refused, as the
-    chunk source would. Deliveries wait while `delivering` is not set; one that fails is tried again after
-    RETRY_SECONDS, but a refusal is told if `tells_refusals`.
+    chunk source would. Deliveries wait while `delivering` is not set, those of `stuck` partitions for ever;
+    one that fails is tried again after RETRY_SECONDS, but a refusal is told if `tells_refusals`.
     """
 
     trace: list[Step]
@@ -215,6 +215,7 @@ class RecordingKafka:
     texts: list[str] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
     delivering: asyncio.Event = field(default_factory=asyncio.Event)
+    stuck: set[Partition] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.delivering.set()
@@ -255,6 +256,8 @@ class RecordingKafka:
         while True:
             if what == "deliver":
                 await self.delivering.wait()
+                if partition in self.stuck:
+                    await asyncio.Event().wait()
             await asyncio.sleep(0)
             try:
                 return function()

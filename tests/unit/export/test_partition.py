@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from tests.support.recording import (
     event,
 )
 from tests.support.virtual_time import in_virtual_time, passed, settled
-from worker.chunk import Position
+from worker.chunk import Partition, Position
 from worker.errors import ObjectConflict, SinkRefused, SinkUnavailable
 from worker.export.budget import MemoryBudget
 from worker.export.dead import DeadLetterSink
@@ -79,12 +80,13 @@ class Rig:
         low: int = 0,
         high: int = 1_000,
         condemned: str | None = None,
+        partition: Partition = PARTITION,
     ) -> PartitionExport:
         """The partition as assigned at `offset`, or at what was committed, once it has been taken over."""
         at = committed if committed is not None and offset == 0 else offset
         self.kafka.at = at
         position = Position(EPOCH, at, committed, metadata, low, high)
-        export = PartitionExport(self.to, PARTITION, position, self.kafka, self.budget, condemned)
+        export = PartitionExport(self.to, partition, position, self.kafka, self.budget, condemned)
         await settled()
         return export
 
@@ -473,6 +475,28 @@ async def test_a_full_budget_pauses_what_cannot_be_delivered() -> None:
 
     assert Resumed() in rig.trace
     assert [step.offset for step in rig.trace if isinstance(step, Committed)][-1] == start
+
+
+@in_virtual_time
+async def test_a_partition_that_is_stuck_does_not_starve_others() -> None:
+    """It holds the whole budget and its sink takes nothing: another one goes on, window by window."""
+    rig = Rig(memory=MIB, max_events=1_000_000)
+    other = Partition("evaluations", 4)
+    rig.kafka.stuck.add(PARTITION)
+    stuck, moving = await rig.begin(high=100_000), await rig.begin(high=100_000, partition=other)
+    start = 0
+    while not rig.budget.full:
+        stuck.accept(chunk(start, start + 1_000))
+        await settled()
+        start += 1_000
+
+    for start in range(0, 30_000, 1_000):
+        moving.accept(replace(chunk(start, start + 1_000), partition=other))
+    await passed(100 * FLUSH_SECONDS)
+
+    delivered = [held for held in rig.sink.objects if held.partition == other]
+    assert sum(held.end - held.start for held in delivered) == 30_000
+    assert rig.budget.used < 2 * MIB
 
 
 # ── chunks ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -864,6 +888,34 @@ async def test_adopted_objects_that_hold_something_else_stop() -> None:
 
     assert rig.trace == [Planned(5, 12), Paused()]
     assert export.stopped
+
+
+@in_virtual_time
+async def test_objects_behind_a_plan_are_adopted_after_it() -> None:
+    """The offset was set back by somebody who kept its metadata: plan and objects are one chain."""
+    rig = Rig(max_events=3)
+    rig.hold(10, 17)
+    rig.hold(17, 21)
+    export = await rig.resume_from(Metadata(plan(10, 17)), 10)
+
+    export.accept(chunk(10, 24))
+    await settled()
+
+    assert [step.name for step in rig.trace if isinstance(step, Found)] == [name(10, 17), name(17, 21)]
+    assert rig.puts == [name(21, 24)]
+
+
+@in_virtual_time
+async def test_an_object_of_a_condemned_window_is_reckoned_with() -> None:
+    """The sink refused a window that it had stored all the same: the next one is named from its end."""
+    rig = Rig(max_events=4)
+    rig.hold(10, 13)
+    export = await rig.resume_from(Metadata(named_from=10), 13)
+
+    export.accept(chunk(13, 17))
+    await settled()
+
+    assert rig.puts == [name(13, 17)]
 
 
 @in_virtual_time
