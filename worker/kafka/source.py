@@ -370,9 +370,10 @@ class ChunkSource(Service):
         consumer.incremental_assign(
             [TopicPartition(p.topic, p.index, x.offset) for p, x in positions.items()]
         )
-        if self._throttled and positions:
-            consumer.pause([TopicPartition(p.topic, p.index) for p in positions])
         if positions:
+            # Both need saying: librdkafka keeps a partition paused that was taken away while it was.
+            fetch = consumer.pause if self._throttled else consumer.resume
+            fetch([TopicPartition(p.topic, p.index) for p in positions])
             self._log.info("partitions_assigned", partitions=[p.index for p in positions])
             self._ask(self._stage.assigned(positions))
 
