@@ -213,7 +213,10 @@ class Host:
 
     def _producer(self, stage: str) -> TransactionalProducer:
         identity = properties.transactional_id(self._settings, stage, self._instance)
-        return TransactionalProducer(properties.producer_properties(self._settings, identity))
+        return TransactionalProducer(
+            properties.producer_properties(self._settings, identity),
+            stable=bool(self._settings.kafka.instance),
+        )
 
     def _source(
         self, name: str, stage_name: str, topic: str, channel: ChannelT[Chunk], stage: Stage, start: Start

@@ -46,9 +46,9 @@ one.
 class ExportStage:
     """Satisfies :class:`worker.kafka.source.Stage` and :class:`worker.export.partition.Kafka`.
 
-    ``dead_letters`` is the transactional producer for dead letters; it is opened when the first one is to be
-    written. ``revoke_budget``: seconds that a revoke may take. ``fail`` is told an error that ends the
-    process.
+    ``dead_letters`` is the transactional producer for dead letters; unless its id is stable it is opened when
+    the first one is to be written. ``revoke_budget``: seconds that a revoke may take. ``fail`` is told an
+    error that ends the process.
     """
 
     def __init__(
@@ -95,7 +95,16 @@ class ExportStage:
             facts.ids.get(self._topics.output, ""),
             lambda error: DeadLetterSink(dead_letters, stage, error, limit),
         )
+        if (
+            self._producer.stable
+        ):  # ends at once what a predecessor left open; readers would wait for its time-out
+            await asyncio.get_running_loop().run_in_executor(self._transactions, self._open_producer)
         await self._until_done("open", self._sink.open)
+
+    def _open_producer(self) -> None:
+        if not self._producer_open:
+            self._producer.open()
+            self._producer_open = True
 
     async def run(self, chunks: AsyncIterable[Chunk]) -> None:
         """The agent's body. Nothing unexpected leaves it unseen: Faust would restart the agent behind the
@@ -240,9 +249,7 @@ class ExportStage:
         """
 
         def transaction(group: object) -> None:
-            if not self._producer_open:
-                self._producer.open()
-                self._producer_open = True
+            self._open_producer()
             self._producer.begin()
             produce(self._producer)
             for letter in (fit(letter, self._producer.limit) for letter in letters):

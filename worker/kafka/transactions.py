@@ -39,13 +39,15 @@ class TransactionalProducer:
     a time.
 
     ``limit`` is the largest record, in bytes, that the topics take; larger ones must not be handed in.
+    ``stable``: the transactional.id is the same after a restart, so opening ends what the predecessor left.
     ``deadline`` (seconds) bounds a commit: when Kafka does not answer for so long, the process ends, for its
     outcome is unknown.
     """
 
-    def __init__(self, properties: Mapping[str, Any], *, deadline: float = 60.0) -> None:
+    def __init__(self, properties: Mapping[str, Any], *, stable: bool, deadline: float = 60.0) -> None:
         self._properties = dict(properties)
         self._deadline = deadline
+        self.stable = stable
         self._name = str(properties["transactional.id"])
         self._log = log.bind(transactional_id=self._name)
         self.limit = DEFAULT_LIMIT

@@ -73,6 +73,7 @@ class RecordingProducer:
     source: RecordingSource
     aborts: int = 0
     limit: int = 1_000_000
+    stable: bool = False
     opened: int = 0
     open_records: list[tuple[str, bytes | None, dict[str, bytes | None]]] = field(default_factory=list)
     records: list[tuple[str, bytes | None, dict[str, bytes | None]]] = field(default_factory=list)
