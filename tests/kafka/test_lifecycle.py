@@ -267,8 +267,8 @@ class TestBrokerTrouble:
                     with frozen(broker):
                         worker.await_event("transaction_retried", count=2)
                 delivered = len(worker.seen("window_delivered"))
-                worker.await_event("window_delivered", count=delivered + 4, timeout=90)
-            output = await_records(bootstrap, topics.output, len(sent), timeout=90)
+                worker.await_event("window_delivered", count=delivered + 4, timeout=60)
+            output = await_records(bootstrap, topics.output, len(sent), timeout=60)
             eventually(lambda: len(archived(archive)) >= len(sent), timeout=60)
             worker.ready()
             assert worker.stop() == 0
