@@ -91,34 +91,32 @@ def _commit(servers: str, group: str, offset: TopicPartition) -> None:
 
 
 ALL = World().exported
+UNTRACKED = 4
 CHECKS: dict[str, tuple[Callable[[], World], set[str]]] = {
-    "all as it should be": (World, set()),
-    "an event lost": (
-        partial(World, exported=ALL[:-1], cuts=[(0, 268)], committed=268),
-        {"output: LOST", "files: LOST"},
+    "nothing where all is as it should be": (World, set()),
+    "what is lost, and a plan that was left": (
+        partial(World, ALL[:-1], dead=[], cuts=[(0, 268)], committed=268, metadata='{"v":1,"end":300}'),
+        {"output: LOST", "files: LOST", "dead letters: LOST", "committed offset"},
     ),
-    "an event doubled": (
-        partial(World, exported=[*ALL, ALL[-1]], cuts=[(0, 270)], committed=270),
-        {"output: DOUBLED", "files: DOUBLED", "output: order"},
+    "what is doubled, or was not to be exported": (
+        partial(World, [*ALL, ALL[-1], UNTRACKED], dead=[150, 150], cuts=[(0, 271)], committed=271),
+        {
+            *("output: DOUBLED", "output: order", "output: not to be exported", "output: not to be there"),
+            *("files: DOUBLED", "files: not to be there", "dead letters: DOUBLED"),
+        },
     ),
-    "an untracked event exported": (
-        partial(World, exported=[*ALL, 4], cuts=[(0, 270)], committed=270),
-        {"output: not to be exported", "output: not to be there", "files: not to be there"},
+    "a missing file, and an offset behind": (
+        partial(World, cuts=[(0, 100), (200, 269)], committed=200),
+        {"files: gap", "files: LOST", "committed offset"},
     ),
-    "a file missing": (partial(World, cuts=[(0, 100), (200, 269)]), {"files: gap", "files: LOST"}),
-    "the last file missing": (partial(World, cuts=[(0, 100), (100, 200)]), {"files: end", "files: LOST"}),
+    "a missing last file, and records out of order": (
+        partial(World, cuts=[(0, 100), (100, 200)], archived=lambda values: values[::-1]),
+        {"files: end", "files: LOST", "files: other records than the topic"},
+    ),
     "files that overlap": (
         partial(World, cuts=[(0, 100), (90, 269)]),
         {"files: overlap", "files: DOUBLED", "files: other records than the topic"},
     ),
-    "records of a file swapped": (
-        partial(World, archived=lambda values: values[::-1]),
-        {"files: other records than the topic"},
-    ),
-    "a dead letter lost": (partial(World, dead=[]), {"dead letters: LOST"}),
-    "a dead letter doubled": (partial(World, dead=[150, 150]), {"dead letters: DOUBLED"}),
-    "a plan left": (partial(World, metadata='{"v":1,"end":300}'), {"committed offset"}),
-    "an offset behind": (partial(World, committed=200), {"committed offset"}),
 }
 
 
