@@ -12,6 +12,7 @@
     ├── PartitionStopped   any other reason to export no further from a partition until a person has acted
     ├── OwnershipLost      the partition moved on: drop the work, no harm done
     ├── TransactionAborted the open transaction was rolled back: rewind to the committed offsets
+    │   └── TransactionUncertain  it may have been committed: the committed offsets tell
     ├── FlagFileError      a flag file cannot be understood (worker.flags): the flags read before stay in use
     └── Fatal              the process cannot go on; carries the exit code for the supervisor
 """
@@ -93,6 +94,12 @@ class OwnershipLost(FlagstreamError):
 
 class TransactionAborted(FlagstreamError):
     """The open transaction was aborted; its records are invisible and its offsets are not committed."""
+
+
+class TransactionUncertain(TransactionAborted):
+    """Whether the transaction was committed is not known here, but it has ended: the committed offsets
+    tell.
+    """
 
 
 class Fatal(FlagstreamError):

@@ -371,8 +371,8 @@ def _use(transform: Transform, flags: FlagSet) -> None:
 
 
 def _problems(source: ChunkSource, others: Iterable[str]) -> Iterator[str]:
-    if source.problem:
-        yield source.problem
+    if source.trouble:
+        yield source.trouble
     yield from others
 
 

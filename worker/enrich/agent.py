@@ -168,7 +168,12 @@ class EnrichStage:
         counts: Counter[tuple[str, str]] = Counter({("enriched", ""): enriched})
         if enriched == len(outcomes):
             return dead, counts
-        for record, outcome in zip(chunk.records, outcomes, strict=True):
+        rest = [
+            (record, outcome)
+            for record, outcome in zip(chunk.records, outcomes, strict=True)
+            if outcome.__class__ is not bytes
+        ]
+        for record, outcome in rest:
             if isinstance(outcome, Drop):
                 counts["dropped", outcome.reason] += 1
             elif isinstance(outcome, Dead):
@@ -312,6 +317,10 @@ class EnrichStage:
     async def assigned(self, positions: Mapping[Partition, Position]) -> None:
         self._held.update(positions)
         for partition, position in positions.items():
+            if position.committed is None and self.source.since is not None:
+                # "latest" is decided once, also if nothing comes before the next start.
+                text = Committed(since=self.source.since).text()
+                await self.source.commit(partition, position.epoch, position.offset, text)
             if position.committed is not None and not position.low <= position.committed <= position.high:
                 await self.missing(partition, position)
 

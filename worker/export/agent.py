@@ -20,6 +20,7 @@ from worker.errors import (
     SinkRefused,
     SinkUnavailable,
     TransactionAborted,
+    TransactionUncertain,
 )
 from worker.export.budget import MemoryBudget
 from worker.export.dead import DeadLetterSink
@@ -264,6 +265,9 @@ class ExportStage:
                 group = await self.source.group_metadata({partition: epoch})
                 try:
                     await asyncio.get_running_loop().run_in_executor(self._transactions, transaction, group)
+                except TransactionUncertain as error:
+                    self.restart(partition, epoch)  # what is committed tells whether it was
+                    raise OwnershipLost(str(error)) from error
                 except TransactionAborted as error:
                     metrics.TRANSACTIONS.labels(f"sink.{self._name}", "aborted").inc()
                     self._log.warning("transaction_aborted", error=str(error))

@@ -434,6 +434,10 @@ class PartitionExport:
                 )
         self._named = inherited.named
         self._fixed.extend(inherited.windows)
+        if origin.committed is None and self._kafka.since is not None:
+            # "latest" is decided once, also if nothing comes before the next start.
+            text = self._metadata(origin.offset, self._named, None)
+            await self._kafka.commit(self.partition, self.epoch, origin.offset, text)
         self._ready = True
         self.unblock()
 

@@ -71,6 +71,9 @@ def consumer_properties(settings: Settings, group: str, instance: str | None) ->
     }
     if kafka.group_protocol == "classic":
         fixed |= {"partition.assignment.strategy": "cooperative-sticky", "session.timeout.ms": session_ms}
+        defaults["heartbeat.interval.ms"] = min(
+            3_000, session_ms // 3
+        )  # librdkafka's own is 3 s, come what may
     if instance is not None:
         fixed["group.instance.id"] = instance
     return defaults | plain(kafka.properties) | plain(kafka.consumer_properties) | fixed
@@ -132,7 +135,12 @@ def _make_producer(settings: Settings) -> None:
 
 
 def _defaults(settings: Settings) -> Configuration:
-    return {"client.id": settings.name, "socket.timeout.ms": _SOCKET_TIMEOUT_MS}
+    return {
+        "client.id": settings.name,
+        "socket.timeout.ms": _SOCKET_TIMEOUT_MS,
+        # Only what is critical: every lost connection is a line, and the error callback tells it too.
+        "log_level": 2,
+    }
 
 
 def _offline(properties: Configuration) -> Configuration:

@@ -56,6 +56,8 @@ STALL_SECONDS = 1.0
 """How long the thread waits for the stage to take chunks before it pauses the partitions and goes on
 polling.
 """
+SILENT_SECONDS = 10.0
+"""Without a poll, after which people are told."""
 STATISTICS_MILLISECONDS = 5_000
 """How often librdkafka reports the state of its partitions, from which the lag is computed."""
 
@@ -174,6 +176,14 @@ class ChunkSource(Service):
         """
         return time.monotonic() - self.polled_at < self._session_timeout
 
+    @property
+    def trouble(self) -> str:
+        """What is wrong between us and Kafka; empty if nothing is known."""
+        silent = time.monotonic() - self.polled_at
+        if not self.problem and self._thread.is_alive() and silent > SILENT_SECONDS:
+            return f"the consumer has not polled for {silent:.0f} s; it waits for Kafka"
+        return self.problem
+
     async def call(self, function: Callable[[], T]) -> T:
         """Run ``function`` on the consumer's thread, between two polls or while a rebalance callback
         waits.
@@ -242,8 +252,9 @@ class ChunkSource(Service):
                 self._subscribe()
                 while not self._stopping.is_set():
                     self._poll()
-            finally:
-                self._consumer.close()
+            except Exception as error:  # told before closing, which may take its time
+                self._asyncio.call_soon_threadsafe(self._fail, error)
+            self._consumer.close()
         except Exception as error:
             self._asyncio.call_soon_threadsafe(self._fail, error)
         finally:

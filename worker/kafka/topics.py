@@ -45,9 +45,11 @@ def examine(properties: Mapping[str, Any], settings: TopicSettings, needed: Iter
 
     Raises TopicsNotReady, and ConfigError for a topic that would lose events.
     """
-    admin = AdminClient(dict(properties), logger=logging.getLogger("librdkafka"))
+    said: list[KafkaError] = []
+    client: dict[str, Any] = {**properties, "error_cb": said.append}
+    admin = AdminClient(client, logger=logging.getLogger("librdkafka"))
     names = sorted(set(needed))
-    _exist(admin, settings, names)
+    _exist(admin, settings, names, said)
     configs = _configs(admin, names)
     problems = [
         f"topics.{_role(settings, name)}: {name} is compacted (cleanup.policy={config['cleanup.policy']}), "
@@ -69,12 +71,14 @@ def examine(properties: Mapping[str, Any], settings: TopicSettings, needed: Iter
     return TopicFacts(limits, _ids(admin, names))
 
 
-def _exist(admin: AdminClient, settings: TopicSettings, names: list[str]) -> None:
+def _exist(admin: AdminClient, settings: TopicSettings, names: list[str], said: list[KafkaError]) -> None:
     try:
         known = admin.list_topics(timeout=ANSWER_SECONDS).topics
     except KafkaException as failure:
-        error = failure.args[0]
-        raise TopicsNotReady(f"no broker answers at kafka.bootstrap_servers: {error.str()}") from failure
+        admin.poll(0)  # fills `said`: the reason, where the time-out tells none
+        reasons = [e.str() for e in said if e.code() != KafkaError._ALL_BROKERS_DOWN]
+        why = reasons[-1] if reasons else failure.args[0].str()
+        raise TopicsNotReady(f"no broker answers at kafka.bootstrap_servers: {why}") from failure
     missing = [name for name in names if name not in known]
     if not missing:
         return

@@ -3,6 +3,8 @@ do.
 """
 
 import logging
+import queue
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -12,12 +14,14 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from worker.chunk import Headers, Partition
 from worker.crashpoints import reached
-from worker.errors import ExitCode, Fatal, TransactionAborted
+from worker.errors import ExitCode, Fatal, TransactionAborted, TransactionUncertain
 
 log = structlog.get_logger(__name__)
 
 TRY_SECONDS = 5.0
 """Bound of one try of a transactional call; a retriable one is repeated until ``deadline``."""
+HANG_SECONDS = 15
+"""After which a call with a time-out of ``TRY_SECONDS`` is given up."""
 DEFAULT_LIMIT = 1_000_000
 """librdkafka's message.max.bytes, a little below the 1,048,588 bytes that a broker's topic takes by
 default.
@@ -40,8 +44,8 @@ class TransactionalProducer:
 
     ``limit`` is the largest record, in bytes, that the topics take; larger ones must not be handed in.
     ``stable``: the transactional.id is the same after a restart, so opening ends what the predecessor left.
-    ``deadline`` (seconds) bounds a commit: when Kafka does not answer for so long, the process ends, for its
-    outcome is unknown.
+    ``deadline``
+    (seconds) is how long a call that may be repeated is repeated.
     """
 
     def __init__(self, properties: Mapping[str, Any], *, stable: bool, deadline: float = 60.0) -> None:
@@ -53,24 +57,29 @@ class TransactionalProducer:
         self.limit = DEFAULT_LIMIT
 
     def open(self, keep_trying: Callable[[], bool] = lambda: True) -> None:
-        """Register with the transaction coordinator, which ends whatever a predecessor of the same id left
-        open.
+        """Register with the transaction coordinator, which ends whatever this id left open before.
 
         Tried until the coordinator answers or ``keep_trying`` says no. Raises Fatal.
         """
-        self._producer = Producer(
-            {**self._properties, "message.max.bytes": self.limit}, logger=logging.getLogger("librdkafka")
-        )
+        self._keep_trying = keep_trying
+        self._connect()
         while keep_trying():
             try:
-                self._producer.init_transactions(TRY_SECONDS)
+                _bounded(lambda: self._producer.init_transactions(TRY_SECONDS))
                 return
+            except _Hangs:
+                self._connect()
             except KafkaException as failure:
                 error = failure.args[0]
                 self._raise_if_fatal(error)
                 if not error.retriable():
                     raise Fatal(ExitCode.KAFKA, f"{self._name}: {error.name()}: {error.str()}") from failure
                 self._log.warning("transactions_not_ready", error=f"{error.name()}: {error.str()}")
+
+    def _connect(self) -> None:
+        self._producer = Producer(
+            {**self._properties, "message.max.bytes": self.limit}, logger=logging.getLogger("librdkafka")
+        )
 
     def begin(self) -> None:
         """Start a transaction. Local, does not block."""
@@ -109,49 +118,71 @@ class TransactionalProducer:
         """Commit records and ``offsets`` (next offset and metadata text of each partition) as one.
 
         Returns when the commit is certain. Raises TransactionAborted when the transaction was rolled back,
-        Fatal when the producer is fenced or the outcome stays unknown.
+        TransactionUncertain when it has ended and only the committed offsets tell how, Fatal when the
+        producer is fenced.
         """
         targets = [TopicPartition(p.topic, p.index, offset, text) for p, (offset, text) in offsets.items()]
-        self._call(lambda: self._producer.send_offsets_to_transaction(targets, group_metadata, TRY_SECONDS))
+        producer = self._producer
+        self._call(lambda: producer.send_offsets_to_transaction(targets, group_metadata, TRY_SECONDS))
         reached("transaction.offsets_sent")
-        self._call(lambda: self._producer.commit_transaction(TRY_SECONDS))
-        self._producer.poll(0)
+        self._call(lambda: producer.commit_transaction(TRY_SECONDS), otherwise=TransactionUncertain)
+        producer.poll(0)
 
     def abort(self) -> None:
         """Roll the open transaction back. Raises Fatal if that is impossible."""
-        self._call(lambda: self._producer.abort_transaction(TRY_SECONDS), aborting=True)
+        producer = self._producer
+        try:
+            self._call(lambda: producer.abort_transaction(TRY_SECONDS), aborting=True)
+        except TransactionAborted:
+            self._log.info("transaction_abandoned")  # and aborted by registering anew
 
     def close(self) -> None:
         """Let the client go, with its threads and connections."""
         del self._producer
 
-    def _call(self, function: Callable[[], object], *, aborting: bool = False) -> None:
+    def _call(
+        self,
+        function: Callable[[], object],
+        *,
+        aborting: bool = False,
+        otherwise: type[TransactionAborted] = TransactionAborted,
+    ) -> None:
+        """Call librdkafka, again while it says so. When it does not come back or come to an end, the client
+        is abandoned: registering the id anew ends the transaction, and ``otherwise`` is raised.
+        """
         give_up = time.monotonic() + self._deadline
         while True:
             try:
-                function()
+                _bounded(function)
                 return
+            except _Hangs:
+                break
             except KafkaException as failure:
                 error = failure.args[0]
-                if error.retriable() and time.monotonic() < give_up:
+                if error.retriable():
                     self._log.warning("transaction_retried", error=f"{error.name()}: {error.str()}")
-                    continue
+                    if time.monotonic() < give_up:
+                        continue
+                    break
                 if aborting:
                     self._raise_if_fatal(error)
                     raise Fatal(ExitCode.KAFKA, f"{self._name}: abort failed: {error.str()}") from failure
                 raise self._failed(failure) from failure
+        self._log.error("producer_abandoned", hint="a call does not come to an end; registering anew")
+        self.open(self._keep_trying)
+        raise otherwise(f"{self._name}: Kafka did not answer; the transaction was given up")
 
     def _failed(self, failure: KafkaException) -> Exception:
         error: KafkaError = failure.args[0]
         self._raise_if_fatal(error)
         text = f"{self._name}: {error.name()}: {error.str()}"
         if not error.txn_requires_abort():
-            return Fatal(ExitCode.STUCK if error.retriable() else ExitCode.KAFKA, text)
+            return Fatal(ExitCode.KAFKA, text)
         self.abort()
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             self.limit = max(self.limit // 2, SMALLEST_LIMIT)
             self._log.warning("topic_takes_less", limit_bytes=self.limit, error=text)
-            self.open()
+            self.open(self._keep_trying)
             return RecordTooLarge(text)
         return TransactionAborted(text)
 
@@ -170,3 +201,36 @@ _FENCED: Sequence[int] = (
     KafkaError.PRODUCER_FENCED,
     KafkaError.INVALID_PRODUCER_EPOCH,
 )
+
+
+class _Hangs(Exception):
+    """A call did not come back long after its own time-out."""
+
+
+def _bounded(function: Callable[[], object]) -> None:
+    """Call ``function`` in a thread of its own and wait for it no longer than ``HANG_SECONDS``.
+
+    librdkafka's send_offsets_to_transaction() ignores its time-out while a coordinator is away
+    (confluentinc/librdkafka issues 5456 and 5511), and may never return. The wait is counted in steps: a
+    process that was frozen has not waited.
+    """
+    outcome: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+    def call() -> None:
+        try:
+            function()
+        except Exception as error:
+            outcome.put(error)
+        else:
+            outcome.put(None)
+
+    threading.Thread(target=call, name="transaction-call", daemon=True).start()
+    for _ in range(HANG_SECONDS):
+        try:
+            error = outcome.get(timeout=1.0)
+        except queue.Empty:
+            continue
+        if error is not None:
+            raise error
+        return
+    raise _Hangs

@@ -120,6 +120,7 @@ def test_what_is_handed_through_replaces_our_defaults_with_secrets_uncovered() -
         "client.id": "mine",
         "socket.timeout.ms": 5000,
         "sasl.password": HIDDEN,
+        "log_level": 2,
     }
 
 
