@@ -30,8 +30,8 @@ from worker.operate import metrics
 log = structlog.get_logger(__name__)
 _headers = methodcaller("headers")
 
-PIPELINE = 6
-"""Batches that wait while a transaction is committed: 50 ms of work at full speed, some 15 MB."""
+PIPELINE = 16
+"""Batches that wait while a transaction is committed: 200 ms of work at full speed, some 20 MB."""
 SURELY_FITS = 1_000
 """Bytes of key and value that need no look at the topic's limit, which leaves at least so many."""
 

@@ -299,7 +299,7 @@ class ChunkSource(Service):
         self._hand_over()
         stalled = time.monotonic() + STALL_SECONDS
         while self._waiting and not self._stopping.is_set():
-            self._serve_calls(wait=0.005)
+            self._serve_calls(wait=0.1)
             self._hand_over()
             if time.monotonic() > stalled:
                 self._throttle()
@@ -312,6 +312,7 @@ class ChunkSource(Service):
         if self._waiting and (self._put is None or self._put.done()):
             chunks, self._waiting = self._waiting, []
             self._put = asyncio.run_coroutine_threadsafe(self._put_all(chunks), self._asyncio)
+            self._put.add_done_callback(self._wake)
 
     def _cut(self, messages: Iterable[Message]) -> Iterable[Chunk]:
         """Cut fetched messages into chunks: runs of one partition, each joining onto the one before."""
@@ -349,6 +350,10 @@ class ChunkSource(Service):
             else:
                 future.set_result(result)
 
+    def _wake(self, done: Future[None]) -> None:
+        """End the wait of :meth:`_serve_calls` at once: what the thread waits for has happened."""
+        self._calls.put((_nothing, Future()))
+
     def _refuse_calls(self) -> None:
         """Nobody serves calls any more: end those that wait, and those that still come."""
         self._closed = True
@@ -363,8 +368,9 @@ class ChunkSource(Service):
     def _ask(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a method of the stage on the event loop, serving its calls until it is through."""
         answer = asyncio.run_coroutine_threadsafe(coroutine, self._asyncio)
+        answer.add_done_callback(self._wake)
         while True:
-            self._serve_calls(wait=0.01)
+            self._serve_calls(wait=0.1)
             try:
                 return answer.result(timeout=0)
             except FutureTimeout:
@@ -653,6 +659,10 @@ class ChunkSource(Service):
             partition = Partition(self.topic, int(index))
             if partition in self._next:
                 metrics.LAG.labels(self.name, self.topic, index).set(_lag(found, self._next[partition]))
+
+
+def _nothing() -> None:
+    """A call that only wakes."""
 
 
 _HINTS = {
