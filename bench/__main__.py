@@ -1,7 +1,8 @@
-"""``make bench``: the enrich stage against the bare client and against stock Faust, on the same broker in one run.
+"""``make bench``: the enrich stage against the bare client and against stock Faust, on the same broker in one
+run.
 
-The contenders run in turn, several rounds, each in a fresh process with fresh output topic and group on the same ingest
-topic; ratios are taken round by round and their median is what counts, for machines drift.
+The contenders run in turn, several rounds, each in a fresh process with fresh output topic and group on the
+same ingest topic; ratios are taken round by round and their median is what counts, for machines drift.
 """
 
 import argparse

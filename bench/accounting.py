@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """``cpu`` and ``wall`` in seconds since the start of the measurement; ``peak`` resident bytes of the process."""
+    """``cpu`` and ``wall`` in seconds since the start of the measurement; ``peak`` resident bytes of the
+    process.
+    """
 
     cpu: float
     wall: float

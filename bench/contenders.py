@@ -1,8 +1,8 @@
 """The programs that are compared. Each runs in a process of its own: ``python -m bench.contenders NAME``.
 
-All read their job from the environment: BENCH_BOOTSTRAP, BENCH_INGEST, BENCH_OUTPUT, BENCH_EVENTS, BENCH_FLAGS. Each
-prints one line of JSON when it has read all events: events a second (from the first record to the last commit), CPU
-microseconds an event, peak resident bytes. Starting up is not counted.
+All read their job from the environment: BENCH_BOOTSTRAP, BENCH_INGEST, BENCH_OUTPUT, BENCH_EVENTS,
+BENCH_FLAGS. Each prints one line of JSON when it has read all events: events a second (from the first record
+to the last commit), CPU microseconds an event, peak resident bytes. Starting up is not counted.
 """
 
 import asyncio
@@ -68,7 +68,9 @@ def report(measurement: Measurement, **more: object) -> None:
 
 
 def bare() -> None:
-    """(a) consume → transactional produce_batch, 200 ms commits, with the worker's own client settings; no job done."""
+    """(a) consume → transactional produce_batch, 200 ms commits, with the worker's own client settings; no
+    job done.
+    """
     from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
     from worker.kafka import properties
@@ -130,10 +132,10 @@ def worker(**enrich: Any) -> None:
         host = Host(made, enrich=True, sinks=[])
         running = asyncio.create_task(host.run())
         source = host.sources["enrich"]
-        while not source.positions:  # assigned, nothing fetched yet
+        while not source.positions:  # noqa: ASYNC110  # assigned, nothing fetched yet
             await asyncio.sleep(0.001)
         measurement = Measurement()
-        while count() < EVENTS:
+        while count() < EVENTS:  # noqa: ASYNC110  # a counter tells nobody
             await asyncio.sleep(0.01)
         report(measurement)
         host.stop()

@@ -1,4 +1,6 @@
-"""The events of the benchmark: evaluations as a relay writes them, with key, of tracked and untracked flags."""
+"""The events of the benchmark: evaluations as a relay writes them, with key, of tracked and untracked
+flags.
+"""
 
 import json
 
@@ -19,7 +21,9 @@ UNTRACKED = "quiet"
 
 
 def event(number: int) -> tuple[bytes, bytes]:
-    """Key and value of event ``number``: of 20, 16 need nothing, 2 lack source and version, 2 are not tracked."""
+    """Key and value of event ``number``: of 20, 16 need nothing, 2 lack source and version, 2 are not
+    tracked.
+    """
     user = f"user-{number % 50_000}"
     fields: dict[str, object] = {
         "kind": "feature",
@@ -44,10 +48,14 @@ def fill(bootstrap: str, topic: str, count: int, headers: bool = False) -> None:
     """Produce events 0 to ``count``."""
     from confluent_kafka import Producer
 
-    producer = Producer({"bootstrap.servers": bootstrap, "queue.buffering.max.messages": 200_000, "linger.ms": 20})
+    producer = Producer(
+        {"bootstrap.servers": bootstrap, "queue.buffering.max.messages": 200_000, "linger.ms": 20}
+    )
     for number in range(count):
         key, value = event(number)
-        extra = [("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")] if headers else None
+        extra = (
+            [("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")] if headers else None
+        )
         while True:
             try:
                 producer.produce(topic, value, key, headers=extra)

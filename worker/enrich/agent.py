@@ -335,11 +335,18 @@ class EnrichStage:
         if transaction is not None:
             if transaction.timer is not None:
                 transaction.timer.cancel()
-            try:
-                await self._blocking(self._producer.abort)
-                await self._aborted(transaction.epochs, OwnershipLost("partitions lost"))
-            except Exception as error:
-                self._fail(error)
+            self._commit = asyncio.create_task(self._give_up(transaction))
+            await self._ended()
+
+    async def _give_up(self, transaction: OpenTransaction) -> None:
+        """Roll back, and read again what is still ours; nothing is produced meanwhile."""
+        try:
+            await self._blocking(self._producer.abort)
+            await self._aborted(transaction.epochs, OwnershipLost("partitions lost"))
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self._commit = None
 
     def _forget(self, partitions: Collection[Partition]) -> None:
         for partition in partitions:
