@@ -85,7 +85,8 @@ def bare() -> None:
         client.incremental_assign([TopicPartition(tp.topic, tp.partition, 0) for tp in partitions])
 
     consumer.subscribe([INGEST], on_assign=on_assign)
-    measurement, seen, offsets, due = None, 0, {}, 0.0
+    measurement, seen, due = None, 0, 0.0
+    offsets: dict[int | None, int] = {}
     while seen < EVENTS:
         messages = consumer.consume(MAX_RECORDS, POLL_SECONDS)
         if not messages:

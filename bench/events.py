@@ -19,6 +19,9 @@ quiet:
 """
 UNTRACKED = "quiet"
 
+TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+Headers = list[tuple[str, str | bytes | None]] | None
+
 
 def event(number: int) -> tuple[bytes, bytes]:
     """Key and value of event ``number``: of 20, 16 need nothing, 2 lack source and version, 2 are not
@@ -53,9 +56,9 @@ def fill(bootstrap: str, topic: str, count: int, headers: bool = False) -> None:
     )
     for number in range(count):
         key, value = event(number)
-        extra = (
-            [("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")] if headers else None
-        )
+        extra: Headers = None
+        if headers:
+            extra = [("traceparent", TRACE)]
         while True:
             try:
                 producer.produce(topic, value, key, headers=extra)
