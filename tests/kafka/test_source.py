@@ -239,6 +239,26 @@ def test_partitions_that_stay_keep_their_epoch(bootstrap: str, admin: AdminClien
     asyncio.run(main())
 
 
+def test_a_partition_that_comes_back_is_fetched(bootstrap: str, admin: AdminClient) -> None:
+    """One that was paused when it was taken away is not paused any more when it is given back."""
+    topic = create_topic(admin, "source", 2)
+    produce(bootstrap, topic, [Sent(b"k", b"v", partition=n % 2) for n in range(10)])
+
+    async def main() -> None:
+        async with running(bootstrap, topic, topic) as first:
+            await first.stage.until(lambda: len(first.stage.chunks) >= 2)
+            for partition, position in first.stage.positions.items():
+                await first.source.pause(partition, position.epoch)
+            async with running(bootstrap, topic, topic) as second:
+                await second.stage.until(lambda: len(second.stage.positions) == 1)
+                (moved,) = second.stage.positions
+            await first.stage.until(lambda: moved in first.stage.positions)
+            epoch = first.stage.positions[moved].epoch
+            await first.stage.until(lambda: any(c.epoch == epoch for c in first.stage.chunks))
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_static_member_that_restarts_gets_its_partitions_back(
     bootstrap: str, admin: AdminClient, protocol: Protocol
