@@ -32,8 +32,9 @@ from mode import Service
 
 from worker.chunk import Chunk, Partition, Position, Record
 from worker.crashpoints import reached
-from worker.errors import ExitCode, Fatal, OwnershipLost
+from worker.errors import OwnershipLost
 from worker.kafka.offsets import Committed
+from worker.kafka.trouble import HINTS, lag, raise_if_fatal
 from worker.operate import metrics
 from worker.units import Start
 
@@ -272,7 +273,7 @@ class ChunkSource(Service):
         rebalances = self._rebalances
         messages = self._consumer.consume(MAX_RECORDS, POLL_SECONDS)
         self.polled_at = self.alive_at = time.monotonic()
-        _raise_if_fatal(self._fatal)
+        raise_if_fatal(self._fatal)
         if messages:
             self._deliver(messages, rebalances)
         self._hand_over()
@@ -500,7 +501,7 @@ class ChunkSource(Service):
             try:
                 answer = function()
             except KafkaException as error:
-                _raise_if_fatal(error.args[0])
+                raise_if_fatal(error.args[0])
                 self._on_error(error.args[0])
                 self._stopping.wait(RETRY_SECONDS)
             else:
@@ -556,7 +557,7 @@ class ChunkSource(Service):
             return True
         if error is not None and error.code() in _NOT_LOST:
             return False
-        _raise_if_fatal(error)
+        raise_if_fatal(error)
         # UNKNOWN_MEMBER_ID: the group went on without us. Anything else: the outcome is unknown, and a copy
         # of this commit may land after a newer one. A new generation fences it, so leave and join again
         # before anything else.
@@ -619,7 +620,7 @@ class ChunkSource(Service):
     def _on_message_error(self, message: Message) -> None:
         error = message.error()
         assert error is not None
-        _raise_if_fatal(error)
+        raise_if_fatal(error)
         partition = Partition(
             self.topic, -1 if message.partition() is None else int(message.partition() or 0)
         )
@@ -646,7 +647,7 @@ class ChunkSource(Service):
         metrics.KAFKA_ERRORS.labels(self.name, error.name()).inc()
         if text != self.problem:
             self._log.error(
-                "kafka_error", error=text, hint=_HINTS.get(error.code(), "retried until it passes")
+                "kafka_error", error=text, hint=HINTS.get(error.code(), "retried until it passes")
             )
         self.problem = text
 
@@ -658,45 +659,8 @@ class ChunkSource(Service):
         for index, found in partitions.items():
             partition = Partition(self.topic, int(index))
             if partition in self._next:
-                metrics.LAG.labels(self.name, self.topic, index).set(_lag(found, self._next[partition]))
+                metrics.LAG.labels(self.name, self.topic, index).set(lag(found, self._next[partition]))
 
 
 def _nothing() -> None:
     """A call that only wakes."""
-
-
-_HINTS = {
-    KafkaError._ALL_BROKERS_DOWN: "no broker answers at kafka.bootstrap_servers; retried until one does",
-    KafkaError._TRANSPORT: "a broker cannot be reached; retried until it can",
-    KafkaError._RESOLVE: "a broker's name does not resolve; retried until it does",
-    KafkaError._AUTHENTICATION: "check the credentials in kafka.properties",
-    KafkaError._SSL: "check the TLS settings in kafka.properties",
-    KafkaError.UNKNOWN_TOPIC_OR_PART: "the topic does not exist; create it, or set topics.create = true",
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "this user may not read the topic",
-    KafkaError.GROUP_AUTHORIZATION_FAILED: "this user may not use the consumer group",
-}
-
-
-_INSTANCE_TAKEN = (KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID)
-"""Comes as a fatal error (_FATAL) that has its own reason in the text only."""
-
-
-def _raise_if_fatal(error: KafkaError | None) -> None:
-    if error is None:
-        return
-    if any(KafkaError(code).str() in error.str() for code in _INSTANCE_TAKEN):
-        raise Fatal(ExitCode.FENCED, f"another process uses our group.instance.id: {error.str()}")
-    if error.fatal() or error.code() == KafkaError._FATAL:
-        raise Fatal(ExitCode.KAFKA, f"{error.name()}: {error.str()}")
-
-
-def _lag(found: Mapping[str, int], position: int) -> int:
-    """Records behind, from librdkafka's statistics of a partition.
-
-    The last stable offset of a transactional topic lies behind markers that nobody reads, so at its end the
-    difference never becomes zero; but then the fetcher has passed them too and holds nothing.
-    """
-    end = found["ls_offset"] if found["ls_offset"] >= 0 else found["hi_offset"]
-    if end < 0 or (found["fetchq_cnt"] == 0 and found["next_offset"] >= end):
-        return 0
-    return max(0, end - position)
