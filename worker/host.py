@@ -174,8 +174,9 @@ class Host:
             await self._app.add_runtime_dependency(stage.source)
 
         async def drain(deadline: float) -> None:
-            await stage.source.pause_all()
-            await asyncio.wait_for(stage.flush(), deadline - asyncio.get_running_loop().time())
+            async with asyncio.timeout_at(deadline):
+                await stage.source.pause_all()
+                await stage.flush()
 
         self.health.stopped["enrich"] = lambda: stage.stopped
         self.health.checks["enrich"] = lambda: _problems(stage.source, stage.stopped.values())
@@ -202,7 +203,8 @@ class Host:
             await self._app.add_runtime_dependency(stage.source)
 
         async def drain(deadline: float) -> None:
-            await stage.source.pause_all()
+            async with asyncio.timeout_at(deadline):
+                await stage.source.pause_all()
             await stage.drain(deadline)
 
         self.health.stopped[name] = lambda: stage.stopped
@@ -267,7 +269,15 @@ class Host:
         settings = self._settings.flags
         assert settings.path is not None  # config.checks: needed where the enrich stage runs
         source = FileFlagSource(settings.path, settings.format)
-        _use(transform, await self._patiently("enrich", source.load, OSError, FlagFileError))
+        path = settings.path.absolute()
+
+        def load() -> FlagSet:
+            try:
+                return source.load()
+            except OSError as error:
+                raise FlagFileError(f"flags.path: {path}: {error.strerror or error}") from error
+
+        _use(transform, await self._patiently("enrich", load, FlagFileError))
 
         async def poll() -> None:
             while True:

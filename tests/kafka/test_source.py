@@ -259,6 +259,23 @@ def test_a_partition_that_comes_back_is_fetched(bootstrap: str, admin: AdminClie
     asyncio.run(main())
 
 
+def test_a_rewind_fetches_also_what_was_paused(bootstrap: str, admin: AdminClient) -> None:
+    """Whoever paused it is gone with the old epoch; nobody else would resume it."""
+    topic = create_topic(admin, "source", 1)
+    produce(bootstrap, topic, [Sent(b"k", b"v") for _ in range(10)])
+    partition = Partition(topic, 0)
+
+    async def main() -> None:
+        async with running(bootstrap, topic, topic) as run:
+            await run.stage.until(lambda: bool(run.stage.chunks))
+            epoch = run.stage.positions[partition].epoch
+            await run.source.pause(partition, epoch)
+            again = await run.source.rewind({partition: epoch})
+            await run.stage.until(lambda: run.stage.chunks[-1].epoch == again[partition].epoch)
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_static_member_that_restarts_gets_its_partitions_back(
     bootstrap: str, admin: AdminClient, protocol: Protocol

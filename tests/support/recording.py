@@ -163,6 +163,7 @@ class RecordingSink:
         self.objects: dict[Range, Manifest] = {}
         self.contents: dict[Range, bytes] = {}
         self.knows = True
+        self.unlisted: Exception | None = None
 
     def open(self) -> None:
         if self.failures_to_open:
@@ -189,6 +190,8 @@ class RecordingSink:
         return Delivery(1, 0, payload.size)
 
     def holdings(self, partition: Partition, start: int) -> Sequence[Range] | None:
+        if self.unlisted is not None:
+            raise self.unlisted
         if not self.knows:
             return None
         return sorted(held for held in self.objects if held.partition == partition and held.end > start)

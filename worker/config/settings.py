@@ -272,7 +272,7 @@ class ShutdownSettings(Section):
         ge=0,
         description=(
             "How long to go on delivering what is under way; the rest is left to the plan and the next "
-            "owner. Less than the supervisor's patience (30 s in Kubernetes)."
+            "owner. The supervisor's patience must be 15 s more at least (Kubernetes waits 30 s if not told)."
         ),
     )
 

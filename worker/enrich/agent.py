@@ -24,7 +24,7 @@ from worker.enrich.transform import Dead, Drop, Transform
 from worker.errors import OwnershipLost, TransactionAborted
 from worker.kafka.offsets import Committed
 from worker.kafka.source import ChunkSource
-from worker.kafka.transactions import RecordTooLarge, TransactionalProducer
+from worker.kafka.transactions import NotQueued, RecordTooLarge, TransactionalProducer
 from worker.operate import metrics
 
 log = structlog.get_logger(__name__)
@@ -86,6 +86,7 @@ class EnrichStage:
         self._held: dict[Partition, Position] = {}
         self._open: OpenTransaction | None = None
         self._commit: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._batches: asyncio.Queue[Batch] = asyncio.Queue(PIPELINE)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="enrich-transactions")
 
@@ -139,7 +140,15 @@ class EnrichStage:
             ]
         dead, counts = self._rest(chunk, outcomes, len(made))
         return Batch(
-            chunk.partition, chunk.epoch, chunk.start, chunk.end, made, plain, dead, counts, sum(sizes)
+            chunk.partition,
+            chunk.epoch,
+            chunk.start,
+            chunk.end,
+            made,
+            plain,
+            dead,
+            counts,
+            sum(sizes) + sum(len(letter.value or b"") for letter in dead),
         )
 
     def _sized(self, record: Record, outcome: bytes | Drop | Dead) -> bytes | Drop | Dead:
@@ -213,7 +222,7 @@ class EnrichStage:
             log.error(
                 "chunk_out_of_order", partition=str(chunk.partition), expected=held.offset, found=chunk.start
             )
-            await self._rewind({chunk.partition: chunk.epoch})
+            await self._start_over({chunk.partition: chunk.epoch}, OwnershipLost("a chunk is missing"))
             return
         try:
             transaction = self._begin()
@@ -226,10 +235,8 @@ class EnrichStage:
                 self._producer.produce(
                     self._topics.dead_letters, key=letter.key, value=letter.value, headers=letter.headers
                 )
-        except TransactionAborted as error:
-            await self._aborted(
-                {**(self._open.epochs if self._open else {}), chunk.partition: chunk.epoch}, error
-            )
+        except NotQueued as error:
+            await self._start_over({chunk.partition: chunk.epoch}, error)
             return
         reached("enrich.produced")
         self._held[chunk.partition] = replace(held, offset=chunk.end)
@@ -272,8 +279,7 @@ class EnrichStage:
             try:
                 group = await self.source.group_metadata(transaction.epochs)
             except OwnershipLost as error:
-                await self._blocking(self._producer.abort)
-                await self._aborted(transaction.epochs, error)
+                await self._give_up(transaction.epochs, error)
                 return
             try:
                 await self._blocking(lambda: self._producer.commit(offsets, group))
@@ -297,13 +303,35 @@ class EnrichStage:
 
     async def _aborted(self, epochs: Mapping[Partition, int], error: Exception) -> None:
         """The producer has rolled back: nothing of it is visible, and its records are read again."""
-        if self._open is not None and self._open.timer is not None:
-            self._open.timer.cancel()
-        self._open = None
         metrics.TRANSACTIONS.labels("enrich", "aborted").inc()
         level = log.info if isinstance(error, OwnershipLost | RecordTooLarge) else log.warning
         level("transaction_aborted", error=str(error), partitions=sorted(map(str, epochs)))
         await self._rewind(epochs)
+
+    async def _start_over(self, epochs: Mapping[Partition, int], error: Exception) -> None:
+        """Roll the open transaction back, if there is one, and read ``epochs`` and all that it held again;
+        nothing is produced meanwhile.
+        """
+        transaction, self._open = self._open, None
+        if transaction is None:
+            await self._rewind(epochs)
+            return
+        if transaction.timer is not None:
+            transaction.timer.cancel()
+        self._commit = asyncio.create_task(self._give_up({**transaction.epochs, **epochs}, error))
+        await self._ended()
+
+    async def _give_up(self, epochs: Mapping[Partition, int], error: Exception) -> None:
+        try:
+            try:
+                await self._blocking(self._producer.abort)
+            except RecordTooLarge as refused:
+                error = refused
+            await self._aborted(epochs, error)
+        except Exception as failure:
+            self._fail(failure)
+        finally:
+            self._commit = None
 
     async def _rewind(self, epochs: Mapping[Partition, int]) -> None:
         for partition, position in (await self.source.rewind(epochs)).items():
@@ -319,10 +347,23 @@ class EnrichStage:
         for partition, position in positions.items():
             if position.committed is None and self.source.since is not None:
                 # "latest" is decided once, also if nothing comes before the next start.
-                text = Committed(since=self.source.since).text()
-                await self.source.commit(partition, position.epoch, position.offset, text)
+                task = asyncio.create_task(self._pin(partition, position))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
             if position.committed is not None and not position.low <= position.committed <= position.high:
                 await self.missing(partition, position)
+
+    async def _pin(self, partition: Partition, position: Position) -> None:
+        """Not awaited by a rebalance callback: a commit may need polls, which wait for the callback to
+        return.
+        """
+        try:
+            text = Committed(since=self.source.since).text()
+            await self.source.commit(partition, position.epoch, position.offset, text)
+        except OwnershipLost as error:
+            log.info("ownership_lost", error=str(error))
+        except Exception as error:
+            self._fail(error)
 
     async def revoked(self, partitions: Collection[Partition]) -> None:
         await self.flush()
@@ -331,22 +372,8 @@ class EnrichStage:
     async def lost(self, partitions: Collection[Partition]) -> None:
         self._forget(partitions)
         await self._ended()
-        transaction, self._open = self._open, None
-        if transaction is not None:
-            if transaction.timer is not None:
-                transaction.timer.cancel()
-            self._commit = asyncio.create_task(self._give_up(transaction))
-            await self._ended()
-
-    async def _give_up(self, transaction: OpenTransaction) -> None:
-        """Roll back, and read again what is still ours; nothing is produced meanwhile."""
-        try:
-            await self._blocking(self._producer.abort)
-            await self._aborted(transaction.epochs, OwnershipLost("partitions lost"))
-        except Exception as error:
-            self._fail(error)
-        finally:
-            self._commit = None
+        if self._open is not None:
+            await self._start_over({}, OwnershipLost("partitions lost"))
 
     def _forget(self, partitions: Collection[Partition]) -> None:
         for partition in partitions:

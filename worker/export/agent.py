@@ -28,7 +28,7 @@ from worker.export.filling import Limits
 from worker.export.partition import Destination, PartitionExport
 from worker.kafka.source import ChunkSource
 from worker.kafka.topics import TopicFacts
-from worker.kafka.transactions import TransactionalProducer
+from worker.kafka.transactions import NotQueued, TransactionalProducer
 from worker.operate import metrics
 from worker.sinks.protocol import Sink, Transaction
 from worker.sinks.settings import SinkSettings
@@ -94,7 +94,7 @@ class ExportStage:
             self._settings,
             Limits(self._settings.max_events, self._settings.max_bytes, limit),
             facts.ids.get(self._topics.output, ""),
-            lambda error: DeadLetterSink(dead_letters, stage, error, limit),
+            lambda error: DeadLetterSink(dead_letters, stage, error, lambda: self._producer.limit),
         )
         if (
             self._producer.stable
@@ -180,14 +180,15 @@ class ExportStage:
     def _drop(self, partition: Partition) -> None:
         self._missing.pop(partition, None)
         self.failing.pop(f"deliver {partition}", None)
+        self.failing.pop(f"holdings {partition}", None)
         if export := self._exports.pop(partition, None):
             export.drop()
 
     async def _finish(self, partitions: Collection[Partition], reason: str, deadline: float) -> None:
         ending = [export for p in partitions if (export := self._exports.get(p))]
         await asyncio.gather(*(export.finish(reason, deadline) for export in ending))
-        for export in ending:
-            self._exports.pop(export.partition, None)
+        for partition in partitions:
+            self._drop(partition)  # also one that was begun anew meanwhile
 
     # ── what a partition asks ────────────────────────────────────────────────────────────
 
@@ -252,11 +253,15 @@ class ExportStage:
         def transaction(group: object) -> None:
             self._open_producer()
             self._producer.begin()
-            produce(self._producer)
-            for letter in (fit(letter, self._producer.limit) for letter in letters):
-                self._producer.produce(
-                    self._topics.dead_letters, key=letter.key, value=letter.value, headers=letter.headers
-                )
+            try:
+                produce(self._producer)
+                for letter in (fit(letter, self._producer.limit) for letter in letters):
+                    self._producer.produce(
+                        self._topics.dead_letters, key=letter.key, value=letter.value, headers=letter.headers
+                    )
+            except NotQueued as error:
+                self._producer.abort()
+                raise TransactionAborted(str(error)) from error
             self._producer.commit({partition: (offset, metadata)}, group)
 
         async with self._transacting:
@@ -270,11 +275,13 @@ class ExportStage:
                     raise OwnershipLost(str(error)) from error
                 except TransactionAborted as error:
                     metrics.TRANSACTIONS.labels(f"sink.{self._name}", "aborted").inc()
+                    self.failing[f"deliver {partition}"] = f"dead letters: {error}"
                     self._log.warning("transaction_aborted", error=str(error))
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, LONGEST_PAUSE)
                 else:
                     break
+        self.failing.pop(f"deliver {partition}", None)
         metrics.TRANSACTIONS.labels(f"sink.{self._name}", "committed").inc()
         for letter in letters:
             metrics.REJECTED.labels(self._name, letter.reason).inc()
@@ -319,7 +326,11 @@ class ExportStage:
             wait = error.retry_after
         self.failing[what] = f"{kind}: {error}"
         metrics.DELIVERY_FAILURES.labels(self._name, kind).inc()
-        self._log.warning("sink_failed", what=what, kind=kind, error=str(error), retry_in=round(wait, 2))
+        facts = {"what": what, "kind": kind, "error": str(error), "retry_in": round(wait, 2)}
+        if kind == "refused":  # a person has to act
+            self._log.error("sink_failed", **facts)
+        else:
+            self._log.warning("sink_failed", **facts)
         return wait
 
     def _succeeded(self, what: str, seconds: float) -> None:

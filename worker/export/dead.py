@@ -1,9 +1,9 @@
 """The dead-letter topic as a destination of whole windows that a sink refused."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from worker.chunk import Partition, Record
-from worker.dead_letters import DeadLetter, dead_letter, size
+from worker.dead_letters import DeadLetter, dead_letter, fit, size
 from worker.sinks.protocol import Reject, Transaction
 from worker.window import Manifest
 
@@ -44,15 +44,15 @@ class DeadLetterSink:
 
     fingerprint = "dead-letters"
 
-    def __init__(self, topic: str, stage: str, error: str, limit: int) -> None:
+    def __init__(self, topic: str, stage: str, error: str, limit: Callable[[], int]) -> None:
         self._topic = topic
         self._stage = stage
         self._error = error
         self._limit = limit
 
     def begin(self, partition: Partition, start: int) -> DeadLetterEncoder:
-        return DeadLetterEncoder(partition, self._stage, self._error, self._limit)
+        return DeadLetterEncoder(partition, self._stage, self._error, self._limit())
 
     def deliver_in(self, transaction: Transaction, manifest: Manifest, payload: list[DeadLetter]) -> None:
-        for letter in payload:
+        for letter in (fit(letter, self._limit()) for letter in payload):  # the limit may have shrunk
             transaction.produce(self._topic, key=letter.key, value=letter.value, headers=letter.headers)

@@ -49,6 +49,8 @@ T = TypeVar("T")
 
 SLICE = 1_000
 """Records taken at a time, after which size and memory are looked at."""
+DROPPED = -1
+"""The epoch of a partition that is let go of; no chunk has it."""
 QUEUE = 2
 """Closed windows of a partition: one is delivered, one waits behind it; the next one fills meanwhile."""
 
@@ -279,6 +281,8 @@ class PartitionExport:
             await self._take_over()
             while True:
                 await self._export(await self._next())
+                if self.stopped:  # by a record behind the window that was just committed
+                    return
                 self._queue.popleft()
                 self.unblock()
                 self._wake.set()
@@ -409,9 +413,11 @@ class PartitionExport:
         found = Committed.parse(origin.metadata)
         check_topic(self.partition, found, self._to.topic_id)
         self._named = first_name(origin, found)
-        held = await self._kafka.persist(
-            "holdings", self.partition, lambda: self._to.sink.holdings(self.partition, self._named)
-        )
+        held = None
+        if self._condemned is None:  # a sink that refuses a window may refuse to list as well
+            held = await self._kafka.persist(
+                "holdings", self.partition, lambda: self._to.sink.holdings(self.partition, self._named)
+            )
         self._held = held or ()
         if found.plan is not None:
             inherited = repeat(
@@ -471,7 +477,9 @@ class PartitionExport:
 
     def drop(self) -> None:
         """Forget everything; nothing of it is committed from here on."""
-        self.epoch = -1
+        if self.epoch == DROPPED:
+            return
+        self.epoch = DROPPED
         self._task.cancel()
         self._empty()
         self._budget.leave(self)
@@ -492,6 +500,8 @@ class PartitionExport:
                 await awaitable
             except OwnershipLost:
                 self._log.debug("call_after_loss")
+            except Exception as error:
+                self._kafka.fail(error)
 
         task = asyncio.ensure_future(call())
         self._calls.add(task)

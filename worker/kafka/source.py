@@ -57,6 +57,8 @@ STALL_SECONDS = 1.0
 """How long the thread waits for the stage to take chunks before it pauses the partitions and goes on
 polling.
 """
+REMIND_SECONDS = 60.0
+"""How often the same error is logged: librdkafka tells it with every try to connect."""
 SILENT_SECONDS = 10.0
 """Without a poll, after which people are told."""
 STATISTICS_MILLISECONDS = 5_000
@@ -146,6 +148,7 @@ class ChunkSource(Service):
         self._rejoin_reason: str | None = None
         self._dropped: list[Partition] = []
         self._fatal: KafkaError | None = None
+        self._told: dict[int, float] = {}
         self._since: int | None = None
         self._stopping = threading.Event()
         self._closed = False
@@ -376,6 +379,9 @@ class ChunkSource(Service):
                 return answer.result(timeout=0)
             except FutureTimeout:
                 continue
+            except OwnershipLost as error:  # a commit failed meanwhile: the group is joined again next
+                self._log.info("ownership_lost", error=str(error))
+                return None
 
     # rebalance callbacks
 
@@ -516,8 +522,13 @@ class ChunkSource(Service):
         positions = self._resolve(held)
         if to is not None:
             positions = {partition: replace(position, offset=to) for partition, position in positions.items()}
+        self._rebalances += 1  # records that consume() has returned already are not of these positions
         for partition, position in positions.items():
             self._hold(partition, position)
+            if partition in self._paused:  # by the work that is void now
+                self._paused.remove(partition)
+                if not self._throttled:
+                    self._consumer.resume([TopicPartition(partition.topic, partition.index)])
             self._seek(partition)
         return positions
 
@@ -643,18 +654,20 @@ class ChunkSource(Service):
         if error.code() in (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID):
             self._fatal = error
             return
-        text = f"{error.name()}: {error.str()}"
+        hint = HINTS.get(error.code(), "retried until it passes")
         metrics.KAFKA_ERRORS.labels(self.name, error.name()).inc()
-        if text != self.problem:
-            self._log.error(
-                "kafka_error", error=text, hint=HINTS.get(error.code(), "retried until it passes")
-            )
-        self.problem = text
+        now = time.monotonic()
+        if now - self._told.get(error.code(), -REMIND_SECONDS) >= REMIND_SECONDS:
+            self._told[error.code()] = now
+            self._log.error("kafka_error", error=f"{error.name()}: {error.str()}", hint=hint)
+        self.problem = f"{error.name()}: {hint}"
 
     def _on_statistics(self, text: str) -> None:
         statistics = json.loads(text)
-        if statistics.get("cgrp", {}).get("join_state") == "steady":
+        if self.problem and statistics.get("cgrp", {}).get("join_state") == "steady":
+            self._log.info("kafka_recovered", problem=self.problem)
             self.problem = ""
+            self._told.clear()
         partitions = statistics.get("topics", {}).get(self.topic, {}).get("partitions", {})
         for index, found in partitions.items():
             partition = Partition(self.topic, int(index))

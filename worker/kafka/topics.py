@@ -3,6 +3,7 @@ calls.
 """
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,13 @@ from worker.kafka.transactions import DEFAULT_LIMIT
 log = structlog.get_logger(__name__)
 
 ANSWER_SECONDS = 10.0
+_WHAT = {
+    KafkaError._AUTHENTICATION: "the brokers refuse the credentials in kafka.properties",
+    KafkaError.SASL_AUTHENTICATION_FAILED: "the brokers refuse the credentials in kafka.properties",
+    KafkaError._SSL: "there is no TLS connection to the brokers; check kafka.properties",
+}
+_AFTER = re.compile(r" \(after [^)]*\)")
+"""librdkafka's measurements, which make every message a new one."""
 NO_ID = "A" * 22
 """Zero in base64: what brokers before 2.8, which have no topic ids, seem to say."""
 
@@ -76,16 +84,21 @@ def _exist(admin: AdminClient, settings: TopicSettings, names: list[str], said: 
         known = admin.list_topics(timeout=ANSWER_SECONDS).topics
     except KafkaException as failure:
         admin.poll(0)  # fills `said`: the reason, where the time-out tells none
-        reasons = [e.str() for e in said if e.code() != KafkaError._ALL_BROKERS_DOWN]
-        why = reasons[-1] if reasons else failure.args[0].str()
-        raise TopicsNotReady(f"no broker answers at kafka.bootstrap_servers: {why}") from failure
+        error = next((e for e in reversed(said) if e.code() != KafkaError._ALL_BROKERS_DOWN), failure.args[0])
+        what = _WHAT.get(error.code(), "no broker answers at kafka.bootstrap_servers")
+        raise TopicsNotReady(f"{what}: {_AFTER.sub('', error.str())}") from failure
     missing = [name for name in names if name not in known]
     if not missing:
         return
     if not settings.create:
         roles = ", ".join(f"{name} (topics.{_role(settings, name)})" for name in missing)
         raise TopicsNotReady(f"missing topics: {roles}; create them, or set topics.create = true")
-    wanted = [NewTopic(name, settings.partitions, settings.replication_factor) for name in missing]
+    wanted = [
+        NewTopic(
+            name, 1 if name == settings.dead_letters else settings.partitions, settings.replication_factor
+        )
+        for name in missing
+    ]
     for name, created in admin.create_topics(wanted).items():
         try:
             created.result(ANSWER_SECONDS)

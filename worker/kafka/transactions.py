@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from worker.chunk import Headers, Partition
 from worker.crashpoints import reached
-from worker.errors import ExitCode, Fatal, TransactionAborted, TransactionUncertain
+from worker.errors import ExitCode, Fatal, FlagstreamError, TransactionAborted, TransactionUncertain
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +30,10 @@ default.
 
 SMALLEST_LIMIT = 2_000
 """No topic is taken to hold less; below it, dead letters would lose their headers."""
+
+
+class NotQueued(FlagstreamError):
+    """The open transaction cannot take the record; it has to be aborted."""
 
 
 class RecordTooLarge(TransactionAborted):
@@ -52,6 +56,7 @@ class TransactionalProducer:
         self._properties = dict(properties)
         self._deadline = deadline
         self.stable = stable
+        self._too_large = False
         self._name = str(properties["transactional.id"])
         self._log = log.bind(transactional_id=self._name)
         self.limit = DEFAULT_LIMIT
@@ -78,41 +83,58 @@ class TransactionalProducer:
 
     def _connect(self) -> None:
         self._producer = Producer(
-            {**self._properties, "message.max.bytes": self.limit}, logger=logging.getLogger("librdkafka")
+            {
+                **self._properties,
+                "message.max.bytes": self.limit,
+                "delivery.report.only.error": True,
+                "on_delivery": self._on_delivery,
+            },
+            logger=logging.getLogger("librdkafka"),
         )
 
     def begin(self) -> None:
         """Start a transaction. Local, does not block."""
+        self._too_large = False
         try:
             self._producer.begin_transaction()
         except KafkaException as failure:
-            raise self._failed(failure) from failure
+            error = failure.args[0]
+            self._raise_if_fatal(error)
+            raise Fatal(ExitCode.KAFKA, f"{self._name}: {error.name()}: {error.str()}") from failure
 
     def produce_batch(self, topic: str, records: list[dict[str, Any]]) -> None:
-        """Add records (``value`` and ``key``), partitioned by key. Does not block; raises
-        TransactionAborted.
+        """Add records (``value`` and ``key``), partitioned by key. Does not block.
+
+        Raises NotQueued; the caller aborts.
         """
         try:
             queued = self._producer.produce_batch(topic, records)
         except (KafkaException, BufferError) as failure:
-            self.abort()
-            raise TransactionAborted(f"records not queued: {failure}") from failure
+            raise NotQueued(f"records not queued: {failure}") from failure
         if queued != len(records):
             errors = {str(record["_error"]) for record in records if "_error" in record}
-            self.abort()
-            raise TransactionAborted(f"{len(records) - queued} records not queued: {sorted(errors)[:3]}")
+            raise NotQueued(f"{len(records) - queued} records not queued: {sorted(errors)[:3]}")
 
     def produce(
         self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers, timestamp: int = 0
     ) -> None:
-        """Add one record. ``timestamp``: ms since the epoch, 0 for the time of sending. Raises
-        TransactionAborted.
+        """Add one record. ``timestamp``: ms since the epoch, 0 for the time of sending.
+
+        Blocks for a while where the client's queue is full. Raises NotQueued; the caller aborts.
         """
-        try:
-            self._producer.produce(topic, value, key, headers=cast(Any, headers) or None, timestamp=timestamp)
-        except (KafkaException, BufferError) as failure:
-            self.abort()
-            raise TransactionAborted(f"record not queued: {failure}") from failure
+        give_up = time.monotonic() + TRY_SECONDS
+        while True:
+            try:
+                self._producer.produce(
+                    topic, value, key, headers=cast(Any, headers) or None, timestamp=timestamp
+                )
+                return
+            except BufferError as failure:
+                self._producer.poll(0.1)  # delivery reports keep their place in the queue until they are read
+                if time.monotonic() > give_up:
+                    raise NotQueued("the client's queue stays full") from failure
+            except KafkaException as failure:
+                raise NotQueued(f"record not queued: {failure}") from failure
 
     def commit(self, offsets: Mapping[Partition, tuple[int, str]], group_metadata: Any) -> None:
         """Commit records and ``offsets`` (next offset and metadata text of each partition) as one.
@@ -129,12 +151,31 @@ class TransactionalProducer:
         producer.poll(0)
 
     def abort(self) -> None:
-        """Roll the open transaction back. Raises Fatal if that is impossible."""
+        """Roll the open transaction back. Raises RecordTooLarge where the broker had refused a batch as too
+        large, Fatal where rolling back is impossible.
+        """
         producer = self._producer
         try:
             self._call(lambda: producer.abort_transaction(TRY_SECONDS), aborting=True)
         except TransactionAborted:
             self._log.info("transaction_abandoned")  # and aborted by registering anew
+        producer.poll(0)
+        if self._too_large:
+            raise self._shrink("a topic refused a batch as too large")
+
+    def _on_delivery(self, error: KafkaError | None, message: object) -> None:
+        """Only called for failures (delivery.report.only.error): what broke the transaction while it was
+        filled.
+        """
+        if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            self._too_large = True
+
+    def _shrink(self, text: str) -> RecordTooLarge:
+        self._too_large = False
+        self.limit = max(self.limit // 2, SMALLEST_LIMIT)
+        self._log.warning("topic_takes_less", limit_bytes=self.limit, error=text)
+        self.open(self._keep_trying)
+        return RecordTooLarge(text)
 
     def close(self) -> None:
         """Let the client go, with its threads and connections."""
@@ -178,12 +219,11 @@ class TransactionalProducer:
         text = f"{self._name}: {error.name()}: {error.str()}"
         if not error.txn_requires_abort():
             return Fatal(ExitCode.KAFKA, text)
-        self.abort()
-        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-            self.limit = max(self.limit // 2, SMALLEST_LIMIT)
-            self._log.warning("topic_takes_less", limit_bytes=self.limit, error=text)
-            self.open(self._keep_trying)
-            return RecordTooLarge(text)
+        self._too_large |= error.code() == KafkaError.MSG_SIZE_TOO_LARGE
+        try:
+            self.abort()
+        except RecordTooLarge as refused:
+            return refused
         return TransactionAborted(text)
 
     def _raise_if_fatal(self, error: KafkaError) -> None:

@@ -1,7 +1,15 @@
 """Every metric of the worker, in one place. Names end in their unit, as Prometheus asks."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody asked for
 REGISTRY = CollectorRegistry()
 
 # the chunk source; `source` is "enrich" or the sink's name

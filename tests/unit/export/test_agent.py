@@ -1,5 +1,6 @@
 """The stage around the partitions of one sink: retries, restarts, dead letters, and what people see."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -345,3 +346,47 @@ async def test_draining_delivers_every_partition() -> None:
         PARTITION: 2,
         OTHER: 2,
     }
+
+
+@in_virtual_time
+async def test_a_window_refused_during_a_revoke_harms_nobody() -> None:
+    """It would begin anew to become dead letters, but it goes to an owner who finds the plan."""
+    rig = Stage(on_refused="dead_letter")
+    rig.sink.failures.extend([SinkUnavailable("down"), SinkRefused("no permission")])
+    await rig.assigned()
+    await rig.feed(chunk(0, 4))
+
+    await rig.stage.revoked([PARTITION])
+
+    assert rig.errors == []
+
+
+@in_virtual_time
+async def test_a_rebalance_during_the_last_drain_harms_nobody() -> None:
+    """An ordinary rolling restart: what is being finished is taken away meanwhile."""
+    rig = Stage()
+    rig.sink.failures.extend(SinkUnavailable("down") for _ in range(50))
+    await rig.assigned(PARTITION, OTHER)
+    await rig.feed(chunk(0, 4))
+    drain = asyncio.create_task(rig.stage.drain(asyncio.get_running_loop().time() + 20))
+    await settled()
+
+    await rig.stage.revoked([OTHER])
+    await drain
+
+    assert rig.errors == []
+
+
+@in_virtual_time
+async def test_a_partition_that_is_gone_fails_no_longer() -> None:
+    """Health speaks of partitions that are ours."""
+    rig = Stage()
+    rig.sink.unlisted = SinkUnavailable("down")
+    await rig.assigned()
+    await passed(5)
+    assert rig.stage.failing
+
+    await rig.stage.revoked([PARTITION])
+    await passed(100)
+
+    assert rig.stage.failing == {}

@@ -68,7 +68,7 @@ class Rig:
             chosen,
             Limits(max_events, max_bytes, MIB),
             topic_id,
-            lambda error: DeadLetterSink("dead", "sink.test", error, MIB),
+            lambda error: DeadLetterSink("dead", "sink.test", error, lambda: MIB),
         )
 
     async def begin(
