@@ -87,7 +87,7 @@ class TestWaiting:
     def test_missing_topics_are_created_if_so_configured(
         self, admin: AdminClient, bootstrap: str, tmp_path: Path
     ) -> None:
-        """With as many partitions as the settings say; nothing is waited for."""
+        """With as many partitions as the settings say, the dead letters with one; nothing is waited for."""
         name = Topics.create(admin, "created").ingest
         topics = Topics(f"{name}.in", f"{name}.out", f"{name}.dead")
         settings = configuration(bootstrap, tmp_path, topics)
@@ -99,7 +99,7 @@ class TestWaiting:
             await_records(bootstrap, topics.output, 1)
 
         known = admin.list_topics(timeout=10).topics
-        assert [len(known[name].partitions) for name in topics] == [3, 3, 3]
+        assert [len(known[name].partitions) for name in topics] == [3, 3, 1]
 
     def test_no_broker(self, broker: KafkaBroker, tmp_path: Path) -> None:
         """Log and /ready say that none answers, the process lives; when one appears the worker begins."""
