@@ -183,7 +183,7 @@ def stock_faust() -> None:
                 os._exit(0)
 
     app.finalize()
-    faust.Worker(app, loglevel="ERROR").execute_from_commandline()
+    faust.Worker(app, loglevel="ERROR", redirect_stdouts=False).execute_from_commandline()
 
 
 CONTENDERS: dict[str, Callable[[], None]] = {
