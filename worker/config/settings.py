@@ -137,7 +137,10 @@ class TopicSettings(Section):
         description="Create the topics that are missing; otherwise a missing topic is waited for.",
     )
     partitions: Count = Field(
-        default=8, ge=1, le=100_000, description="Partitions of a topic that is created; the dead letters get one."
+        default=8,
+        ge=1,
+        le=100_000,
+        description="Partitions of a topic that is created; the dead letters get one.",
     )
     replication_factor: Count = Field(
         default=-1,
