@@ -62,3 +62,8 @@ class Position:
     metadata: str = ""
     low: int = 0
     high: int = 0
+
+    @property
+    def readable(self) -> bool:
+        """Whether the topic holds what follows the committed offset, if there is one."""
+        return self.committed is None or self.low <= self.committed <= self.high

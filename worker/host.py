@@ -165,7 +165,15 @@ class Host:
         stage = EnrichStage(settings.enrich, topics, transform, self._producer("enrich"), self.fail)
         channel: ChannelT[Chunk] = self._app.channel(maxsize=CHANNEL_CHUNKS)
         self._app.agent(channel, name="enrich")(stage.run)
-        stage.source = self._source("enrich", "enrich", topics.ingest, channel, stage, settings.enrich.start)
+        stage.source = self._source(
+            "enrich",
+            "enrich",
+            properties.enrich_group(settings),
+            topics.ingest,
+            channel,
+            stage,
+            settings.enrich.start,
+        )
 
         async def start() -> None:
             await self._watch_flags(transform)
@@ -196,7 +204,15 @@ class Host:
         )
         channel: ChannelT[Chunk] = self._app.channel(maxsize=CHANNEL_CHUNKS)
         self._app.agent(channel, name=f"sink.{name}")(stage.run)
-        stage.source = self._source(name, f"sink.{name}", topics.output, channel, stage, settings.start)
+        stage.source = self._source(
+            name,
+            f"sink.{name}",
+            properties.sink_group(self._settings, name),
+            topics.output,
+            channel,
+            stage,
+            settings.start,
+        )
 
         async def start() -> None:
             await stage.open(await self._examine(name, topics.output, topics.dead_letters))
@@ -221,13 +237,20 @@ class Host:
         )
 
     def _source(
-        self, name: str, stage_name: str, topic: str, channel: ChannelT[Chunk], stage: Stage, start: Start
+        self,
+        name: str,
+        stage_name: str,
+        group: str,
+        topic: str,
+        channel: ChannelT[Chunk],
+        stage: Stage,
+        start: Start,
     ) -> ChunkSource:
         settings = self._settings
         source = ChunkSource(
             name,
             properties=properties.consumer_properties(
-                settings, f"{settings.name}.{stage_name}", properties.static_member(settings, stage_name)
+                settings, group, properties.static_member(settings, stage_name)
             ),
             topic=topic,
             channel=channel,

@@ -261,11 +261,16 @@ class EnrichStage:
 
     def _close(self) -> None:
         """Commit the open transaction in the background; :meth:`_ended` waits for it."""
-        transaction, self._open = self._open, None
+        transaction = self._detach()
         if transaction is not None:
-            if transaction.timer is not None:
-                transaction.timer.cancel()
             self._commit = asyncio.create_task(self._end(transaction))
+
+    def _detach(self) -> OpenTransaction | None:
+        """The open transaction, which is open no longer: its end is up to the caller."""
+        transaction, self._open = self._open, None
+        if transaction is not None and transaction.timer is not None:
+            transaction.timer.cancel()
+        return transaction
 
     async def _ended(self) -> None:
         while self._commit is not None:
@@ -312,12 +317,10 @@ class EnrichStage:
         """Roll the open transaction back, if there is one, and read ``epochs`` and all that it held again;
         nothing is produced meanwhile.
         """
-        transaction, self._open = self._open, None
+        transaction = self._detach()
         if transaction is None:
             await self._rewind(epochs)
             return
-        if transaction.timer is not None:
-            transaction.timer.cancel()
         self._commit = asyncio.create_task(self._give_up({**transaction.epochs, **epochs}, error))
         await self._ended()
 
@@ -350,7 +353,7 @@ class EnrichStage:
                 task = asyncio.create_task(self._pin(partition, position))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-            if position.committed is not None and not position.low <= position.committed <= position.high:
+            if not position.readable:
                 await self.missing(partition, position)
 
     async def _pin(self, partition: Partition, position: Position) -> None:

@@ -140,7 +140,7 @@ class ExportStage:
 
     async def assigned(self, positions: Mapping[Partition, Position]) -> None:
         for partition, position in positions.items():
-            if position.committed is not None and not position.low <= position.committed <= position.high:
+            if not position.readable:
                 await self.missing(partition, position)
             else:
                 self._begin(partition, position)
