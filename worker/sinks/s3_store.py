@@ -1,0 +1,313 @@
+"""Windows as objects in S3, created and never replaced. Exactly once.
+
+Every object is written with ``If-None-Match: *``, also when it is put together from parts: the write succeeds
+only when no object of that name exists, so of several writers one wins. All others are told 412, or 409 while
+the winner is still at it, and then what the object says of itself decides. A write whose answer was lost gets
+that 412 too when it is sent again, and finds its own object.
+
+Parts that were uploaded and never put together are invisible, but paid for. They are dropped when an upload
+fails; and when an object is there, whoever wrote it, all other uploads under its name are dropped too, for
+they can never be completed. So what a killed worker leaves is gone once its window has been delivered again.
+"""
+
+import base64
+import hashlib
+import secrets
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from worker.errors import FlagstreamError, ObjectConflict, SinkRefused, SinkUnavailable
+from worker.formats.manifest import difference, manifest_json, parse_manifest
+from worker.formats.protocol import EncodedObject, Format
+from worker.sinks.protocol import Proof
+from worker.sinks.s3 import S3Settings
+from worker.sinks.s3_client import connect
+from worker.sinks.s3_failures import code, status, translated
+
+MANIFEST = "flagstream"
+"""Key of an object's metadata (``x-amz-meta-flagstream``) that holds its manifest."""
+
+PROBES = ".flagstream-probe/"
+"""Where, below the prefix, objects are written that only prove what the store allows."""
+
+LARGEST_PUT = 5 * 1024**3
+"""Bytes that S3 takes in one request (Amazon S3 quotas)."""
+
+_PROBE = b"probe\n"
+_NOT_UNDERSTOOD = {400, 501}
+"""What stores answer that have no conditions on writes and say so."""
+
+
+class S3Store:
+    """An :class:`~worker.sinks.objects.ObjectStore`. One client serves all threads."""
+
+    def __init__(self, settings: S3Settings) -> None:
+        self._settings = settings
+        host = urlsplit(settings.endpoint).netloc
+        # The same bucket's name at another store is another place.
+        self.place = f"s3://{host}{'/' if host else ''}{settings.bucket}/{settings.prefix}"
+        self._made: Any = None
+        self._making = threading.Lock()
+        # What the store honours, as open() finds out.
+        self._create_only = True
+        self._largest_put = settings.part_size
+
+    def open(self) -> None:
+        """Proves the create-only condition, on single writes and on those in parts, and listing, on an object
+        of its own name.
+
+        That object is deleted again where that is allowed; without the right to delete it stays, six bytes
+        for each start.
+        """
+        name = _probe_name()
+        try:
+            self._prove_write(name)
+            self._learn_conditions(name)
+            self._prove_list(name)
+        finally:
+            with suppress(FlagstreamError):
+                self._delete(name)
+
+    def create(self, name: str, content: EncodedObject, kind: Format) -> bool:
+        extra = self._attributes(kind.content_type, {MANIFEST: manifest_json(content.manifest).decode()})
+        with translated(f"storing {self.place}{name}"):
+            if not self._create_only and self._holds(name, content):
+                return False
+            if content.size <= self._largest_put:
+                stored = self._put(name, b"".join(content.parts), extra)
+            else:
+                stored = self._put_in_parts(name, content.parts, extra)
+                self._drop_uploads(name)
+            if stored or self._holds(name, content):
+                return stored
+        raise SinkUnavailable(f"{self.place}{name}: another writer holds it and has not finished")
+
+    def names(self, prefix: str, after: str = "") -> Iterator[str]:
+        below = self._settings.prefix
+        start = {"StartAfter": below + after} if after else {}
+        with translated(f"listing {self.place}{prefix}"):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._settings.bucket, Prefix=below + prefix, **start
+            )
+            for page in pages:
+                for found in page.get("Contents", ()):
+                    yield found["Key"].removeprefix(below)
+
+    def prove(self) -> Iterator[Proof]:
+        name = _probe_name()
+        written = False
+        for what, attempt in (
+            ("write", self._prove_write),
+            ("conditional write", self._prove_condition),
+            ("write in parts", self._prove_parts),
+            ("read", self._prove_read),
+            ("list", self._prove_list),
+            ("delete", self._delete),
+        ):
+            if what != "write" and not written:
+                yield Proof(what, "unproved", "there is no object to try it on")
+                continue
+            try:
+                yield Proof(what, "proved", attempt(name))
+                written = True
+            except FlagstreamError as error:
+                yield Proof(what, "failed", str(error))
+
+    def close(self) -> None:
+        """Closes the connections; nothing when there was no use for any."""
+        if self._made is not None:
+            self._made.close()
+
+    @property
+    def _client(self) -> Any:
+        # Made once: it takes tenths of a second, and boto3 must not make two at the same time.
+        with self._making:
+            if self._made is None:
+                self._made = connect(self._settings)
+            return self._made
+
+    # writing
+
+    def _attributes(self, content_type: str, metadata: dict[str, str]) -> dict[str, Any]:
+        """What goes with every object beside its content."""
+        settings = self._settings
+        attributes = {
+            "ContentType": settings.content_type or content_type,
+            "ContentEncoding": settings.content_encoding,
+            "ServerSideEncryption": settings.encryption,
+            "SSEKMSKeyId": settings.kms_key_id,
+            "StorageClass": settings.storage_class,
+            "ACL": settings.acl,
+            "Tagging": urlencode(settings.tags),
+            "Metadata": metadata,
+        }
+        return {key: value for key, value in attributes.items() if value}
+
+    def _at(self, name: str) -> dict[str, str]:
+        return {"Bucket": self._settings.bucket, "Key": self._settings.prefix + name}
+
+    def _condition(self) -> dict[str, str]:
+        return {"IfNoneMatch": "*"} if self._create_only else {}
+
+    def _put(self, name: str, body: bytes, extra: dict[str, Any]) -> bool:
+        """Whether this call stored it; False: something is there, or about to be."""
+        try:
+            self._client.put_object(
+                **self._at(name), **extra, **self._condition(), Body=body, ContentMD5=_md5(body)
+            )
+        except ClientError as error:
+            if _taken(error):
+                return False
+            raise
+        return True
+
+    def _put_in_parts(self, name: str, parts: Sequence[bytes], extra: dict[str, Any]) -> bool:
+        """As :meth:`_put`. An upload that fails is dropped."""
+        at = self._at(name)
+        upload = {**at, "UploadId": self._client.create_multipart_upload(**at, **extra)["UploadId"]}
+        try:
+            done = []
+            for number, body in enumerate(cut(parts, self._settings.part_size), 1):
+                part = {**upload, "PartNumber": number}
+                answer = self._client.upload_part(**part, Body=body, ContentMD5=_md5(body))
+                done.append({"PartNumber": number, "ETag": answer["ETag"]})
+            self._client.complete_multipart_upload(
+                **upload, **self._condition(), MultipartUpload={"Parts": done}
+            )
+        except BaseException as error:
+            self._drop(upload)
+            # Somebody who found the object complete has dropped this upload.
+            if isinstance(error, ClientError) and (_taken(error) or code(error) == "NoSuchUpload"):
+                return False
+            raise
+        return True
+
+    def _drop(self, upload: dict[str, str]) -> None:
+        # What cannot be dropped now is dropped when the object is there, or by the bucket's own rule.
+        with suppress(ClientError, BotoCoreError):
+            self._client.abort_multipart_upload(**upload)
+
+    def _drop_uploads(self, name: str) -> None:
+        """Drop all unfinished uploads of an object that is there."""
+        at = self._at(name)
+        with suppress(ClientError, BotoCoreError):
+            listing = self._client.list_multipart_uploads(Bucket=at["Bucket"], Prefix=at["Key"])
+            for found in listing.get("Uploads", ()):
+                if found["Key"] == at["Key"]:
+                    self._drop({**at, "UploadId": found["UploadId"]})
+
+    def _holds(self, name: str, content: EncodedObject) -> bool:
+        """Whether the object is there; raises ObjectConflict when it is another one."""
+        try:
+            answer = self._client.head_object(**self._at(name))
+        except ClientError as error:
+            if status(error) == 404:
+                return False
+            raise
+        metadata = {key.lower(): value for key, value in answer.get("Metadata", {}).items()}
+        found = parse_manifest(metadata.get(MANIFEST, "").encode())
+        if found is None:
+            raise ObjectConflict(f"{self.place}{name} is not of ours: it does not say what it holds")
+        if different := difference(content.manifest, found):
+            raise ObjectConflict(f"{self.place}{name}: {different}")
+        return True
+
+    # proving
+
+    def _learn_conditions(self, name: str) -> None:
+        """Try on the existing ``name`` which writes are create-only; raises SinkRefused if none is, unless
+        that is accepted.
+        """
+        try:
+            self._prove_condition(name)
+        except SinkRefused:
+            if not self._settings.at_least_once:
+                raise
+            self._create_only = False
+            return
+        try:
+            self._prove_parts(name)
+        except SinkRefused:
+            # Single requests are create-only here, and large enough for any window.
+            self._largest_put = LARGEST_PUT
+
+    def _prove_write(self, name: str) -> str:
+        with translated(f"writing {self.place}{name}"):
+            try:
+                self._put(name, _PROBE, self._attributes("text/plain", {}))
+            except ClientError as error:
+                if status(error) not in _NOT_UNDERSTOOD or not self._settings.at_least_once:
+                    raise
+                self._create_only = False
+                self._put(name, _PROBE, self._attributes("text/plain", {}))
+        return f"wrote {self.place}{name}"
+
+    def _prove_condition(self, name: str) -> str:
+        with translated(f"writing {self.place}{name} a second time"):
+            replaced = self._put(name, _PROBE, self._attributes("text/plain", {}))
+        if replaced:
+            raise SinkRefused(
+                f"{self.place} does not honour If-None-Match on writes, so nothing keeps two workers from "
+                "storing the same events twice; set at_least_once = true to accept that"
+            )
+        return "an object that is there is not replaced"
+
+    def _prove_parts(self, name: str) -> str:
+        with translated(f"writing {self.place}{name} in parts"):
+            replaced = self._put_in_parts(name, [_PROBE], self._attributes("text/plain", {}))
+        if replaced:
+            raise SinkRefused(f"{self.place} does not honour If-None-Match on writes in parts")
+        return "an object that is there is not replaced by one in parts; the parts were dropped"
+
+    def _prove_read(self, name: str) -> str:
+        with translated(f"reading {self.place}{name}"):
+            content = self._client.get_object(**self._at(name))["Body"].read()
+        if content != _PROBE:
+            raise SinkRefused(f"{self.place}{name} does not hold what was written")
+        return "an object is read back as it was written"
+
+    def _prove_list(self, name: str) -> str:
+        # A store that changes names, such as one that drops a leading slash, would not find its own ranges.
+        if name not in self.names(name):
+            raise SinkRefused(f"{self.place}{name} was written, but a listing does not show that name")
+        return "a listing shows what was written"
+
+    def _delete(self, name: str) -> str:
+        with translated(f"deleting {self.place}{name}"):
+            self._client.delete_object(**self._at(name))
+        return f"deleted {self.place}{name}"
+
+
+def cut(parts: Sequence[bytes], size: int) -> Iterator[bytes]:
+    """The bytes of ``parts`` in pieces of exactly ``size``, the last one excepted."""
+    piece = bytearray()
+    for part in parts:
+        rest = memoryview(part)
+        while rest:
+            taken = rest[: size - len(piece)]
+            piece += taken
+            rest = rest[len(taken) :]
+            if len(piece) == size:
+                yield bytes(piece)
+                piece.clear()
+    if piece:
+        yield bytes(piece)
+
+
+def _taken(error: ClientError) -> bool:
+    """Whether a conditional write was told that something is there (412) or being written (409)."""
+    return status(error) in (409, 412)
+
+
+def _md5(body: bytes) -> str:
+    # Checked by the store on arrival, against damage on the way; nothing to do with security.
+    return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+
+
+def _probe_name() -> str:
+    return f"{PROBES}{secrets.token_hex(8)}"
