@@ -28,7 +28,7 @@ from worker.enrich.transform import Transform
 from worker.errors import ConfigError, ExitCode, Fatal
 from worker.export.agent import ExportStage
 from worker.export.budget import MemoryBudget
-from worker.flag_sources.file import FileFlagSource
+from worker.flag_sources.opening import watch
 from worker.flags import FlagFileError, FlagSet
 from worker.kafka import properties
 from worker.kafka.source import ChunkSource, Stage
@@ -289,32 +289,15 @@ class Host:
 
     async def _watch_flags(self, transform: Transform) -> None:
         """Read the flags, waiting until they can be read, and keep them up to date from then on."""
-        settings = self._settings.flags
-        assert settings.path is not None  # config.checks: needed where the enrich stage runs
-        source = FileFlagSource(settings.path, settings.format)
-        path = settings.path.absolute()
 
-        def load() -> FlagSet:
-            try:
-                return source.load()
-            except OSError as error:
-                raise FlagFileError(f"flags.path: {path}: {error.strerror or error}") from error
+        def use(flags: FlagSet) -> None:
+            transform.flags = flags
+            metrics.FLAGS.set(len(flags))
+            log.info("flags_loaded", flags=len(flags), invalid=dict(flags.invalid))
 
-        _use(transform, await self._patiently("enrich", load, FlagFileError))
-
-        async def poll() -> None:
-            while True:
-                await asyncio.sleep(settings.poll_interval)
-                try:
-                    flags = await asyncio.to_thread(source.poll)
-                except (OSError, FlagFileError) as error:
-                    metrics.FLAG_ERRORS.inc()
-                    log.error("flags_unreadable", error=str(error), hint="the flags read last stay in use")
-                else:
-                    if flags is not None:
-                        _use(transform, flags)
-
-        self._tasks.append(asyncio.create_task(poll()))
+        flag_watch = watch(self._settings.flags, use)
+        use(await self._patiently("enrich", flag_watch.load, FlagFileError))
+        self._tasks.append(asyncio.create_task(flag_watch.run()))
 
     async def _patiently(self, component: str, function: Callable[[], T], *passing: type[Exception]) -> T:
         """Call ``function`` in a thread until it succeeds; the process is unready meanwhile and says why."""
@@ -395,12 +378,6 @@ class Host:
         for path, page in (("/metrics", show_metrics), ("/live", show_live), ("/ready", show_ready)):
             app.page(path, name=path)(page)
         return app
-
-
-def _use(transform: Transform, flags: FlagSet) -> None:
-    transform.flags = flags
-    metrics.FLAGS.set(len(flags))
-    log.info("flags_loaded", flags=len(flags), invalid=dict(flags.invalid))
 
 
 def _problems(source: ChunkSource, others: Iterable[str]) -> Iterator[str]:

@@ -43,7 +43,7 @@ def test_problems_are_a_headline_and_a_line_each_with_exit_code_2(
     assert result.stderr.splitlines() == [
         f"{tmp_path / 'flagstream.toml'}: 3 problems",
         "nam: unknown key; did you mean name?",
-        "flags.path: is missing; the enrich stage needs the file with the flags",
+        "flags.path: is missing; the enrich stage needs the file with the flags, or [[flags.sources]]",
         "web.port: -1 is out of range; write at least 0",
     ]
 

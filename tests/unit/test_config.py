@@ -72,7 +72,7 @@ def test_the_example_loads() -> None:
 def test_the_example_shows_every_setting_with_its_default() -> None:
     """A setting that is added is added to the example, and no default there is out of date."""
     example = tomllib.loads((ROOT / "flagstream.example.toml").read_text(encoding="utf-8"))
-    not_defaults = {("enrich", "metadata"), ("flags", "path"), ("flags", "format")}
+    not_defaults = {("enrich", "metadata"), ("flags", "path"), ("flags", "format"), ("flags", "cache_path")}
     settings, defaults = load(ROOT / "flagstream.example.toml", {}), Settings()
     for section, model in defaults:
         if section not in ("name", "sinks"):
@@ -347,7 +347,7 @@ def test_only_what_is_to_run_needs_its_settings(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(path, {}, enrich=True, sinks=["archives"])
     assert caught.value.problems == [
-        "flags.path: is missing; the enrich stage needs the file with the flags",
+        "flags.path: is missing; the enrich stage needs the file with the flags, or [[flags.sources]]",
         "--sink archives: no such sink; did you mean archive?",
     ]
 

@@ -23,6 +23,7 @@ def cross_field_problems(settings: Settings, failed: set[Path], *, enrich: bool)
     ``enrich``: whether the enrich stage is to run, which needs more than the sinks do.
     """
     yield from _topics(settings, failed)
+    yield from _formats(settings, failed, enrich=enrich)
     yield from _static_membership(settings, failed)
     yield from _transaction(settings, failed)
     if enrich:
@@ -42,6 +43,23 @@ def _topics(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
     for (first, name), (second, other) in combinations(names.items(), 2):
         if name == other and not _unread(failed, ("topics", first), ("topics", second)):
             yield ("topics", second), f'"{other}" is also topics.{first}; each needs a topic of its own'
+
+
+def _formats(settings: Settings, failed: set[Path], *, enrich: bool) -> Iterator[Problem]:
+    topics, registry = settings.topics, settings.registry
+    sides = {
+        "ingest": (topics.ingest_format, topics.ingest_schema, enrich),
+        "output": (topics.output_format, topics.output_schema, True),
+    }
+    for side, (form, schema, needed) in sides.items():
+        here, file = ("topics", f"{side}_format"), ("topics", f"{side}_schema")
+        if _unread(failed, here, file):
+            continue
+        if form == "json" and schema is not None:
+            yield file, f'is for topics.{side}_format = "avro" only'
+        missing = form == "avro" and schema is None and needed and not registry.url
+        if missing and not _unread(failed, ("registry", "url")):
+            yield here, f"needs registry.url, or topics.{side}_schema for Avro that names no schema"
 
 
 def _static_membership(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
@@ -64,9 +82,16 @@ def _transaction(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
 
 def _flags(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
     path, kind = settings.flags.path, settings.flags.format
+    sources_read = not any(at[:2] == ("flags", "sources") for at in failed)
+    if sources_read and not _unread(failed, ("flags", "path")):
+        for key, message in settings.flags.problems():
+            yield ("flags", key), message
     if path is None:
-        if not _unread(failed, ("flags", "path")):
-            yield ("flags", "path"), "is missing; the enrich stage needs the file with the flags"
+        if not settings.flags.sources and sources_read and not _unread(failed, ("flags", "path")):
+            yield (
+                ("flags", "path"),
+                "is missing; the enrich stage needs the file with the flags, or [[flags.sources]]",
+            )
         return
     told = kind is not None or path.suffix.lower() in FLAG_SUFFIXES
     if not told and not _unread(failed, ("flags", "format")):

@@ -66,8 +66,11 @@ def _is_table(path: Path, raw: Mapping[str, object]) -> bool:
 
 def _put(raw: MutableMapping[str, object], path: Path, value: str) -> bool:
     """False where the file has something else in place of a table; that is reported of the file."""
-    for key in path[:-1]:
+    for position, key in enumerate(path[:-1]):
         table = raw.setdefault(key, {})
+        if isinstance(table, list) and path[position + 1].isdecimal():
+            # flags.sources: the variables name a table of the list by its number, from 0 on
+            table = raw[key] = {str(number): one for number, one in enumerate(table)}
         if not isinstance(table, MutableMapping):
             return False
         raw = table

@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from worker.config.environment import Origins, Path, variable
+from worker.config.flags import SOURCES
 from worker.kafka.handed_through import is_secret
 from worker.units import shown
 
@@ -40,12 +41,17 @@ def lines(
     found: dict[Path, str] = {}
     for details in error.errors(include_url=False):
         # "[key]": pydantic's word for a dictionary's key that failed, here the name of a sink
-        path = prefix + tuple(str(key) for key in details["loc"] if key != "[key]")
+        below = tuple(str(key) for key in details["loc"] if key != "[key]")
+        owner, inner = model, below
+        if below[:2] == ("flags", "sources") and len(below) > 3:
+            # pydantic puts the source's type behind its number
+            owner, inner = SOURCES[below[3]], below[4:]
+            below = (*below[:3], *inner)
+        path = prefix + below
         if details["type"] == "extra_forbidden":
-            found.setdefault(path, _unknown(path, _model(model, path[len(prefix) : -1]), origins))
+            found.setdefault(path, _unknown(path, _model(owner, inner[:-1]), origins))
         else:
-            field = _field(model, path[len(prefix) :])
-            found.setdefault(path, line(path, _message(details, field, path), origins))
+            found.setdefault(path, line(path, _message(details, _field(owner, inner), path), origins))
     return found
 
 
@@ -95,6 +101,10 @@ def _message(details: ErrorDetails, field: FieldInfo | None, path: Path) -> str:
         return f"is missing: {meaning}" if meaning else "is missing"
     if kind == "wrong":
         return str(context["message"])
+    if kind == "union_tag_not_found":
+        return f"type is missing; write one of {', '.join(SOURCES)}"
+    if kind == "union_tag_invalid":
+        return f"type {shown(context['tag'])} is no source{nearest(str(context['tag']), SOURCES)}"
     if kind == "literal_error":
         return f"{text} is not possible; write {_alternatives(field)}" + _near_literal(found, field)
     if kind in _WRONG_TYPE:
@@ -112,6 +122,7 @@ _WRONG_TYPE = {
     **dict.fromkeys(("bool_parsing", "bool_type"), "{text} is neither true nor false"),
     **dict.fromkeys(("string_type", "path_type"), '{text} is no text; write it in quotes: "..."'),
     **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "is a table; write [{table}]"),
+    "list_type": "is a list; write a table [[{table}]] for each",
     "string_too_short": "must not be empty",
     "finite_number": "{text} is no finite number",
 }

@@ -10,6 +10,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from worker.config.flags import SOURCES, FlagSettings
 from worker.config.settings import Settings
 from worker.kafka.handed_through import RESERVED, RESERVED_UNDER_CONSUMER_PROTOCOL
 from worker.sinks.settings import SinkSettings
@@ -60,6 +61,8 @@ def _page(sinks: Mapping[str, type[SinkSettings]]) -> Iterator[str]:
             yield from _sinks(sinks, _prose(field.description or ""))
         elif isinstance(model, type) and issubclass(model, BaseModel):
             yield from _section(f"`[{key}]`", model.__doc__ or "", model.model_fields)
+            if model is FlagSettings:
+                yield from _flag_sources()
     yield _RESERVED
     yield from _table(
         ("Property", "Reason"), ((f"`{name}`", _prose(reason)) for name, reason in RESERVED.items())
@@ -73,6 +76,12 @@ def _sinks(sinks: Mapping[str, type[SinkSettings]], text: str) -> Iterator[str]:
     for kind, model in sinks.items():
         own = {key: field for key, field in model.model_fields.items() if _differs(key, field)}
         yield from _section(f'`[sinks.<name>]` with `type = "{kind}"`', "", own)
+
+
+def _flag_sources() -> Iterator[str]:
+    for kind, model in SOURCES.items():
+        text = model.__doc__ or ""
+        yield from _section(f'`[[flags.sources]]` with `type = "{kind}"`', text, model.model_fields)
 
 
 def _differs(key: str, field: FieldInfo) -> bool:

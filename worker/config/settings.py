@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, SerializeAsAny
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from worker.config.flags import FlagSettings
+from worker.config.section import Section
 from worker.kafka.handed_through import Properties
 from worker.sinks.settings import SinkSettings
 from worker.units import MIB, Bytes, Count, Seconds, Start, Written, shown, wrong
@@ -47,16 +49,20 @@ SinkName = Annotated[
         _named("sink name", r"[a-z0-9][a-z0-9_-]{0,62}", 'up to 63 lower-case letters, digits, "_" and "-"')
     ),
 ]
+RegistryUrl = Annotated[
+    str,
+    AfterValidator(
+        _named(
+            "address of a registry",
+            r"|https?://[^/@\s]+(/[^\s?#]*)?",
+            "https://HOST/PATH; user and password apart",
+        )
+    ),
+]
 Metadata = Annotated[
     dict[str, Annotated[bool | int | float | str, BeforeValidator(_scalar)]],
     Written("table", str),
 ]
-
-
-class Section(BaseModel):
-    """A table of the configuration file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class KafkaSettings(Section):
@@ -148,6 +154,58 @@ class TopicSettings(Section):
         le=100,
         description="Copies of a topic that is created; -1 is the broker's default.",
     )
+    ingest_format: Literal["json", "avro"] = Field(
+        default="json",
+        description=(
+            'What ingest values are: JSON text, or Avro with the id of a schema in [registry] ("avro"; bare '
+            "Avro where ingest_schema is given)."
+        ),
+    )
+    ingest_schema: Path | None = Field(
+        default=None,
+        description="Avro schema file that all ingest values were written with, which then name none.",
+    )
+    output_format: Literal["json", "avro"] = Field(
+        default="json",
+        description=(
+            'What output values are: JSON text, or Avro with the id of a schema in [registry] ("avro"; bare '
+            "Avro where output_schema is given). Sinks get the same events either way, but JSON needs no "
+            "decoding."
+        ),
+    )
+    output_schema: Path | None = Field(
+        default=None,
+        description=(
+            "Avro schema file for all output values, which then name none: a copy of "
+            "avro/enriched_event.avsc that stays as it is, for its readers cannot tell one from another."
+        ),
+    )
+
+
+class RegistrySettings(Section):
+    """The schema registry, for topics in Avro: Confluent's, or another with its interface."""
+
+    url: RegistryUrl = Field(
+        default="",
+        description=(
+            "Address of Confluent's interface; for Apicurio it ends in /apis/ccompat/v7. Needed for a topic "
+            "in Avro without a schema file."
+        ),
+    )
+    user: str = Field(default="", description="User for basic authentication; empty: none.")
+    password: SecretStr = Field(
+        default=SecretStr(""), description="Password of the user; with Confluent Cloud the API secret."
+    )
+    timeout: Seconds = Field(
+        default=10.0, gt=0, le=300, description="How long a call may take before it is tried again."
+    )
+    auto_register: bool = Field(
+        default=False,
+        description=(
+            "Register the schema of enriched events for the output topic when it is missing; otherwise that "
+            "is waited for. The registry is shared with others, so nothing is written to it unasked."
+        ),
+    )
 
 
 class EnrichSettings(Section):
@@ -215,21 +273,6 @@ class EnrichSettings(Section):
     metadata: Metadata = Field(
         default_factory=dict,
         description="Metadata that every event gets; where an event has the same name, its own value stays.",
-    )
-
-
-class FlagSettings(Section):
-    """Where the flag configuration comes from."""
-
-    path: Path | None = Field(
-        default=None,
-        description="File with the flags; needed where the enrich stage runs. Re-read when it changes.",
-    )
-    format: Literal["yaml", "json", "toml"] | None = Field(
-        default=None, description="Format of the file; absent: by its suffix (.yaml, .yml, .json, .toml)."
-    )
-    poll_interval: Seconds = Field(
-        default=10.0, gt=0, description="How often the file is looked at for a change."
     )
 
 
@@ -311,6 +354,7 @@ class Settings(BaseSettings):
     )
     kafka: KafkaSettings = KafkaSettings()
     topics: TopicSettings = TopicSettings()
+    registry: RegistrySettings = RegistrySettings()
     enrich: EnrichSettings = EnrichSettings()
     flags: FlagSettings = FlagSettings()
     export: ExportSettings = ExportSettings()

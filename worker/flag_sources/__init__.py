@@ -1,17 +1,47 @@
-"""Where flags come from: the protocol that a flag source satisfies."""
+"""Where flags come from: places that are read, and the memory of what was read there last."""
 
 from typing import Protocol
 
+from worker.flag_sources.document import Document
 from worker.flags import FlagSet
+
+__all__ = ["Document", "FlagSource", "Place"]
+
+
+class Place(Protocol):
+    """Where one document with flags can be read: a file, an address, an object. Used by one thread at a time,
+    never on the event loop; it may block, but not without bound."""
+
+    def fetch(self, *, anew: bool) -> Document | None:
+        """The document; None if it is the one that the last fetch gave (never None when ``anew``).
+
+        Raises OSError, with a message for people that holds no secret, where it cannot be got at, and
+        `worker.flags.FlagFileError` where what is there is no document with flags.
+        """
+        ...
 
 
 class FlagSource(Protocol):
-    """One place that flags are read from. Both methods may block on I/O and are called from one thread at a
-    time, never on the event loop. Neither logs: the caller does, and keeps the flags it has when one raises.
+    """One place that flags are read from. ``load`` and ``poll`` may block on I/O and are called from one
+    thread at a time, never on the event loop. Neither logs: the caller does, and keeps the flags it has when
+    one raises.
 
     Both raise `worker.flags.FlagFileError` where the flags are there and cannot be read, and OSError where
     they cannot be got at.
     """
+
+    name: str
+    """Tells the source from others, in logs, metrics and the cache; holds no secret."""
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the source since the last call of ``load`` or ``poll``; None if nothing."""
+        ...
+
+    @property
+    def good(self) -> Document | None:
+        """The document that the flags last given were read from; None if there were none."""
+        ...
 
     def load(self) -> FlagSet:
         """The flags as they are now. For the start: it raises at every call, for as long as they are not
@@ -23,4 +53,8 @@ class FlagSource(Protocol):
         step came due) or if that call raised; None if all is as it was. The same failure is raised once, not
         at every poll.
         """
+        ...
+
+    def restore(self, document: Document) -> FlagSet:
+        """The flags of an earlier worker's ``good``, which stand in until ``poll`` gives better ones."""
         ...

@@ -64,6 +64,18 @@ FLAGS = Gauge("flagstream_flags", "Flags in use.", registry=REGISTRY)
 FLAG_ERRORS = Counter(
     "flagstream_flag_load_failures", "Times the flags could not be read again.", registry=REGISTRY
 )
+FLAG_SOURCE_FAILING = Gauge(
+    "flagstream_flag_source_failing",
+    "1 while a source of flags cannot be read and older flags of it are in use, else 0.",
+    ["source"],
+    registry=REGISTRY,
+)
+REGISTRY_FAILURES = Counter(
+    "flagstream_registry_failures",
+    "Calls to the schema registry that failed and are tried again.",
+    ["source", "kind"],
+    registry=REGISTRY,
+)
 
 # export
 WINDOWS = Counter(

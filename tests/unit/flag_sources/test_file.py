@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from worker.flag_sources import FlagSource
-from worker.flag_sources.file import FileFlagSource
+from worker.flag_sources.file import FilePlace
+from worker.flag_sources.kept import KeptFlags
 from worker.flags import FlagFileError
 
 A = "a: {variations: {x: 1}}"
@@ -41,7 +42,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def source(path: Path, clock: Clock) -> FlagSource:
-    return FileFlagSource(path, clock=clock)
+    return KeptFlags(str(path), FilePlace(path), clock)
 
 
 def test_load_gives_the_flags_every_time(source: FlagSource) -> None:
@@ -64,14 +65,14 @@ def test_the_suffix_tells_the_format(tmp_path: Path, name: str, text: str) -> No
     """Without a format the suffix counts, and a file without one is YAML."""
     (tmp_path / name).write_text(text)
 
-    assert list(FileFlagSource(tmp_path / name).load()) == ["a"]
+    assert list(KeptFlags(name, FilePlace(tmp_path / name)).load()) == ["a"]
 
 
 def test_a_given_format_beats_the_suffix(path: Path) -> None:
     """A format that is set holds whatever the file is called."""
     path.write_text("a = {variations = {x = 1}}")
 
-    assert list(FileFlagSource(path, "toml").load()) == ["a"]
+    assert list(KeptFlags("flags", FilePlace(path, "toml")).load()) == ["a"]
 
 
 def test_an_unchanged_file_is_no_news(source: FlagSource) -> None:
@@ -140,7 +141,7 @@ def test_a_missing_file_is_told_once_and_its_return_is_seen(source: FlagSource, 
     source.load()
     away = path.with_name("away")
     path.rename(away)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(OSError):
         source.poll()
     assert source.poll() is None
 

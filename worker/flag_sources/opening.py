@@ -1,0 +1,49 @@
+"""From settings to sources. A client library is imported only where a source needs it."""
+
+from collections.abc import Callable
+
+from worker.config.flags import (
+    FileFlagSettings,
+    FlagSettings,
+    GcsFlagSettings,
+    HttpFlagSettings,
+    RelayFlagSettings,
+    S3FlagSettings,
+    SourceUnion,
+)
+from worker.flag_sources import Place
+from worker.flag_sources.cache import FlagCache
+from worker.flag_sources.file import FilePlace
+from worker.flag_sources.kept import KeptFlags
+from worker.flag_sources.watching import FlagWatch
+from worker.flags import FlagSet
+
+
+def watch(settings: FlagSettings, use: Callable[[FlagSet], None]) -> FlagWatch:
+    """The watch over all sources; touches none of them yet."""
+    sources = [KeptFlags(source.called(), place(source)) for source in settings.all_sources()]
+    cache = FlagCache(settings.cache_path) if settings.cache_path is not None else None
+    return FlagWatch(sources, settings.poll_interval, use, cache)
+
+
+def place(settings: SourceUnion) -> Place:
+    """Where the flags of one source are read."""
+    match settings:
+        case FileFlagSettings():
+            return FilePlace(settings.path, settings.format)
+        case HttpFlagSettings():
+            from worker.flag_sources.http import HttpPlace
+
+            return HttpPlace(settings)
+        case S3FlagSettings():
+            from worker.flag_sources.s3 import S3Place
+
+            return S3Place(settings)
+        case GcsFlagSettings():
+            from worker.flag_sources.gcs import GcsPlace
+
+            return GcsPlace(settings)
+        case RelayFlagSettings():
+            from worker.flag_sources.relay import RelayPlace
+
+            return RelayPlace(settings)

@@ -1,0 +1,139 @@
+"""Keeps the flags of all sources up to date while the worker runs."""
+
+import asyncio
+import random
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from worker.flag_sources import FlagSource
+from worker.flag_sources.cache import FlagCache
+from worker.flag_sources.document import Document
+from worker.flag_sources.merging import merged
+from worker.flags import FlagFileError, FlagSet
+from worker.operate import metrics
+
+log = structlog.get_logger(__name__)
+
+JITTER = 0.1
+"""A poll comes up to this share of the interval early or late, so that a fleet that started together does not
+ask together; GO Feature Flag's figure."""
+
+
+class FlagWatch:
+    """All sources, in the order in which they are merged: the later one wins.
+
+    First `load`, in a thread, until it succeeds; from then on `run`. ``use`` is called on the event loop with
+    each new set of flags. ``chance`` gives numbers in [0, 1).
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[FlagSource],
+        interval: float,
+        use: Callable[[FlagSet], None],
+        cache: FlagCache | None = None,
+        *,
+        chance: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._sources = sources
+        self._interval = interval
+        self._use = use
+        self._cache = cache
+        self._chance = chance
+        self._sleep = sleep
+        self._flags: dict[str, FlagSet] = {}
+        self._writing = threading.Lock()
+
+    def load(self) -> FlagSet:
+        """The flags of all sources. The cache stands in for those that cannot be read now; what was read in
+        an earlier call is not read again.
+
+        Raises FlagFileError with the problems of all that cannot be read and are not in the cache.
+        """
+        missing = [problem for source in self._sources if (problem := self._first(source)) is not None]
+        if missing:
+            raise FlagFileError("; ".join(missing))
+        self._write()
+        return self._merged()
+
+    def _first(self, source: FlagSource) -> str | None:
+        if source.name in self._flags:
+            return None
+        try:
+            self._flags[source.name] = source.load()
+        except (OSError, FlagFileError) as error:
+            metrics.FLAG_SOURCE_FAILING.labels(source.name).set(1)
+            return None if self._restored(source, str(error)) else f"flags: {error}"
+        metrics.FLAG_SOURCE_FAILING.labels(source.name).set(0)
+        return None
+
+    def _restored(self, source: FlagSource, problem: str) -> bool:
+        try:
+            document = self._cached().get(source.name)
+            if document is None:
+                return False
+            self._flags[source.name] = source.restore(document)
+        except FlagFileError as error:
+            log.error("flags_cache_unusable", error=str(error))
+            return False
+        log.error(
+            "flags_from_cache",
+            source=source.name,
+            error=problem,
+            hint="the source did not answer at the start: flags of an earlier run are in use until it does",
+        )
+        return True
+
+    def _cached(self) -> dict[str, Document]:
+        if self._cache is None:
+            return {}
+        try:
+            return self._cache.read()
+        except (OSError, ValueError) as error:
+            raise FlagFileError(f"{self._cache.path}: {error}") from error
+
+    async def run(self) -> None:
+        """Poll each source by itself, for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            for source in self._sources:
+                tasks.create_task(self._poll(source))
+
+    async def _poll(self, source: FlagSource) -> None:
+        failing = metrics.FLAG_SOURCE_FAILING.labels(source.name)
+        while True:
+            await self._sleep(self._interval * (1 + JITTER * (2 * self._chance() - 1)))
+            try:
+                flags = await asyncio.to_thread(source.poll)
+            except Exception as error:  # also what nobody thought of: other sources go on, and so does this
+                metrics.FLAG_ERRORS.inc()
+                failing.set(1)
+                foreseen = isinstance(error, OSError | FlagFileError)
+                log.error(
+                    "flags_unreadable",
+                    source=source.name,
+                    error=str(error),
+                    hint="the flags read last stay in use",
+                    exc_info=None if foreseen else error,
+                )
+                continue
+            failing.set(source.problem is not None)
+            if flags is not None:
+                self._flags[source.name] = flags
+                self._use(self._merged())
+                await asyncio.to_thread(self._write)
+
+    def _merged(self) -> FlagSet:
+        return merged(self._flags[source.name] for source in self._sources)
+
+    def _write(self) -> None:
+        if self._cache is None:
+            return
+        with self._writing:
+            documents = {source.name: source.good for source in self._sources}
+            try:
+                self._cache.write({name: document for name, document in documents.items() if document})
+            except OSError as error:
+                log.error("flags_not_cached", error=str(error))
