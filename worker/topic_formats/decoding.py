@@ -1,0 +1,73 @@
+"""Decoders of Avro: with the id of a schema in front of each value, or with one schema for all."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any, Final
+
+from fastavro import schemaless_reader
+
+from worker.events import Dead
+from worker.topic_formats.event_text import event_text
+from worker.topic_formats.known_schemas import KnownSchemas
+
+HEADER: Final = 5
+"""Bytes in front of the Avro data in Confluent's wire format: 0, and the schema's id, big-endian."""
+
+
+class RegistryDecoder:
+    """Confluent's wire format: every value names the schema that it was written with."""
+
+    def __init__(self, known: KnownSchemas) -> None:
+        self._known = known
+
+    @property
+    def trouble(self) -> str | None:
+        return self._known.trouble
+
+    async def prepare(self, values: Sequence[bytes | None]) -> None:
+        await self._known.learn({value[1:HEADER] for value in values if value and not _unframed(value)})
+
+    def decode(self, values: Sequence[bytes | None]) -> list[bytes | Dead | None]:
+        return [self._decoded(value) if value else value for value in values]
+
+    def _decoded(self, value: bytes) -> bytes | Dead:
+        if _unframed(value):
+            return Dead(
+                "invalid_avro",
+                "The value does not begin with a zero byte and the id of a schema"
+                + ("; it looks like JSON" if value.lstrip()[:1] == b"{" else ""),
+            )
+        schema = self._known.get(value[1:HEADER])
+        return schema if isinstance(schema, Dead) else read(schema, value, HEADER)
+
+
+class FixedDecoder:
+    """Bare Avro data, all of one schema."""
+
+    trouble = None
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self._schema = schema
+
+    async def prepare(self, values: Sequence[bytes | None]) -> None:
+        """Nothing to wait for."""
+
+    def decode(self, values: Sequence[bytes | None]) -> list[bytes | Dead | None]:
+        return [read(self._schema, value, 0) if value else value for value in values]
+
+
+def _unframed(value: bytes) -> bool:
+    return value[0] != 0 or len(value) < HEADER
+
+
+def read(schema: dict[str, Any], value: bytes, start: int) -> bytes | Dead:
+    """The event in ``value`` from byte ``start`` on, as JSON text. Never raises."""
+    stream = BytesIO(value)
+    stream.seek(start)
+    try:
+        record: Any = schemaless_reader(stream, schema, None)
+        if (rest := len(value) - stream.tell()) > 0:
+            return Dead("invalid_avro", f"{rest} bytes are left over behind the record")
+        return event_text(record)
+    except Exception as error:  # fastavro raises whatever foreign bytes make it trip over
+        return Dead("invalid_avro", f"{type(error).__name__}: {error}")

@@ -1,0 +1,106 @@
+"""The schemas that records name by id, asked of the registry once each."""
+
+import asyncio
+import random
+import time
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol
+
+import structlog
+
+from worker.events import Dead
+from worker.operate import metrics
+from worker.topic_formats.registry import RegistryError, SchemaMissing
+from worker.topic_formats.schemas import NotAvro, parsed
+
+log = structlog.get_logger(__name__)
+
+FIRST_PAUSE = 0.25
+LONGEST_PAUSE = 15.0
+DOUBTS = 3
+"""How often the registry has to say that there is no such schema: a replica can lag behind the one that a
+producer registered with.
+"""
+DOUBT_PAUSE = 0.5
+ASK_AGAIN = 60.0
+"""Seconds after which an id that had no schema is asked for again."""
+
+
+class Schemas(Protocol):
+    """The part of the registry that is needed."""
+
+    def schema(self, number: int) -> str: ...
+
+
+class Missing(NamedTuple):
+    """There was no such schema, and when that was asked (monotonic seconds)."""
+
+    dead: Dead
+    asked: float
+
+
+class KnownSchemas:
+    """``source`` is the stage's name, for log and metrics. An id is the four bytes that stand in records."""
+
+    def __init__(self, registry: Schemas, source: str) -> None:
+        self.trouble: str | None = None
+        self._registry = registry
+        self._source = source
+        self._schemas: dict[bytes, dict[str, Any]] = {}
+        self._missing: dict[bytes, Missing] = {}
+
+    def get(self, identity: bytes) -> dict[str, Any] | Dead:
+        """The schema, or why the records that name it are dead letters; of an id that was learned."""
+        return self._schemas.get(identity) or self._missing[identity].dead
+
+    async def learn(self, identities: Iterable[bytes]) -> None:
+        """Ask for those that are not known, until the registry answers: backs off for as long as it takes."""
+        for identity in identities:
+            if identity not in self._schemas and self._worth_asking(identity):
+                await self._ask(identity)
+
+    def _worth_asking(self, identity: bytes) -> bool:
+        missing = self._missing.get(identity)
+        return missing is None or time.monotonic() - missing.asked > ASK_AGAIN
+
+    async def _ask(self, identity: bytes) -> None:
+        number = int.from_bytes(identity)
+        try:
+            text = await self._text(number, DOUBTS if identity not in self._missing else 1)
+            self._schemas[identity] = parsed(text)
+        except (SchemaMissing, NotAvro) as error:
+            dead = Dead("unknown_schema", f"There is no schema with the id {number} to read it with: {error}")
+            self._missing[identity] = Missing(dead, time.monotonic())
+            log.warning("schema_missing", source=self._source, id=number, error=str(error))
+
+    async def _text(self, number: int, doubts: int) -> str:
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                text = await asyncio.to_thread(self._registry.schema, number)
+            except SchemaMissing:
+                self._answered()
+                doubts -= 1
+                if doubts <= 0:
+                    raise
+                await asyncio.sleep(DOUBT_PAUSE)
+            except RegistryError as error:
+                self._failed(number, error)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(pause * 2, LONGEST_PAUSE)
+            else:
+                self._answered()
+                return text
+
+    def _failed(self, number: int, error: RegistryError) -> None:
+        metrics.REGISTRY_FAILURES.labels(self._source, error.kind).inc()
+        trouble = f"waits for schema {number} of the registry: {error}"
+        if self.trouble != trouble:
+            level = log.error if error.kind == "refused" else log.warning
+            level("registry_failed", source=self._source, id=number, kind=error.kind, error=str(error))
+        self.trouble = trouble
+
+    def _answered(self) -> None:
+        if self.trouble is not None:
+            self.trouble = None
+            log.info("registry_recovered", source=self._source)
