@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from signal import SIGKILL
 from types import TracebackType
@@ -134,8 +135,12 @@ class SeaweedFs:
         deadline = time.monotonic() + START_TIMEOUT
         while True:
             try:
-                client.create_bucket(Bucket="up")
-                client.put_object(Bucket="up", Key="up", Body=b"up")
+                # The server answers before it can store anything.
+                with suppress(
+                    client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists
+                ):
+                    client.create_bucket(Bucket="startup")
+                client.put_object(Bucket="startup", Key="probe", Body=b"")
                 return
             except (BotoCoreError, ClientError) as error:
                 if self._process.poll() is not None or time.monotonic() > deadline:

@@ -15,6 +15,7 @@ from botocore.exceptions import (
     HTTPClientError,
     SSLError,
 )
+from botocore.exceptions import ConnectionError as NoConnection
 
 from worker.errors import SinkError, SinkRefused, SinkUnavailable
 
@@ -44,7 +45,7 @@ def translated(what: str) -> Iterator[None]:
     except ClientError as error:
         raise _answered(error, what) from None
     except BotoCoreError as error:
-        passing = isinstance(error, HTTPClientError | CredentialRetrievalError)
+        passing = isinstance(error, HTTPClientError | NoConnection | CredentialRetrievalError)
         # A certificate that is not trusted, as missing credentials, is for a person to mend.
         kind = SinkUnavailable if passing and not isinstance(error, SSLError) else SinkRefused
         raise kind(f"{what}: {error}") from None
