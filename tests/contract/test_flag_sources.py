@@ -1,0 +1,204 @@
+"""Flags over a network, from servers that answer."""
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from tests.support.fake_gcs import FakeGcs
+from tests.support.seaweed import ACCESS_KEY, SECRET_KEY, SeaweedFs
+from worker.config.flags import GcsFlagSettings, HttpFlagSettings, RelayFlagSettings, S3FlagSettings
+from worker.flag_sources.gcs import GcsPlace
+from worker.flag_sources.http import HttpPlace
+from worker.flag_sources.kept import KeptFlags
+from worker.flag_sources.relay import RelayPlace
+from worker.flag_sources.s3 import S3Place
+
+CONFIGURATION = Path("tests/goff/v1.55.2/cmd/relayproxy/testdata/goff/configuration")
+A = b"a: {variations: {x: 1}}"
+B = b"b: {variations: {x: 1}}"
+HIDDEN = "hunter2"
+
+
+@dataclass
+class Site:
+    """A server with one document, which tests change; ``asked`` are the requests that it got."""
+
+    url: str = ""
+    content: bytes = A
+    content_type: str = "application/yaml"
+    status: int = 200
+    asked: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    site = Site()
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            site.asked.append((self.command, self.path, headers, body))
+            etag = f'"{hash(site.content)}"'
+            status = site.status
+            if status == 200 and headers.get("if-none-match") == etag:
+                status = 304
+            content = site.content if status == 200 else b""
+            self.send_response(status)
+            self.send_header("ETag", etag)
+            self.send_header("Location", "/elsewhere")
+            self.send_header("Content-Type", site.content_type)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = answer
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Silence."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    site.url = f"http://127.0.0.1:{server.server_port}"
+    yield site
+    server.shutdown()
+    server.server_close()
+
+
+def http(site: Site, **more: object) -> KeptFlags:
+    url = site.url.replace("://", f"://u:{HIDDEN}@") + f"/flags.yaml?token={HIDDEN}"
+    settings = HttpFlagSettings(type="http", url=SecretStr(url), **more)  # type: ignore[arg-type]
+    return KeptFlags(settings.called(), HttpPlace(settings))
+
+
+def test_a_document_is_read_again_only_when_it_changed(site: Site) -> None:
+    """The second look sends the ETag and gets 304; a new document is new flags."""
+    source = http(site)
+    assert list(source.load()) == ["a"]
+    assert source.poll() is None
+    assert "if-none-match" in site.asked[1][2]
+
+    site.content = B
+    assert list(source.poll() or ()) == ["b"]
+
+
+def test_headers_are_sent_and_nothing_secret_is_shown(site: Site) -> None:
+    """The header arrives; the name and the error hold neither password nor token."""
+    source = http(site, headers={"X-Token": SecretStr(HIDDEN)})
+    site.status = 403
+    with pytest.raises(OSError, match=r"/flags\.yaml: answers 403") as caught:
+        source.load()
+    assert site.asked[0][2]["x-token"] == HIDDEN
+    assert HIDDEN not in f"{caught.value}{source.name}"
+
+
+def test_a_failing_server_is_told_once_and_its_return_is_seen(site: Site) -> None:
+    """The same failure is raised once; afterwards the flags come back although the server says 304."""
+    source = http(site)
+    source.load()
+    site.status = 503
+    with pytest.raises(OSError, match="503"):
+        source.poll()
+    assert source.poll() is None
+    assert source.problem is not None
+
+    site.status = 200
+    assert list(source.poll() or ()) == ["a"]
+    assert source.problem is None
+
+
+def test_redirects_and_large_documents_are_refused(site: Site) -> None:
+    """Headers must not reach another server, and a document must not fill the memory."""
+    site.status = 302
+    with pytest.raises(OSError, match="302"):
+        http(site).load()
+    assert len(site.asked) == 1
+    site.status = 200
+    with pytest.raises(OSError, match="more than 5 bytes"):
+        http(site, max_bytes=5).load()
+
+
+def test_the_content_type_tells_the_format(site: Site) -> None:
+    """Stronger than the suffix; a given format is stronger than both."""
+    site.content, site.content_type = b"a = {variations = {x = 1}}", "application/toml; charset=utf-8"
+    assert list(http(site).load()) == ["a"]
+    site.content_type = "text/plain"
+    assert list(http(site, format="toml").load()) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("request_file", "response_file"),
+    [
+        ("empty.json", "empty.json"),
+        ("empty.json", "empty2.json"),
+        ("empty-flag-array.json", "empty-flag-array.json"),
+        ("filter-flags.json", "filter-flags.json"),
+    ],
+)
+def test_a_relay_is_asked_as_its_providers_ask_it(site: Site, request_file: str, response_file: str) -> None:
+    """Upstream's request is sent and upstream's answer understood: every flag of it, and none invalid."""
+    asked = (CONFIGURATION / "requests" / request_file).read_text().strip()
+    wanted = json.loads(asked)["flags"] if asked else []
+    site.content = (CONFIGURATION / "responses" / response_file).read_bytes()
+    settings = RelayFlagSettings(type="relay", url=SecretStr(site.url), api_key=SecretStr("k"), flags=wanted)
+    source = KeptFlags(settings.called(), RelayPlace(settings))
+
+    flags = source.load()
+
+    method, path, headers, body = site.asked[0]
+    assert (method, path, headers["x-api-key"]) == ("POST", "/v1/flag/configuration", "k")
+    assert json.loads(body) == {"flags": wanted}
+    assert set(flags) == set(json.loads(site.content)["flags"])
+    assert flags.invalid == {}
+    assert source.poll() is None
+
+
+def test_an_object_in_s3_is_read_again_only_when_it_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its ETag; a missing one is a failure that is seen to end."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    with SeaweedFs() as server:
+        client = server.client()
+        client.create_bucket(Bucket="flags")
+        settings = S3FlagSettings(
+            type="s3",
+            bucket="flags",
+            key="p/f.yaml",
+            endpoint=server.url,
+            region="us-east-1",
+            path_style=True,
+        )
+        place = S3Place(settings)
+        source = KeptFlags(settings.called(), place)
+        with pytest.raises(OSError, match=r"s3://flags/p/f\.yaml"):
+            source.load()
+        client.put_object(Bucket="flags", Key="p/f.yaml", Body=A)
+        assert list(source.poll() or ()) == ["a"]
+        assert place.fetch(anew=False) is None
+        client.put_object(Bucket="flags", Key="p/f.yaml", Body=B)
+        assert list(source.poll() or ()) == ["b"]
+
+
+def test_an_object_in_gcs_is_read_again_only_when_it_changed() -> None:
+    """By its generation; a missing one is a failure that is seen to end."""
+    with FakeGcs() as server:
+        server.create_bucket("flags")
+        settings = GcsFlagSettings(
+            type="gcs", bucket="flags", object="p/f.yaml", endpoint=server.url, anonymous=True
+        )
+        place = GcsPlace(settings)
+        source = KeptFlags(settings.called(), place)
+        with pytest.raises(OSError, match="is not there"):
+            source.load()
+        server.put("flags", "p/f.yaml", A)
+        assert list(source.poll() or ()) == ["a"]
+        assert place.fetch(anew=False) is None
+        server.put("flags", "p/f.yaml", B)
+        assert list(source.poll() or ()) == ["b"]

@@ -1,0 +1,114 @@
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from worker.flag_sources.cache import FlagCache
+from worker.flag_sources.document import Document
+from worker.flag_sources.kept import KeptFlags, utc_now
+from worker.flag_sources.merging import merged
+from worker.flag_sources.watching import FlagWatch
+from worker.flags import FlagFileError, FlagSet, parse_flags
+
+
+@dataclass
+class Shelf:
+    """A place whose content tests set; None: it does not answer."""
+
+    text: str | None
+
+    def fetch(self, *, anew: bool) -> Document | None:
+        if self.text is None:
+            raise OSError("no answer")
+        return Document(self.text.encode(), "yaml")
+
+
+def flag(name: str, value: object = 1) -> str:
+    return f"{name}: {{variations: {{x: {value}}}}}"
+
+
+def flags(text: str) -> FlagSet:
+    return parse_flags(text, "yaml", utc_now())
+
+
+def watch(cache: FlagCache | None = None, **shelves: Shelf) -> FlagWatch:
+    return FlagWatch([KeptFlags(name, shelf) for name, shelf in shelves.items()], 10, lambda _: None, cache)
+
+
+def test_the_later_source_wins_flag_by_flag() -> None:
+    """GO Feature Flag's rule: a flag is taken whole from the last source that has it."""
+    both = merged([flags(f"{flag('a')}\n{flag('b')}"), flags(flag("b", 2))])
+
+    assert {name: one.variations["x"] for name, one in both.items()} == {"a": 1, "b": 2}
+
+
+def test_a_flag_that_is_invalid_in_the_last_source_is_invalid() -> None:
+    """What an earlier source says of it is no longer meant; a later one mends it."""
+    assert list(merged([flags(flag("a")), flags("a: {}")]).invalid) == ["a"]
+    assert list(merged([flags("a: {}"), flags(flag("a"))])) == ["a"]
+
+
+def test_the_start_names_every_source_that_fails() -> None:
+    """It raises until all have been read; an answer then is enough."""
+    one, two = Shelf(None), Shelf(None)
+    start = watch(one=one, two=two)
+    with pytest.raises(FlagFileError, match=r"no answer; flags: no answer"):
+        start.load()
+    one.text = flag("a")
+    with pytest.raises(FlagFileError):
+        start.load()
+    two.text = flag("b")
+    assert set(start.load()) == {"a", "b"}
+
+
+def test_the_cache_stands_in_at_the_start(tmp_path: Path) -> None:
+    """A source that does not answer has the flags of the earlier run; a source never seen does not."""
+    cache = FlagCache(tmp_path / "deep" / "flags.cache")
+    watch(cache, one=Shelf(flag("a")), two=Shelf(flag("b"))).load()
+
+    assert set(watch(cache, one=Shelf(None), two=Shelf(flag("c"))).load()) == {"a", "c"}
+    assert [path.name for path in cache.path.parent.iterdir()] == ["flags.cache"]
+    with pytest.raises(FlagFileError):
+        watch(cache, three=Shelf(None)).load()
+
+
+def test_a_broken_cache_is_no_cache(tmp_path: Path) -> None:
+    """The worker waits for the source, as it would without one."""
+    cache = FlagCache(tmp_path / "flags.cache")
+    cache.path.write_text("{")
+    with pytest.raises(FlagFileError):
+        watch(cache, one=Shelf(None)).load()
+
+
+class Ended(Exception):
+    """Ends a watch that would go on for ever."""
+
+
+def test_a_source_that_fails_keeps_its_flags_and_stops_no_other() -> None:
+    """Each is polled by itself, a tenth of the interval early or late."""
+    one, two = Shelf(flag("a")), Shelf(flag("b"))
+    used: list[FlagSet] = []
+    slept: list[float] = []
+    chances: Iterator[float] = iter([0.0, 0.5, 1.0, 1.0])
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) > 3:
+            raise Ended
+
+    watching = FlagWatch(
+        [KeptFlags("one", one), KeptFlags("two", two)],
+        10,
+        used.append,
+        chance=lambda: next(chances),
+        sleep=sleep,
+    )
+    watching.load()
+    one.text, two.text = None, flag("c")
+    with pytest.raises(ExceptionGroup):
+        asyncio.run(watching.run())
+
+    assert [set(one) for one in used] == [{"a", "c"}]
+    assert slept == pytest.approx([9, 10, 11, 11])
