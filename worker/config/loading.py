@@ -151,7 +151,9 @@ def _without(values: Mapping[str, object], paths: Sequence[Path]) -> dict[str, o
     for key in {path[0] for path in paths}:
         below = [path[1:] for path in paths if path[0] == key and len(path) > 1]
         inner = kept.get(key)
-        if (key,) not in paths and isinstance(inner, Mapping):
+        # numbered: a list that variables were put into; one that lacks a key is no better than none
+        numbered = isinstance(inner, Mapping) and all(name.isdecimal() for name in inner)
+        if (key,) not in paths and isinstance(inner, Mapping) and not numbered:
             kept[key] = _without(inner, below)
         else:
             kept.pop(key, None)
