@@ -1,0 +1,171 @@
+"""Windows as HTTP requests, in GO Feature Flag's shape and with Standard Webhooks' headers.
+
+At least once, with ids by which a receiver makes it exactly once: a request is repeated with the same
+``webhook-id`` until it is accepted, by this process or by the next one.
+"""
+
+import gzip
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from email.utils import parsedate_to_datetime
+from hashlib import sha256
+from http import HTTPStatus
+
+from worker.chunk import Partition
+from worker.errors import PartitionStopped, SinkError, SinkRefused, SinkUnavailable
+from worker.sinks.circuit_breaker import CircuitBreaker
+from worker.sinks.guarded_http import Answer, GuardedClient
+from worker.sinks.protocol import Delivery, Preview, Proof
+from worker.sinks.webhook_body import Part, Parts, PartsEncoder, go_json
+from worker.sinks.webhook_settings import LONGEST_WAIT, WebhookSettings
+from worker.sinks.webhook_signing import Signer
+from worker.window import Manifest, Range
+
+_PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
+"""Answers below 500 that pass by themselves."""
+
+
+class WebhookSink:
+    """A :class:`~worker.sinks.protocol.Sink` of :class:`~worker.sinks.webhook_body.Parts`.
+
+    ``clock`` is monotonic and drives the circuit breaker; ``now`` is the time of day for signatures.
+    """
+
+    def __init__(
+        self,
+        settings: WebhookSettings,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._now = now
+        self._client = GuardedClient(
+            settings.endpoint_url.get_secret_value(),
+            allow_private=settings.allow_private_addresses,
+            connect_timeout=settings.connect_timeout,
+            timeout=settings.timeout,
+        )
+        self._breaker = CircuitBreaker(settings.breaker_failures, settings.breaker_pause, clock)
+        secret = settings.secret.get_secret_value() if settings.secret else None
+        self._signer = Signer(secret, [one.get_secret_value() for one in settings.previous_secrets])
+        self._headers = _fixed_headers(settings)
+        self._meta = go_json({"hostname": socket.gethostname(), **settings.meta})
+        self._gone = False
+        # What decides which event travels under which id: a window that was sent in part must go on under the
+        # same cuts. URL, secrets, headers, meta and compression are left out, though they change requests: a
+        # receiver that moves, or a secret that is changed, must not stop what is planned, and the ids hold.
+        shape = ("webhook", settings.max_part_events, settings.max_part_bytes, settings.event_ids)
+        self.fingerprint = sha256("\0".join(map(str, shape)).encode()).hexdigest()[:16]
+
+    def open(self) -> None:
+        """Resolves the host's name and judges its addresses. A receiver sees nothing of it: any request would
+        be an event to it.
+        """
+        self._client.resolve()
+
+    def begin(self, partition: Partition, start: int) -> PartsEncoder:
+        settings = self._settings
+        return PartsEncoder(partition, settings.max_part_events, settings.max_part_bytes, settings.event_ids)
+
+    def deliver(self, manifest: Manifest, payload: Parts) -> Delivery:
+        """Send the parts that are not accepted yet, in order; ``created`` and ``bytes`` count all of them.
+
+        Raises PartitionStopped when the receiver has answered 410: it wants nothing more, so nothing is sent
+        until the worker starts again.
+        """
+        for part in payload.parts[payload.accepted :]:
+            with self._breaker.attempt():
+                payload.sent += self._send(part)
+            payload.accepted += 1
+        return Delivery(len(payload.parts), 0, payload.sent)
+
+    def holdings(self, partition: Partition, start: int) -> Sequence[Range] | None:
+        return None
+
+    def prove(self) -> Iterator[Proof]:
+        try:
+            addresses = self._client.resolve()
+            yield Proof("resolve", "proved", f"{self._client.shown}: {', '.join(addresses)}")
+            self._client.connect()
+            yield Proof("connect", "proved", "with TLS" if "https:" in self._client.shown else "without TLS")
+        except SinkError as error:
+            yield Proof("connect", "failed", str(error))
+        yield Proof("deliver", "unproved", "any request would be an event to the receiver")
+
+    def preview(self, manifest: Manifest, payload: Parts) -> Preview:
+        body = payload.parts[0].body(self._meta)
+        return Preview([part.id for part in payload.parts], body.decode())
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _send(self, part: Part) -> int:
+        """The bytes of the body that was accepted."""
+        if self._gone:
+            raise self._stopped()
+        body = part.body(self._meta)
+        headers = self._headers + self._signer.headers(part.id, int(self._now()), body)
+        if self._settings.compression == "gzip":
+            body = gzip.compress(body, mtime=0)
+        answer = self._client.post(headers, body)
+        self._judge(answer)
+        return len(body)
+
+    def _judge(self, answer: Answer) -> None:
+        """Returns when the part was accepted."""
+        status = answer.status
+        text = f"{self._client.shown} answers {status}{_phrase(status)}"
+        if 200 <= status <= 299:
+            return
+        if status == HTTPStatus.GONE:
+            self._gone = True
+            raise self._stopped()
+        if status >= 500 or status in _PASSING:
+            raise SinkUnavailable(text, seconds_to_wait(answer.retry_after, self._now()))
+        if 300 <= status <= 399:
+            text += "; redirects are not followed, write the final address into endpoint_url"
+        raise SinkRefused(text)
+
+    def _stopped(self) -> PartitionStopped:
+        return PartitionStopped(
+            f"{self._client.shown} has answered 410 Gone: it wants no more requests. Correct endpoint_url, "
+            "or have the receiver take requests again, and start the worker again"
+        )
+
+
+def seconds_to_wait(retry_after: str | None, now: float) -> float | None:
+    """The value of a Retry-After header as seconds from ``now`` (since 1970), at most LONGEST_WAIT.
+
+    None, which leaves the wait to the engine's back-off, when it is absent, not understood, or over already:
+    a wait of 0 would have the receiver called again without a pause.
+    """
+    if retry_after is None:
+        return None
+    try:
+        seconds = int(text) if (text := retry_after.strip()).isdecimal() else _until(text, now)
+    except ValueError:
+        return None
+    return min(float(seconds), LONGEST_WAIT) if seconds > 0 else None
+
+
+def _until(date: str, now: float) -> float:
+    return parsedate_to_datetime(date).timestamp() - now
+
+
+def _fixed_headers(settings: WebhookSettings) -> list[tuple[str, str]]:
+    headers = [("Content-Type", "application/json"), ("User-Agent", "flagstream")]
+    if any(name.lower() == "user-agent" for name in settings.headers):
+        headers.pop()
+    if settings.compression == "gzip":
+        headers.append(("Content-Encoding", "gzip"))
+    own = ((name, value) for name, values in settings.headers.items() for value in values)
+    return headers + [(name, value.get_secret_value()) for name, value in own]
+
+
+def _phrase(status: int) -> str:
+    """The standard's words for a status: the receiver's own are not to be trusted with a log."""
+    try:
+        return f" {HTTPStatus(status).phrase}"
+    except ValueError:
+        return ""
