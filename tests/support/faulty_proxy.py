@@ -162,6 +162,8 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Head and body of an answer are two writes: with Nagle's algorithm 40 ms apart.
+    disable_nagle_algorithm = True
     server: _Server
 
     def handle_one_request(self) -> None:
