@@ -1,5 +1,33 @@
-"""Asserts in the contract suite are told in full, as those in test files are."""
+"""Servers that sinks are tried on. Asserts in the contract suite are told in full, as those in test files."""
+
+from collections.abc import Iterator
+from itertools import count
 
 import pytest
 
+from tests.support.fake_gcs import FakeGcs
+from tests.support.seaweed import SeaweedFs
+
 pytest.register_assert_rewrite("worker.testing")
+
+_BUCKETS = count(1)
+
+
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[FakeGcs]:
+    """A Google Cloud Storage of this run; skips on a machine without Go."""
+    with FakeGcs() as server:
+        yield server
+
+
+@pytest.fixture
+def gcs_bucket(gcs: FakeGcs) -> str:
+    """A bucket of the test's own."""
+    return gcs.create_bucket(f"bucket-{next(_BUCKETS)}")
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[SeaweedFs]:
+    """An S3 server of this run."""
+    with SeaweedFs() as server:
+        yield server
