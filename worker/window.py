@@ -41,6 +41,8 @@ class Manifest:
     """Fingerprint of what shapes the sink's objects (template, format, projection)."""
     topic_id: str = ""
     """The topic's id, where the broker tells it; empty otherwise."""
+    path: str = ""
+    """In a layout by fields: the part of the object's name that comes from its events."""
 
     def __str__(self) -> str:
         return f"{self.range} ({self.records} records, {self.digest[:12]})"

@@ -2,16 +2,17 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from worker.chunk import Chunk, Headers, Partition
 from worker.dead_letters import DeadLetter
 from worker.errors import ObjectConflict, OwnershipLost, SinkError, SinkRefused
-from worker.formats.jsonl import EncodedObject, JsonLinesEncoder
+from worker.formats.compression import Compression
+from worker.formats.jsonl import JsonLinesEncoder
 from worker.kafka.offsets import Committed as Metadata
-from worker.sinks.protocol import Delivery, Transaction
+from worker.sinks.protocol import Delivery, Preview, Proof, Transaction
 from worker.window import Manifest, Range
 
 T = TypeVar("T")
@@ -170,9 +171,9 @@ class RecordingSink:
             raise self.failures_to_open.popleft()
 
     def begin(self, partition: Partition, start: int) -> JsonLinesEncoder:
-        return JsonLinesEncoder("none")
+        return JsonLinesEncoder(Compression("none", 1).output())
 
-    def deliver(self, manifest: Manifest, payload: EncodedObject) -> Delivery:
+    def deliver(self, manifest: Manifest, payload: Sequence[bytes]) -> Delivery:
         name = str(manifest.range)
         if self.failures:
             failure = self.failures.popleft()
@@ -185,9 +186,9 @@ class RecordingSink:
             self.trace.append(Found(name))
             return Delivery(0, 1, 0)
         self.objects[manifest.range] = manifest
-        self.contents[manifest.range] = b"".join(payload.parts)
+        self.contents[manifest.range] = b"".join(payload)
         self.trace.append(Put(name))
-        return Delivery(1, 0, payload.size)
+        return Delivery(1, 0, sum(map(len, payload)))
 
     def holdings(self, partition: Partition, start: int) -> Sequence[Range] | None:
         if self.unlisted is not None:
@@ -195,6 +196,12 @@ class RecordingSink:
         if not self.knows:
             return None
         return sorted(held for held in self.objects if held.partition == partition and held.end > start)
+
+    def prove(self) -> Iterator[Proof]:
+        return iter(())
+
+    def preview(self, manifest: Manifest, payload: Sequence[bytes]) -> Preview:
+        return Preview((str(manifest.range),), b"".join(payload).decode())
 
     def close(self) -> None:
         """Nothing is held."""

@@ -21,6 +21,7 @@ from worker.kafka.offsets import Committed
 from worker.operate.metrics import REGISTRY
 from worker.sinks.file import FileSettings, FileSink
 from worker.sinks.settings import SinkSettings
+from worker.testing import StoredRecord
 from worker.window import ContentDigest, Manifest, Range
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -208,7 +209,7 @@ def archive(tmp_path: Path) -> Path:
         digest = ContentDigest()
         digest.update(values)
         encoder = sink.begin(partition, start)
-        encoder.add(values, [])
+        encoder.add(values, [StoredRecord(start + index, value) for index, value in enumerate(values)])
         bounds = Range(partition, start, end)
         manifest = Manifest(bounds, len(values), digest.hexdigest(), sink.fingerprint)
         sink.deliver(manifest, encoder.finish(manifest))

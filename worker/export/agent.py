@@ -30,7 +30,7 @@ from worker.kafka.source import ChunkSource
 from worker.kafka.topics import TopicFacts
 from worker.kafka.transactions import NotQueued, TransactionalProducer
 from worker.operate import metrics
-from worker.sinks.protocol import Sink, Transaction
+from worker.sinks.protocol import ConfiguredTransactionalSink, Sink, Transaction
 from worker.sinks.settings import SinkSettings
 
 log = structlog.get_logger(__name__)
@@ -47,19 +47,19 @@ one.
 class ExportStage:
     """Satisfies :class:`worker.kafka.source.Stage` and :class:`worker.export.partition.Kafka`.
 
-    ``dead_letters`` is the transactional producer for dead letters; unless its id is stable it is opened when
-    the first one is to be written. ``revoke_budget``: seconds that a revoke may take. ``fail`` is told an
-    error that ends the process.
+    ``producer`` writes the dead letters and what a transactional sink delivers; for dead letters alone it is
+    opened when the first one is to be written, unless its id is stable. ``revoke_budget``: seconds that a
+    revoke may take. ``fail`` is told an error that ends the process.
     """
 
     def __init__(
         self,
         name: str,
-        sink: Sink[Any],
+        sink: Sink[Any] | ConfiguredTransactionalSink[Any],
         settings: SinkSettings,
         topics: TopicSettings,
         budget: MemoryBudget,
-        dead_letters: TransactionalProducer,
+        producer: TransactionalProducer,
         *,
         revoke_budget: float,
         fail: Callable[[BaseException], None],
@@ -73,7 +73,7 @@ class ExportStage:
         self._settings = settings
         self._topics = topics
         self._budget = budget
-        self._producer = dead_letters
+        self._producer = producer
         self._producer_open = False
         self._revoke_budget = revoke_budget
         self._exports: dict[Partition, PartitionExport] = {}
@@ -86,21 +86,25 @@ class ExportStage:
 
     async def open(self, facts: TopicFacts) -> None:
         """Open the sink, however long it takes; before the first chunk."""
-        self._producer.limit = limit = facts.limit(self._topics.dead_letters)
+        sink, topics = self._sink, [self._topics.dead_letters]
+        if isinstance(sink, ConfiguredTransactionalSink):
+            topics.append(sink.topic)
+            sink.limit = facts.limit(*topics)
+        self._producer.limit = limit = facts.limit(*topics)
         stage, dead_letters = f"sink.{self._name}", self._topics.dead_letters
         self._to = Destination(
             self._name,
             self._sink,
             self._settings,
-            Limits(self._settings.max_events, self._settings.max_bytes, limit),
+            Limits(self._settings.max_events, self._settings.max_bytes, limit, self._settings.events),
             facts.ids.get(self._topics.output, ""),
             lambda error: DeadLetterSink(dead_letters, stage, error, lambda: self._producer.limit),
         )
-        if (
-            self._producer.stable
-        ):  # ends at once what a predecessor left open; readers would wait for its time-out
+        if self._producer.stable or isinstance(sink, ConfiguredTransactionalSink):
+            # ends at once what a predecessor left open; readers would wait for its time-out
             await asyncio.get_running_loop().run_in_executor(self._transactions, self._open_producer)
-        await self._until_done("open", self._sink.open)
+        if not isinstance(sink, ConfiguredTransactionalSink):
+            await self._until_done("open", sink.open)
 
     def _open_producer(self) -> None:
         if not self._producer_open:
@@ -134,7 +138,8 @@ class ExportStage:
         """Close the sink; after the consumer has left the group. A delivery that hangs is not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._transactions.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(self._sink.close)
+        if not isinstance(self._sink, ConfiguredTransactionalSink):
+            await asyncio.to_thread(self._sink.close)
 
     # ── what the chunk source tells ────────────────────────────────────────────────────────────
 
@@ -275,8 +280,11 @@ class ExportStage:
                     raise OwnershipLost(str(error)) from error
                 except TransactionAborted as error:
                     metrics.TRANSACTIONS.labels(f"sink.{self._name}", "aborted").inc()
-                    self.failing[f"deliver {partition}"] = f"dead letters: {error}"
+                    self.failing[f"deliver {partition}"] = f"transaction: {error}"
                     self._log.warning("transaction_aborted", error=str(error))
+                    if self._takes_less():
+                        self.restart(partition, epoch)  # its records are encoded again, under the new limit
+                        raise OwnershipLost(str(error)) from error
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, LONGEST_PAUSE)
                 else:
@@ -285,6 +293,14 @@ class ExportStage:
         metrics.TRANSACTIONS.labels(f"sink.{self._name}", "committed").inc()
         for letter in letters:
             metrics.REJECTED.labels(self._name, letter.reason).inc()
+
+    def _takes_less(self) -> bool:
+        """Whether the topic of a transactional sink takes smaller records than the sink was told."""
+        sink = self._sink
+        if not isinstance(sink, ConfiguredTransactionalSink) or sink.limit <= self._producer.limit:
+            return False
+        sink.limit = self._producer.limit
+        return True
 
     async def _until_done(self, what: str, function: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()

@@ -19,6 +19,10 @@ class DeadLetterEncoder:
         self._letters: list[DeadLetter] = []
         self.size = 0
 
+    @property
+    def memory(self) -> int:
+        return self.size
+
     def add(self, values: Sequence[bytes], records: Sequence[Record]) -> Sequence[Reject]:
         for record in records:
             letter = dead_letter(

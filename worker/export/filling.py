@@ -6,7 +6,7 @@ from typing import Any
 
 from worker.chunk import Partition, Record
 from worker.dead_letters import DeadLetter, dead_letter, size
-from worker.export.screen import screen
+from worker.export.screen import Events, screen
 from worker.kafka.offsets import Plan
 from worker.sinks.protocol import Reject, Sink, TransactionalSink
 from worker.window import ContentDigest, Manifest, Range
@@ -19,6 +19,7 @@ class Limits:
     events: int
     bytes: int
     dead_letter_bytes: int
+    kinds: Events = "both"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,9 @@ class Closed:
     rejects: list[DeadLetter]
     closed_by: str
     bytes: int
+    """Memory that it takes."""
+    size: int
+    """Encoded bytes, dead letters included."""
     plan: Plan | None
     """The plan that this window repeats; None for a new window."""
 
@@ -84,6 +88,11 @@ class Filling:
         return self._encoder.size + self._reject_bytes
 
     @property
+    def memory(self) -> int:
+        """Bytes of memory, for the budget."""
+        return self._encoder.memory + self._reject_bytes
+
+    @property
     def empty(self) -> bool:
         return self.next == self.position
 
@@ -113,7 +122,7 @@ class Filling:
 
     def add(self, records: Sequence[Record]) -> None:
         """Take ``records`` (at least one), all of which have room."""
-        screened = screen(records)
+        screened = screen(records).of_kind(self._limits.kinds)
         for reject in screened.rejects:
             self._reject(records[reject.index], reject)
         values, kept = screened.values, screened.records
@@ -163,6 +172,7 @@ class Filling:
             payload,
             self._rejects,
             closed_by,
+            self.memory,
             self.size,
             self.plan,
         )

@@ -40,7 +40,13 @@ from worker.export.takeover import (
 )
 from worker.kafka.offsets import Committed, MetadataUnreadable, Plan
 from worker.operate import metrics
-from worker.sinks.protocol import Delivery, Sink, Transaction, TransactionalSink
+from worker.sinks.protocol import (
+    ConfiguredTransactionalSink,
+    Delivery,
+    Sink,
+    Transaction,
+    TransactionalSink,
+)
 from worker.sinks.settings import SinkSettings
 from worker.window import Range
 
@@ -86,7 +92,7 @@ class Destination:
     """Where windows go and under which rules."""
 
     name: str
-    sink: Sink[Any]
+    sink: Sink[Any] | ConfiguredTransactionalSink[Any]
     settings: SinkSettings
     limits: Limits
     topic_id: str
@@ -260,7 +266,7 @@ class PartitionExport:
         """See :class:`worker.export.budget.Tenant`: only what could be delivered right away helps."""
         if self._filling is None or self._filling.until is not None or self._queue or self._filling.empty:
             return 0
-        return self._filling.size + WINDOW_OVERHEAD
+        return self._filling.memory + WINDOW_OVERHEAD
 
     def close_for_memory(self) -> None:
         self._close("memory")
@@ -268,7 +274,7 @@ class PartitionExport:
     def _charge(self) -> None:
         held = sum(closed.bytes + WINDOW_OVERHEAD for closed in self._queue)
         if self._filling is not None:
-            held += self._filling.size + WINDOW_OVERHEAD
+            held += self._filling.memory + WINDOW_OVERHEAD
         change, self._charged = held - self._charged, held
         if change:
             self._budget.charge(change)
@@ -302,6 +308,8 @@ class PartitionExport:
     async def _export(self, window: Closed) -> None:
         if isinstance(window.sink, TransactionalSink):
             await self._commit(window)
+            if window.manifest is not None and window.sink is self._to.sink:
+                self._delivered(window, Delivery(created=window.events, existing=0, bytes=window.size))
         else:
             if window.manifest is not None and await self._plan(window):
                 await self._deliver(window, window.sink)
@@ -362,6 +370,9 @@ class PartitionExport:
             self._kafka.restart(self.partition, self.epoch, condemned=str(error))
             raise OwnershipLost(f"{window.range} was refused and becomes dead letters") from error
         reached("export.delivered")
+        self._delivered(window, delivery)
+
+    def _delivered(self, window: Closed, delivery: Delivery) -> None:
         self._log.info(
             "window_delivered",
             range=str(window.range),
@@ -380,6 +391,8 @@ class PartitionExport:
         following = self._queue[1] if len(self._queue) > 1 else None
         if following is not None and (following.plan or following.manifest is None or following.rejects):
             following = None
+        if isinstance(self._to.sink, TransactionalSink):
+            following = None  # what is committed together with its records needs no plan
         text = self._metadata(window.range.end, self._next_name(window), following)
         produce = _nothing
         if window.manifest is not None and isinstance(window.sink, TransactionalSink):
@@ -414,9 +427,11 @@ class PartitionExport:
         check_topic(self.partition, found, self._to.topic_id)
         self._named = first_name(origin, found)
         held = None
-        if self._condemned is None:  # a sink that refuses a window may refuse to list as well
+        sink = self._to.sink
+        # A sink that refuses a window may refuse to list as well.
+        if self._condemned is None and not isinstance(sink, TransactionalSink):
             held = await self._kafka.persist(
-                "holdings", self.partition, lambda: self._to.sink.holdings(self.partition, self._named)
+                "holdings", self.partition, lambda: sink.holdings(self.partition, self._named)
             )
         self._held = held or ()
         if found.plan is not None:

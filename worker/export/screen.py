@@ -3,10 +3,12 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 
 from worker.chunk import Record
+from worker.events import TRACKING
 from worker.sinks.protocol import Reject
 
 
@@ -14,7 +16,17 @@ class _AnyObject(msgspec.Struct, gc=False):
     """Any JSON object: all its fields are checked for grammar and skipped."""
 
 
+class _Kind(msgspec.Struct, gc=False):
+    # Any type: a foreign object may use the word for something else.
+    kind: object = None
+
+
+_kind = msgspec.json.Decoder(_Kind).decode
 _check = msgspec.json.Decoder(_AnyObject).decode
+
+
+Events = Literal["both", "feature", "tracking"]
+"""Which kinds of events a sink exports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +36,14 @@ class Screened:
     values: list[bytes]
     records: Sequence[Record]
     rejects: list[Reject]
+
+    def of_kind(self, events: Events) -> "Screened":
+        """Without the events that the sink leaves out; they are neither exported nor dead letters."""
+        if events == "both":
+            return self
+        wanted = events == "tracking"
+        kept = [i for i, value in enumerate(self.values) if (_kind(value).kind == TRACKING) == wanted]
+        return Screened([self.values[i] for i in kept], [self.records[i] for i in kept], self.rejects)
 
 
 def screen(records: Sequence[Record]) -> Screened:

@@ -11,11 +11,14 @@ field.
 Nothing in it depends on host, clock or library, so the same window has the same header everywhere.
 """
 
+import os
 import struct
 import zlib
 from collections.abc import Sequence
+from typing import BinaryIO
 
-from worker.formats.manifest import manifest_json, parse_manifest
+from worker.formats.manifest import difference, manifest_json, parse_manifest
+from worker.formats.protocol import EncodedObject
 from worker.window import Manifest
 
 SUBFIELD = b"FS"
@@ -53,33 +56,75 @@ def read_manifest(first_bytes: bytes) -> Manifest | None:
     return None
 
 
+STATE = 260 * 1024
+"""Bytes that zlib's compressor takes (zlib manual, deflateInit2)."""
+
+
+LAZY_BYTES = 64 * 1024
+"""A compressor is made when there is this much to compress: a window may have thousands of small objects."""
+
+
 class Deflate:
     """The compressed body of one member, written piece by piece; its header comes last and goes in front.
 
-    zlib's state takes about 260 KB besides the output, and it holds back some 10 to 60 KB of compressed bytes
-    until a block is full, by which ``size`` lags.
+    zlib holds back some 10 to 60 KB of compressed bytes until a block is full, by which ``size`` lags.
     """
 
     def __init__(self, level: int) -> None:
-        self._compressor = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
+        self._level = level
+        self._compressor: zlib._Compress | None = None
+        self._waiting: list[bytes] = []
         self._crc = 0
         self._plain = 0
         self._parts: list[bytes] = []
         self.size = 0
         """Compressed bytes so far."""
 
+    @property
+    def memory(self) -> int:
+        """Bytes: the output, and what waits for a compressor or the compressor's state."""
+        return self.size + STATE if self._compressor else self._plain
+
     def write(self, data: bytes) -> None:
         self._crc = zlib.crc32(data, self._crc)
         self._plain += len(data)
-        self._keep(self._compressor.compress(data))
+        if self._compressor is not None:
+            self._keep(self._compressor.compress(data))
+            return
+        self._waiting.append(data)
+        if self._plain >= LAZY_BYTES:
+            self._compress()
 
     def finish(self, manifest: Manifest) -> Sequence[bytes]:
         """The whole member in pieces; the last one ends with the trailer. Called once."""
-        self._keep(self._compressor.flush())
+        self._keep(self._compress().flush())
         trailer = _TRAILER.pack(self._crc, self._plain & 0xFFFFFFFF)
         return (header(manifest), *self._parts, trailer)
+
+    def _compress(self) -> "zlib._Compress":
+        if self._compressor is None:
+            self._compressor = zlib.compressobj(self._level, zlib.DEFLATED, -zlib.MAX_WBITS)
+            for data in self._waiting:
+                self._keep(self._compressor.compress(data))
+            self._waiting = []
+        return self._compressor
 
     def _keep(self, compressed: bytes) -> None:
         if compressed:
             self._parts.append(compressed)
             self.size += len(compressed)
+
+
+def compare(file: BinaryIO, ours: EncodedObject) -> str | None:
+    """:meth:`worker.formats.protocol.Format.compare` for one gzip member of ours."""
+    found = read_manifest(file.read(HEADER_MAX))
+    if found is None:
+        return "it is not a file of ours: it does not say what it holds"
+    if different := difference(ours.manifest, found):
+        return different
+    # CRC and length of the uncompressed content: a copy that was cut short or changed does not end with them.
+    trailer = ours.parts[-1][-TRAILER_SIZE:]
+    file.seek(-len(trailer), os.SEEK_END)
+    if file.read() != trailer:
+        return "it is cut short or was changed: it ends with another checksum"
+    return None

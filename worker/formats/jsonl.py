@@ -14,71 +14,68 @@ none    0.4      181           0.5     208
 9       5.2      7.0           7.2     25.0
 ======  =======  ============  ======  ============
 
-Level 3 is the default: smaller than level 1 in no more time, and two to three times as fast as level 6.
+Level 3 is the default of gzip: smaller than level 1 in no more time, and two to three times as fast as
+level 6.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import BinaryIO
 
-from worker.chunk import Record
-from worker.formats.gzip import Deflate
+from worker.chunk import Partition, Record
+from worker.formats.compression import Compression, Output
+from worker.formats.protocol import EncodedObject
 from worker.sinks.protocol import Reject
 from worker.window import Manifest
 
-Compression = Literal["gzip", "none"]
-
-DEFAULT_LEVEL = 3
-
-EXTENSIONS: dict[Compression, str] = {"gzip": "jsonl.gz", "none": "jsonl"}
-
 
 @dataclass(frozen=True, slots=True)
-class EncodedObject:
-    """The bytes of one object, in pieces so that a window is never in memory twice."""
+class JsonLinesFormat:
+    """A :class:`~worker.formats.protocol.Format`: ``jsonl``, ``jsonl.gz`` or ``jsonl.zst``."""
 
-    parts: Sequence[bytes]
+    compression: Compression
+    name: str = "jsonl"
 
     @property
-    def size(self) -> int:
-        return sum(map(len, self.parts))
+    def extension(self) -> str:
+        return f"jsonl{self.compression.suffix}"
 
+    @property
+    def content_type(self) -> str:
+        return self.compression.content_type("application/x-ndjson")
 
-class _Output(Protocol):
-    size: int
+    @property
+    def shape(self) -> Sequence[str]:
+        return ("jsonl", self.compression.kind)
 
-    def write(self, data: bytes) -> None: ...
+    def begin(self, partition: Partition) -> "JsonLinesEncoder":
+        return JsonLinesEncoder(self.compression.output())
 
-    def finish(self, manifest: Manifest) -> Sequence[bytes]: ...
+    def compare(self, file: BinaryIO, ours: EncodedObject) -> str | None:
+        return self.compression.compare(file, ours)
 
-
-class _Plain:
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self.size = 0
-
-    def write(self, data: bytes) -> None:
-        self._parts.append(data)
-        self.size += len(data)
-
-    def finish(self, manifest: Manifest) -> Sequence[bytes]:
-        return tuple(self._parts)
+    def show(self, parts: Sequence[bytes]) -> str:
+        return self.compression.text(parts).partition(b"\n")[0].decode()
 
 
 class JsonLinesEncoder:
-    """One window as JSON lines; a :class:`~worker.sinks.protocol.WindowEncoder`.
+    """One object as JSON lines; an :class:`~worker.formats.protocol.ObjectEncoder`.
 
     Rejects a value that would break the lines of others: one that is not ``{…}``, or holds a line break. It
     does not parse: what the enrich stage wrote is valid, and a foreign record that looks like an object
     passes as it is.
     """
 
-    def __init__(self, compression: Compression = "gzip", level: int = DEFAULT_LEVEL) -> None:
-        self._out: _Output = Deflate(level) if compression == "gzip" else _Plain()
+    def __init__(self, out: Output) -> None:
+        self._out = out
 
     @property
     def size(self) -> int:
         return self._out.size
+
+    @property
+    def memory(self) -> int:
+        return self._out.memory
 
     def add(self, values: Sequence[bytes], records: Sequence[Record]) -> Sequence[Reject]:
         if not values:
@@ -94,8 +91,8 @@ class JsonLinesEncoder:
             self._write(b"\n".join(kept))
         return rejects
 
-    def finish(self, manifest: Manifest) -> EncodedObject:
-        return EncodedObject(self._out.finish(manifest))
+    def finish(self, manifest: Manifest) -> Sequence[bytes]:
+        return self._out.finish(manifest)
 
     def _write(self, lines: bytes) -> None:
         self._out.write(lines)

@@ -26,6 +26,8 @@ def manifest_json(manifest: Manifest) -> bytes:
         "config": manifest.config,
         "topic_id": manifest.topic_id,
     }
+    if manifest.path:
+        fields["path"] = manifest.path
     return json.dumps(fields, separators=(",", ":")).encode("ascii")
 
 
@@ -44,6 +46,7 @@ def parse_manifest(text: bytes) -> Manifest | None:
             digest=str(fields["digest"]),
             config=str(fields["config"]),
             topic_id=str(fields["topic_id"]),
+            path=str(fields.get("path", "")),
         )
     except (ValueError, KeyError, TypeError):
         return None
@@ -52,12 +55,14 @@ def parse_manifest(text: bytes) -> Manifest | None:
 def difference(ours: Manifest, theirs: Manifest) -> str | None:
     """What makes ``theirs`` another window than ``ours``, for people; None when both are the same window.
 
-    Range, record count and digest decide. A topic that was deleted and created again starts at offset 0 under
-    another id, but where count and digest agree the content is the same; ``config`` may differ by what left
+    Range, path, record count and digest decide. A topic that was deleted and created again starts at
+    offset 0 under another id, but where count and digest agree the content is the same; ``config`` may differ by what left
     the content alone.
     """
     if theirs.range != ours.range:
         return f"it holds {theirs.range}, not {ours.range}"
+    if theirs.path != ours.path:
+        return f"it holds the events of {theirs.path!r}, not of {ours.path!r}"
     if theirs.records != ours.records:
         return f"it holds {theirs.records} records, the window has {ours.records}"
     if theirs.digest != ours.digest:

@@ -13,21 +13,15 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from worker.chunk import Partition
 from worker.errors import ObjectConflict, SinkError, SinkRefused, SinkUnavailable
-from worker.formats.gzip import HEADER_MAX, TRAILER_SIZE, read_manifest
-from worker.formats.jsonl import DEFAULT_LEVEL, EXTENSIONS, Compression, EncodedObject, JsonLinesEncoder
-from worker.formats.manifest import difference
-from worker.sinks.names import DEFAULT_NAME, NameTemplate, ObjectName
-from worker.sinks.protocol import Delivery
-from worker.sinks.settings import SinkSettings
-from worker.window import Manifest, Range
+from worker.formats.protocol import EncodedObject, Format
+from worker.sinks.objects import ObjectSettings, ObjectSink
+from worker.sinks.protocol import Proof
 
 STAGING = ".flagstream-tmp"
 """The folder below ``path`` for files that are not whole yet: one place to clean up, and no reader's glob
@@ -50,10 +44,9 @@ _REFUSED = _NO_LINKS | {
     errno.EFBIG,
     errno.EINVAL,
 }
-_READ_SIZE = 1 << 20
 
 
-class FileSettings(SinkSettings):
+class FileSettings(ObjectSettings):
     """Settings of a file sink."""
 
     type: Literal["file"] = Field(default="file", description="Files on a local or shared file system.")
@@ -63,37 +56,21 @@ class FileSettings(SinkSettings):
             "share, with hard links (not FAT, not an object store mounted as a folder)."
         )
     )
-    name: ObjectName = Field(
-        default=DEFAULT_NAME,
-        description=(
-            "Template of a file's name below path. Must contain Topic, Partition, Start and End; Extension "
-            "is jsonl.gz or jsonl."
-        ),
-    )
-    compression: Compression = Field(default="gzip", description="How files are compressed.")
-    compression_level: int = Field(
-        default=DEFAULT_LEVEL,
-        ge=1,
-        le=9,
-        description=(
-            "1 to 9, from fast to small. 3 takes no more time than 1 and stores a tenth less; 6 stores a "
-            "tenth to a fifth less again, in two to three times the time."
-        ),
-    )
 
 
-class FileSink:
-    """A :class:`~worker.sinks.protocol.Sink` of :class:`~worker.formats.jsonl.EncodedObject` payloads."""
+class FileSink(ObjectSink):
+    """An :class:`~worker.sinks.objects.ObjectSink` of files."""
 
     def __init__(self, settings: FileSettings) -> None:
-        self._settings = settings
-        self._root = settings.path
-        extensions = (EXTENSIONS[settings.compression], *EXTENSIONS.values())
-        self._names = NameTemplate(settings.name, extensions)
-        # The level is left out: it changes neither names nor content. The folder is in: in another folder,
-        # what is already there would not be found.
-        shape = ("file", str(settings.path), settings.name, "jsonl", settings.compression)
-        self.fingerprint = sha256("\0".join(shape).encode()).hexdigest()[:16]
+        super().__init__(FileStore(settings.path), settings)
+
+
+class FileStore:
+    """An :class:`~worker.sinks.objects.ObjectStore` below the folder ``root``."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.place = f"file\0{root}"
 
     def open(self) -> None:
         """Creates the folder, proves it by writing, linking and deleting a file, and clears old temporary
@@ -108,34 +85,50 @@ class FileSink:
                 probe.unlink()
             self._clear_stale()
 
-    def begin(self, partition: Partition, start: int) -> JsonLinesEncoder:
-        return JsonLinesEncoder(self._settings.compression, self._settings.compression_level)
-
-    def deliver(self, manifest: Manifest, payload: EncodedObject) -> Delivery:
-        target = self._root / self._names.render(manifest.range)
+    def create(self, name: str, content: EncodedObject, kind: Format) -> bool:
+        target = self._root / name
         with _translated(target):
             # Staged first: the staging folder is made by open() alone, so a file system that is no longer
             # mounted shows as an error here and is not filled with folders of the same names.
-            with self._staged(payload.parts) as staged:
+            with self._staged(content.parts) as staged:
                 _make_folders(target.parent)
                 try:
                     os.link(staged, target)
                     created = True
                 except FileExistsError:
-                    self._compare(target, manifest, payload)
+                    _compare(target, content, kind)
                     created = False
             # Also when it was there: its writer may have died before these.
             _sync_folders(target.parent, self._root)
-        return Delivery(int(created), int(not created), payload.size if created else 0)
+        return created
 
-    def holdings(self, partition: Partition, start: int) -> Sequence[Range]:
-        parse = self._names.parser(partition)
-        folder, _, _ = self._names.prefix(partition).rpartition("/")
-        depth = self._names.folders - folder.count("/") - bool(folder)
+    def names(self, prefix: str, after: str = "") -> Iterator[str]:
+        folder, _, _ = prefix.rpartition("/")
         with _translated(self._root / folder):
-            names = _walk(self._root / folder, f"{folder}/" if folder else "", depth)
-            found = {range_ for name in names if (range_ := parse(name)) and range_.end > start}
-        return sorted(found, key=lambda range_: (range_.start, range_.end))
+            for name in _walk(self._root / folder, f"{folder}/" if folder else ""):
+                if name.startswith(prefix):
+                    yield name
+
+    def prove(self) -> Iterator[Proof]:
+        probe = f"{STAGING}/{secrets.token_hex(16)}.probe"
+        try:
+            self.open()
+            yield Proof("write", "proved", f"a file below {self._root}")
+            with self._staged([b"probe"]) as staged:
+                (self._root / probe).hardlink_to(staged)
+                try:
+                    (self._root / probe).hardlink_to(staged)
+                    yield Proof("conditional write", "failed", "a second link replaced the first")
+                except FileExistsError:
+                    yield Proof("conditional write", "proved", "a name that is taken is not taken again")
+            (self._root / probe).read_bytes()
+            yield Proof("read", "proved")
+            next(self.names(""), None)
+            yield Proof("list", "proved")
+            (self._root / probe).unlink()
+            yield Proof("delete", "proved")
+        except (OSError, SinkError) as error:
+            yield Proof("write", "failed", str(error))
 
     def close(self) -> None:
         """Nothing is held between calls."""
@@ -154,17 +147,6 @@ class FileSink:
             with suppress(OSError):
                 path.unlink()
 
-    def _compare(self, target: Path, manifest: Manifest, payload: EncodedObject) -> None:
-        """Raises ObjectConflict unless ``target`` is our window, whole; makes its bytes durable."""
-        if not stat.S_ISREG(target.stat().st_mode):
-            raise ObjectConflict(f"{target} is no regular file")
-        with open(target, "rb") as file:
-            if self._settings.compression == "gzip":
-                _compare_gzip(file, target, manifest, payload)
-            elif not _same_bytes(file, payload.parts):
-                raise ObjectConflict(f"{target} holds other bytes than the window {manifest}")
-            os.fsync(file.fileno())
-
     def _clear_stale(self) -> None:
         horizon = time.time() - STALE_AFTER
         with os.scandir(self._root / STAGING) as entries:
@@ -175,32 +157,18 @@ class FileSink:
                         os.unlink(entry.path)
 
 
-def _compare_gzip(file: BinaryIO, target: Path, manifest: Manifest, payload: EncodedObject) -> None:
-    found = read_manifest(file.read(HEADER_MAX))
-    if found is None:
-        raise ObjectConflict(f"{target} is not a file of ours: it does not say what it holds")
-    if different := difference(manifest, found):
-        raise ObjectConflict(f"{target}: {different}")
-    # CRC and length of the uncompressed content: a copy that was cut short or changed does not end with them.
-    trailer = payload.parts[-1][-TRAILER_SIZE:]
-    file.seek(-len(trailer), os.SEEK_END)
-    if file.read() != trailer:
-        raise ObjectConflict(f"{target} is cut short or was changed: it ends with another checksum")
+def _compare(target: Path, content: EncodedObject, kind: Format) -> None:
+    """Raises ObjectConflict unless ``target`` is our object, whole; makes its bytes durable."""
+    if not stat.S_ISREG(target.stat().st_mode):
+        raise ObjectConflict(f"{target} is no regular file")
+    with open(target, "rb") as file:
+        if different := kind.compare(file, content):
+            raise ObjectConflict(f"{target}: {different} ({content.manifest})")
+        os.fsync(file.fileno())
 
 
-def _same_bytes(file: BinaryIO, parts: Sequence[bytes]) -> bool:
-    for part in parts:
-        for at in range(0, len(part), _READ_SIZE):
-            piece = part[at : at + _READ_SIZE]
-            if file.read(len(piece)) != piece:
-                return False
-    return not file.read(1)
-
-
-def _walk(folder: Path | str, prefix: str, depth: int) -> Iterator[str]:
-    """Names of the files ``depth`` folders below ``folder``, each with ``prefix``; none when the folder is
-    missing.
-    """
+def _walk(folder: Path | str, prefix: str) -> Iterator[str]:
+    """Names of the files below ``folder``, each with ``prefix``; none when the folder is missing."""
     try:
         entries = os.scandir(folder)
     except FileNotFoundError:
@@ -209,10 +177,10 @@ def _walk(folder: Path | str, prefix: str, depth: int) -> Iterator[str]:
         for entry in entries:
             if entry.name == STAGING:
                 continue
-            if depth == 0:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(entry.path, f"{prefix}{entry.name}/")
+            else:
                 yield prefix + entry.name
-            elif entry.is_dir():
-                yield from _walk(entry.path, f"{prefix}{entry.name}/", depth - 1)
 
 
 def _make_folders(folder: Path) -> None:

@@ -5,7 +5,7 @@ import os
 import select
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Annotated, Literal
@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field
 from worker.chunk import Partition, Record
 from worker.errors import SinkRefused, SinkUnavailable
 from worker.formats.lines import DEFAULT_TEMPLATE, LineTemplate
-from worker.sinks.protocol import Delivery, Reject
+from worker.sinks.protocol import Delivery, Preview, Proof, Reject
 from worker.sinks.settings import SinkSettings
 from worker.units import Seconds, wrong
 from worker.window import Manifest, Range
@@ -69,6 +69,10 @@ class LineEncoder:
         self._template = template
         self._parts: list[bytes] = []
         self.size = 0
+
+    @property
+    def memory(self) -> int:
+        return self.size
 
     def add(self, values: Sequence[bytes], records: Sequence[Record]) -> Sequence[Reject]:
         lines: list[bytes] = []
@@ -124,6 +128,17 @@ class LogSink:
 
     def holdings(self, partition: Partition, start: int) -> Sequence[Range] | None:
         return None
+
+    def prove(self) -> Iterator[Proof]:
+        try:
+            self.open()
+        except SinkRefused as error:
+            yield Proof("write", "failed", str(error))
+        else:
+            yield Proof("write", "proved", "standard output is open")
+
+    def preview(self, manifest: Manifest, payload: Lines) -> Preview:
+        return Preview((), b"".join(payload.parts).decode().rstrip("\n"))
 
     def close(self) -> None:
         """Nothing is held between calls."""

@@ -1,13 +1,18 @@
-"""Names of objects: templates that make a name from a range, and find the range in a name again.
+"""Names of objects: templates that make a name from a range and, in a layout, from events.
 
-The syntax is Go's (``{{ .Topic }}``), as in GO Feature Flag's file names. A name has to be a function of
-topic, partition, start and end, and of nothing else: a worker that takes a window over must arrive at the
-same name. So a template without one of them, or with a host or a clock, is refused when the configuration is
-read.
+The syntax is Go's (``{{ .Topic }}``), as in GO Feature Flag's file names. A name has to be a function of the
+window and of nothing else: a worker that takes a window over must arrive at the same name. So a template
+without topic, partition, start or end, or with a host or a clock, is refused when the configuration is read.
+
+A template of range fields alone can be read again: :meth:`NameTemplate.parser` finds the range in a name. One
+with fields of events (``{{ .Key }}``, ``{{ .EventTime "%Y-%m-%d" }}``) or with the time of the first event
+(``{{ .Time "%H" }}``) is a layout: see :mod:`worker.sinks.layouts`.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -23,11 +28,32 @@ OFFSET_DIGITS = 19
 order.
 """
 
+EXTENSIONS = ("jsonl.gz", "jsonl.zst", "jsonl", "csv.gz", "csv.zst", "csv", "avro", "parquet")
+"""All there are: a range that was stored in another format is held all the same."""
+
+FORMATS = ("jsonl", "csv", "avro", "parquet")
+
+EVENT_FIELDS = {
+    "Kind": "kind",
+    "ContextKind": "contextKind",
+    "UserKey": "userKey",
+    "Key": "key",
+    "Variation": "variation",
+    "Value": "value",
+    "Default": "default",
+    "Version": "version",
+    "Source": "source",
+    "Metadata": "metadata",
+}
+"""GO Feature Flag's names of an event's fields that an object can be named after, and theirs in the event."""
+
 _NEEDED = ("Topic", "Partition", "Start", "End")
-_FIELDS = (*_NEEDED, "Extension")
+_OF_RANGE = (*_NEEDED, "Format", "Extension")
+_OF_TIME = ("Time", "EventTime")
+_KNOWN = (*_OF_RANGE, *_OF_TIME, *EVENT_FIELDS)
 _VARIABLE_WIDTH = {"Topic", "Partition"}
 _MARK = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
-_FIELD = re.compile(r"\s*\.([A-Za-z]+)\s*")
+_FIELD = re.compile(r"\s*\.([A-Za-z]+)(?:\.([A-Za-z_][A-Za-z0-9_-]*))?(?:\s+\"([^\"]*)\")?\s*")
 _NOT_OF_THE_RANGE = {
     "Hostname": "the host",
     "Timestamp": "the clock",
@@ -38,33 +64,56 @@ _NOT_OF_THE_RANGE = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a template; ``member`` of Metadata, ``form`` of a time (strftime)."""
+
+    name: str
+    member: str = ""
+    form: str = ""
+
+    def __str__(self) -> str:
+        member = f".{self.member}" if self.member else ""
+        form = f' "{self.form}"' if self.form else ""
+        return f"{{{{ .{self.name}{member}{form} }}}}"
+
+
+Piece = str | Field
+
+
 class NameTemplate:
-    """A checked template. ``extensions[0]`` is what new names get, any of them is understood when a name is
-    read.
+    """A checked template; ``format`` and ``extension`` are what new names get.
 
     Raises ValueError with what is wrong and what would be right.
     """
 
-    def __init__(self, text: str, extensions: tuple[str, ...]) -> None:
+    def __init__(self, text: str, format: str, extension: str) -> None:
         self._pieces = _pieces(text)
-        self._extensions = extensions
+        self._format = format
+        self._extension = extension
         _check(text, self._pieces)
 
-    def render(self, range_: Range) -> str:
-        """The name of ``range_``'s object, with ``/`` between folders."""
-        values = {
+    @property
+    def event_fields(self) -> Sequence[Field]:
+        """The fields that are filled from events, in order; none: a name is a function of the range."""
+        return [piece for piece in self._pieces if isinstance(piece, Field) and piece.name not in _OF_RANGE]
+
+    def render(self, range_: Range, values: Mapping[Field, str] | None = None) -> str:
+        """The name of ``range_``'s object, with ``/`` between folders; ``values`` are those of the event
+        fields.
+        """
+        known = {
             "Topic": range_.partition.topic,
             "Partition": str(range_.partition.index),
             "Start": f"{range_.start:0{OFFSET_DIGITS}}",
             "End": f"{range_.end:0{OFFSET_DIGITS}}",
-            "Extension": self._extensions[0],
+            "Format": self._format,
+            "Extension": self._extension,
         }
-        return "".join(values[field] if field else literal for literal, field in self._pieces)
-
-    @property
-    def folders(self) -> int:
-        """How many folders a name has: a topic holds no ``/``, so it is the same for all."""
-        return sum(literal.count("/") for literal, _ in self._pieces)
+        return "".join(
+            piece if isinstance(piece, str) else known.get(piece.name) or (values or {})[piece]
+            for piece in self._pieces
+        )
 
     def parse(self, name: str, partition: Partition) -> Range | None:
         """The range of ``partition`` that ``name`` stands for; None when it is another's, or no name of ours.
@@ -74,24 +123,42 @@ class NameTemplate:
         return self.parser(partition)(name)
 
     def parser(self, partition: Partition) -> "NameParser":
-        """What :meth:`parse` does, for many names of one partition."""
+        """What :meth:`parse` does, for many names of one partition. Only without event fields."""
         seen: set[str] = set()
         pattern = ""
-        for literal, field in self._pieces:
-            pattern += re.escape(literal) if not field else self._group(field, partition, seen)
+        for piece in self._pieces:
+            pattern += (
+                re.escape(piece) if isinstance(piece, str) else self._group(piece.name, partition, seen)
+            )
         return NameParser(partition, re.compile(pattern))
 
     def prefix(self, partition: Partition) -> str:
         """What all names of ``partition`` begin with; the place to list from. Other partitions' names may
         share it.
         """
+        return self._leading(partition)[0]
+
+    def after(self, partition: Partition, start: int) -> str:
+        """Names of ranges that start at ``start`` or later sort behind this; empty where they need not."""
+        prefix, following = self._leading(partition)
+        if following is None or following.name != "Start":
+            return ""
+        return f"{prefix}{start:0{OFFSET_DIGITS}}"
+
+    @property
+    def folder(self) -> str:
+        """The folders that all names begin with, each followed by ``/``."""
+        first = self._pieces[0]
+        return first[: first.rfind("/") + 1] if isinstance(first, str) else ""
+
+    def _leading(self, partition: Partition) -> tuple[str, Field | None]:
         known = {"Topic": partition.topic, "Partition": str(partition.index)}
         prefix = ""
-        for literal, field in self._pieces:
-            if field and field not in known:
-                break
-            prefix += known[field] if field else literal
-        return prefix
+        for piece in self._pieces:
+            if isinstance(piece, Field) and piece.name not in known:
+                return prefix, piece
+            prefix += piece if isinstance(piece, str) else known[piece.name]
+        return prefix, None
 
     def _group(self, field: str, partition: Partition, seen: set[str]) -> str:
         known = {
@@ -99,7 +166,8 @@ class NameTemplate:
             "Partition": str(partition.index),
             "Start": f"[0-9]{{{OFFSET_DIGITS}}}",
             "End": f"[0-9]{{{OFFSET_DIGITS}}}",
-            "Extension": "|".join(map(re.escape, self._extensions)),
+            "Format": "|".join(FORMATS),
+            "Extension": "|".join(map(re.escape, EXTENSIONS)),
         }
         if field in seen:
             return f"(?P={field})"
@@ -122,44 +190,55 @@ class NameParser:
         return Range(self._partition, start, end) if start < end else None
 
 
-def _pieces(text: str) -> list[tuple[str, str]]:
-    """``text`` as (literal, "") and ("", field), in order."""
-    pieces: list[tuple[str, str]] = []
+def _pieces(text: str) -> list[Piece]:
+    """``text`` as literals and fields, in order."""
+    pieces: list[Piece] = []
     at = 0
     for mark in _MARK.finditer(text):
         if mark.start() > at:
-            pieces.append((text[at : mark.start()], ""))
-        pieces.append(("", _field(mark[0], mark[1])))
+            pieces.append(text[at : mark.start()])
+        pieces.append(_field(mark[0], mark[1]))
         at = mark.end()
     if at < len(text):
-        pieces.append((text[at:], ""))
+        pieces.append(text[at:])
     return pieces
 
 
-def _field(mark: str, inner: str) -> str:
+def _field(mark: str, inner: str) -> Field:
     match = _FIELD.fullmatch(inner)
     if match is None:
-        raise ValueError(f"{mark} is no plain field; write one of {_listed(_FIELDS)}")
-    field = match[1]
-    if field in _NOT_OF_THE_RANGE:
+        raise ValueError(f"{mark} is no plain field; write one of {_listed(_KNOWN)}")
+    name, member, form = match[1], match[2] or "", match[3] or ""
+    if name in _NOT_OF_THE_RANGE:
         raise ValueError(
-            f"{mark} would name an object after {_NOT_OF_THE_RANGE[field]}, and a repeated delivery would "
-            f"store it twice; a name is made of {_listed(_FIELDS)} only"
+            f"{mark} would name an object after {_NOT_OF_THE_RANGE[name]}, and a repeated delivery would "
+            f'store it twice; the time of the first event is {{{{ .Time "%Y-%m-%d" }}}}'
         )
-    if field == "Format":
-        raise ValueError(
-            f"{mark} is not known here; write {{{{ .Extension }}}}, which includes the compression"
-        )
-    if field not in _FIELDS:
-        raise ValueError(f"{mark} is not known; write one of {_listed(_FIELDS)}")
-    return field
+    if name not in _KNOWN:
+        raise ValueError(f"{mark} is not known; write one of {_listed(_KNOWN)}")
+    if (name == "Metadata") != bool(member):
+        right = "write {{ .Metadata.name }}" if name == "Metadata" else f"{name} has no members"
+        raise ValueError(f"{mark}: {right}")
+    if name in _OF_TIME:
+        _check_form(mark, name, form)
+    elif form:
+        raise ValueError(f"{mark}: only Time and EventTime take a form")
+    return Field(name, member, form)
 
 
-def _check(text: str, pieces: list[tuple[str, str]]) -> None:
-    fields = {field for _, field in pieces}
+def _check_form(mark: str, name: str, form: str) -> None:
+    if "%" not in form:
+        raise ValueError(f'{mark} needs a form of strftime, such as {{{{ .{name} "%Y-%m-%d" }}}}')
+    shown = datetime(2026, 11, 22, 13, tzinfo=UTC).strftime(form)
+    if not shown.strip("/") or not shown.isprintable() or "\\" in shown or "%" in shown:
+        raise ValueError(f"{mark}: the form gives {shown!r}, which cannot stand in a name")
+
+
+def _check(text: str, pieces: list[Piece]) -> None:
+    fields = {piece.name for piece in pieces if isinstance(piece, Field)}
     if missing := [field for field in _NEEDED if field not in fields]:
         raise ValueError(f'"{text}" lacks {_listed(missing)}; without them two windows could share a name')
-    literals = "".join(literal or "x" for literal, _ in pieces)
+    literals = "".join(piece if isinstance(piece, str) else "x" for piece in pieces)
     if "{{" in literals or "}}" in literals:
         raise ValueError(f'"{text}" has {{{{ or }}}} without its counterpart')
     if not literals.isprintable() or "\\" in literals:
@@ -175,23 +254,40 @@ def _check(text: str, pieces: list[tuple[str, str]]) -> None:
             f"{_listed([left])} and {_listed([right])} run into each other, so two windows could share "
             "a name; put a character that is no digit between them"
         )
+    for field in _not_alone(pieces):
+        raise ValueError(
+            f"{field} must stand between / (or = and /), as in flag={field}/: a value can hold any other "
+            "character, so two windows could share a name"
+        )
 
 
-def _unseparated(pieces: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+def _not_alone(pieces: list[Piece]) -> Iterator[Field]:
+    """Fields of events, whose values can hold any character that is allowed but ``/`` and ``=``."""
+    for at, piece in enumerate(pieces):
+        if isinstance(piece, str) or piece.name not in EVENT_FIELDS:
+            continue
+        before = pieces[at - 1] if at else "/"
+        behind = pieces[at + 1] if at + 1 < len(pieces) else ""
+        closed = isinstance(before, str) and before.endswith(("/", "="))
+        if not closed or not (isinstance(behind, str) and behind.startswith("/")):
+            yield piece
+
+
+def _unseparated(pieces: list[Piece]) -> Iterator[tuple[str, str]]:
     """Neighbouring fields of which one has no fixed width, with nothing but digits between them.
 
     Start and End have a fixed width: ``{{.Start}}{{.End}}`` can be read again. ``{{.Partition}}{{.Start}}``
     or ``{{.Topic}}1{{.Partition}}`` (topic a, partition 11 or topic a1, partition 1: both a111) cannot.
     """
     before, between = "", ""
-    for literal, field in pieces:
-        if not field:
-            between += literal
+    for piece in pieces:
+        if isinstance(piece, str):
+            between += piece
             continue
         separated = any(not character.isdigit() for character in between)
-        if before and not separated and {before, field} & _VARIABLE_WIDTH:
-            yield before, field
-        before, between = field, ""
+        if before and not separated and {before, piece.name} & _VARIABLE_WIDTH:
+            yield before, piece.name
+        before, between = piece.name, ""
 
 
 def _listed(fields: tuple[str, ...] | list[str]) -> str:
@@ -200,7 +296,7 @@ def _listed(fields: tuple[str, ...] | list[str]) -> str:
 
 def _checked(text: str) -> str:
     try:
-        NameTemplate(text, ("jsonl",))
+        NameTemplate(text, "jsonl", "jsonl")
     except ValueError as error:
         raise wrong(str(error)) from None
     return text

@@ -12,14 +12,14 @@ There are two shapes:
   takeover, possibly while an earlier call of another process is still under way. It has to be create-only:
   the first one wins, all others find it "already there", which is success when the content agrees.
 * :class:`TransactionalSink` delivers inside the Kafka transaction that also commits the offsets. No plan is
-  needed.
+  needed. One that users can configure is a :class:`ConfiguredTransactionalSink`.
 
 Both fill windows through a :class:`WindowEncoder`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from worker.chunk import Headers, Partition, Record
 from worker.window import Manifest, Range
@@ -54,6 +54,23 @@ class Delivery:
     bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """One thing that ``flagstream check`` tried: ``what`` ("write", "list" …), and what came of it."""
+
+    what: str
+    outcome: Literal["proved", "failed", "unproved"]
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What ``flagstream render`` shows of a window: the names of its objects, and one record as text."""
+
+    names: Sequence[str]
+    record: str
+
+
 class WindowEncoder(Protocol[Encoded_co]):
     """Collects one window, encoding as it goes: a window in memory is its compressed bytes, not its events.
 
@@ -63,9 +80,12 @@ class WindowEncoder(Protocol[Encoded_co]):
 
     @property
     def size(self) -> int:
-        """Bytes of encoded, compressed output so far (what ``max_bytes`` limits); also what memory it is
-        counted as.
-        """
+        """Bytes of encoded, compressed output so far: what ``max_bytes`` limits."""
+        ...
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that the window takes, for the budget: at least ``size``."""
         ...
 
     def add(self, values: Sequence[bytes], records: Sequence[Record]) -> Sequence[Reject]:
@@ -117,6 +137,18 @@ class Sink(Protocol[Payload]):
         """
         ...
 
+    def prove(self) -> Iterator[Proof]:
+        """Try what the sink needs to be allowed to do, on the real destination, leaving nothing behind.
+
+        What cannot be tried without an effect is "unproved", with the reason. Raises nothing: a failure is a
+        Proof.
+        """
+        ...
+
+    def preview(self, manifest: Manifest, payload: Payload) -> Preview:
+        """How a window would be stored; touches nothing."""
+        ...
+
     def close(self) -> None:
         """Release what ``open`` took. No delivery is under way; called once."""
         ...
@@ -142,4 +174,29 @@ class TransactionalSink(Protocol[Payload]):
 
     def deliver_in(self, transaction: Transaction, manifest: Manifest, payload: Payload) -> None:
         """Produce the window's records into ``transaction``; the engine adds the offset and commits."""
+        ...
+
+
+@runtime_checkable
+class ConfiguredTransactionalSink(TransactionalSink[Payload], Protocol[Payload]):
+    """A :class:`TransactionalSink` as users configure it: a topic of the worker's own cluster.
+
+    The engine makes sure that ``topic`` exists, and that it is none of its own. The producer is the engine's,
+    opened when the worker starts, under a transactional.id of this sink.
+    """
+
+    topic: str
+    partitioner: str
+    """How keys choose partitions, by librdkafka's names."""
+    limit: int
+    """Bytes of the largest record that ``topic`` takes. Set by the engine before the first window, and when
+    the topic turns out to take less; the windows that are open then are begun anew.
+    """
+
+    def prove(self) -> Iterator[Proof]:
+        """As :meth:`Sink.prove`."""
+        ...
+
+    def preview(self, manifest: Manifest, payload: Payload) -> Preview:
+        """As :meth:`Sink.preview`."""
         ...

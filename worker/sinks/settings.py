@@ -36,6 +36,13 @@ class SinkSettings(BaseModel):
         gt=0,
         description="A window closes when its encoded, compressed output has this size, held in memory.",
     )
+    events: Literal["both", "feature", "tracking"] = Field(
+        default="both",
+        description=(
+            "Which events this sink exports: those of kind tracking, all others (feature), or both. What it "
+            "leaves out stays in the output topic for other sinks."
+        ),
+    )
     flush_interval: Seconds = Field(
         default=60.0,
         gt=0,

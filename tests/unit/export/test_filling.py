@@ -21,6 +21,10 @@ class Picky:
         self.kept: list[bytes] = []
 
     @property
+    def memory(self) -> int:
+        return self.size
+
+    @property
     def size(self) -> int:
         return sum(map(len, self.kept))
 
@@ -94,7 +98,7 @@ def test_content_does_not_depend_on_how_chunks_were_cut() -> None:
     one, other = together.close("events", ""), single.close("events", "")
 
     assert one.manifest == other.manifest
-    assert b"".join(one.payload.parts) == b"".join(other.payload.parts)
+    assert b"".join(one.payload) == b"".join(other.payload)
 
 
 def test_is_named_from_where_the_last_object_ended() -> None:

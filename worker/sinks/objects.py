@@ -1,0 +1,279 @@
+"""Sinks of objects: one or several objects a window, created once under names made of its range.
+
+What differs between file systems and object stores is an :class:`ObjectStore`; names, formats, layouts, ids
+and what "already there" means are the same for all of them, and here.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from typing import Annotated, Any, Literal, Protocol
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, Field
+
+from worker.chunk import Partition, Record
+from worker.errors import SinkError
+from worker.formats.compression import Compression
+from worker.formats.ids import with_ids
+from worker.formats.jsonl import JsonLinesFormat
+from worker.formats.protocol import EncodedObject, Format, ObjectEncoder
+from worker.sinks.layouts import Layout, LayoutEncoder, NamedObject
+from worker.sinks.names import DEFAULT_NAME, OFFSET_DIGITS, NameTemplate, ObjectName
+from worker.sinks.protocol import Delivery, Preview, Proof, Reject, WindowEncoder
+from worker.sinks.settings import SinkSettings
+from worker.units import Count, wrong
+from worker.window import Manifest, Range
+
+PARALLEL_OBJECTS = 8
+"""Objects of one window that are stored at a time."""
+WIDEST_WINDOW = 1_000_000
+"""Offsets, and ten times ``max_events``: how far before a position a listing looks for a window that reaches
+beyond it. Offsets have gaps, at each transaction one, so a window may span more of them than it has events.
+"""
+
+FormatName = Literal["jsonl", "csv", "avro", "parquet"]
+CompressionName = Literal["none", "gzip", "zstd", "snappy", "lz4"]
+
+_COMPRESSIONS: dict[FormatName, tuple[CompressionName, ...]] = {
+    "jsonl": ("gzip", "none", "zstd"),
+    "csv": ("gzip", "none", "zstd"),
+    "avro": ("gzip", "none", "zstd", "snappy"),
+    "parquet": ("snappy", "none", "gzip", "zstd", "lz4"),
+}
+"""Those that each format has, its default first."""
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError) as error:
+        raise wrong(f'"{name}" is no time zone; write UTC, Europe/Berlin and so on') from error
+    return name
+
+
+def _csv(text: str) -> str:
+    from worker.formats.csv import CsvFormat
+
+    try:
+        CsvFormat(text, Compression("none", 1))
+    except ValueError as error:
+        raise wrong(str(error)) from None
+    return text
+
+
+class ObjectSettings(SinkSettings):
+    """Settings of a sink of objects."""
+
+    name: ObjectName = Field(
+        default=DEFAULT_NAME,
+        description=(
+            "Template of an object's name. Must contain Topic, Partition, Start and End; further Extension, "
+            'Format, {{ .Time "%Y-%m-%d" }} (the first event\'s), and fields of events, by which a window '
+            'becomes several objects: {{ .EventTime "%H" }}, Key, ContextKind, Source and so on.'
+        ),
+    )
+    format: FormatName = Field(
+        default="jsonl", description="JSON lines, CSV, Avro or Parquet (needs the extra parquet)."
+    )
+    compression: CompressionName | None = Field(
+        default=None,
+        description=(
+            "How objects are compressed. Absent: gzip, for Parquet snappy. JSON lines and CSV: none, gzip, "
+            "zstd; Avro these and snappy; Parquet these, snappy and lz4."
+        ),
+    )
+    compression_level: Count = Field(
+        default=3,
+        ge=1,
+        le=19,
+        description=(
+            "From fast to small; gzip knows 1 to 9. With gzip 3 takes no more time than 1 and stores a tenth "
+            "less; 6 stores a tenth to a fifth less again, in two to three times the time. JSON lines and "
+            "CSV only."
+        ),
+    )
+    csv_template: Annotated[str, AfterValidator(_csv)] | None = Field(
+        default=None,
+        description="A row, in GO Feature Flag's syntax. Absent: its default for feature events.",
+    )
+    event_ids: bool = Field(
+        default=False,
+        description=(
+            "Give each event an id, topic-partition-offset of the output topic: the same on every try. An "
+            "event with an id of its own keeps it."
+        ),
+    )
+    time_zone: Annotated[str, AfterValidator(_zone)] = Field(
+        default="UTC", description="Zone of the times in names."
+    )
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        yield from super().problems()
+        known = _COMPRESSIONS[self.format]
+        if self.compression is not None and self.compression not in known:
+            yield (
+                "compression",
+                f'"{self.compression}" is not known to {self.format}; write {", ".join(known)}',
+            )
+        if self.compression in (None, "gzip") and self.compression_level > 9:
+            yield "compression_level", "gzip has levels 1 to 9"
+        if self.format == "parquet":
+            try:
+                self.make_format()
+            except ImportError:
+                yield "format", "parquet needs pyarrow: install flagstream[parquet]"
+
+    def make_format(self) -> Format:
+        """The format. Raises ImportError where its library is missing."""
+        kind: Any = self.compression or _COMPRESSIONS[self.format][0]
+        match self.format:
+            case "jsonl":
+                return JsonLinesFormat(Compression(kind, self.compression_level))
+            case "csv":
+                from worker.formats.csv import DEFAULT_TEMPLATE, CsvFormat
+
+                text = self.csv_template or DEFAULT_TEMPLATE
+                return CsvFormat(text, Compression(kind, self.compression_level))
+            case "avro":
+                from worker.formats.avro import AvroFormat
+
+                return AvroFormat("deflate" if kind == "gzip" else kind)
+            case "parquet":
+                from worker.formats.parquet import ParquetFormat
+
+                return ParquetFormat(self.events, kind, self.event_ids)
+
+
+class ObjectStore(Protocol):
+    """A place for create-only objects. Calls block, and come from several threads at once."""
+
+    place: str
+    """Which place this is; part of the fingerprint: elsewhere, what is already there would not be found."""
+
+    def open(self) -> None:
+        """As :meth:`worker.sinks.protocol.Sink.open`."""
+        ...
+
+    def create(self, name: str, content: EncodedObject, kind: Format) -> bool:
+        """Store an object that is durable when this returns. True: by this call; False: it was there already
+        and says of itself that it is the same.
+
+        Raises ObjectConflict, SinkRefused or SinkUnavailable.
+        """
+        ...
+
+    def names(self, prefix: str, after: str = "") -> Iterator[str]:
+        """The names of whole objects that begin with ``prefix``; those up to ``after`` may be left out.
+
+        Raises SinkRefused or SinkUnavailable.
+        """
+        ...
+
+    def prove(self) -> Iterator[Proof]:
+        """As :meth:`worker.sinks.protocol.Sink.prove`."""
+        ...
+
+    def close(self) -> None:
+        """Release what ``open`` took."""
+        ...
+
+
+class ObjectSink:
+    """A :class:`~worker.sinks.protocol.Sink` on ``store``. Exactly once, as far as the store creates once."""
+
+    def __init__(self, store: ObjectStore, settings: ObjectSettings) -> None:
+        self._store = store
+        self._format = settings.make_format()
+        self._names = NameTemplate(settings.name, self._format.name, self._format.extension)
+        self._layout = Layout(self._names, self._format, settings.time_zone)
+        self._several = bool(self._names.event_fields)
+        self._event_ids = settings.event_ids
+        self._reach = max(WIDEST_WINDOW, 10 * settings.max_events)
+        self._threads = ThreadPoolExecutor(PARALLEL_OBJECTS, thread_name_prefix="objects")
+        shape = (
+            store.place,
+            settings.name,
+            *self._format.shape,
+            settings.events,
+            str(settings.event_ids),
+            settings.time_zone if self._several else "",
+        )
+        self.fingerprint = sha256("\0".join(shape).encode()).hexdigest()[:16]
+
+    def open(self) -> None:
+        """Proves that the store can be used; see the store."""
+        self._store.open()
+
+    def begin(self, partition: Partition, start: int) -> WindowEncoder[Sequence[NamedObject]]:
+        def prepare(values: Sequence[bytes], records: Sequence[Record]) -> Sequence[bytes]:
+            return with_ids(partition, values, records) if self._event_ids else values
+
+        if self._several:
+            return LayoutEncoder(self._layout, partition, prepare)
+        return _OneObject(self._names, self._format, partition, prepare)
+
+    def deliver(self, manifest: Manifest, payload: Sequence[NamedObject]) -> Delivery:
+        # In a layout the index comes first: who takes the window over then knows what may be there of it.
+        first, *others = payload
+        outcomes = [self._create(first), *self._threads.map(self._create, others)]
+        stored = sum(each.content.size for each, new in zip(payload, outcomes, strict=True) if new)
+        return Delivery(sum(outcomes), len(outcomes) - sum(outcomes), stored)
+
+    def _create(self, each: NamedObject) -> bool:
+        return self._store.create(each.name, each.content, each.kind)
+
+    def holdings(self, partition: Partition, start: int) -> Sequence[Range]:
+        names, low = self._names, max(0, start - self._reach)
+        if self._several:
+            prefix = self._layout.index_prefix(partition)
+            parse = NameTemplate(_INDEX, "index", "json").parser(partition)
+            found = self._store.names(prefix, f"{prefix}{low:0{OFFSET_DIGITS}}")
+            ranges = {parse(f"{partition.topic}/{partition.index}/{name[len(prefix) :]}") for name in found}
+        else:
+            parse = names.parser(partition)
+            ranges = set(map(parse, self._store.names(names.prefix(partition), names.after(partition, low))))
+        held = (range_ for range_ in ranges if range_ and range_.end > start)
+        return sorted(held, key=lambda range_: (range_.start, range_.end))
+
+    def prove(self) -> Iterator[Proof]:
+        try:
+            yield from self._store.prove()
+        except SinkError as error:
+            yield Proof("open", "failed", str(error))
+
+    def preview(self, manifest: Manifest, payload: Sequence[NamedObject]) -> Preview:
+        last = payload[-1]
+        return Preview([each.name for each in payload], last.kind.show(last.content.parts))
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._store.close()
+
+
+_INDEX = "{{ .Topic }}/{{ .Partition }}/{{ .Start }}-{{ .End }}.json"
+
+
+class _OneObject:
+    """A window as one object."""
+
+    def __init__(self, names: NameTemplate, form: Format, partition: Partition, prepare: Any) -> None:
+        self._names = names
+        self._format = form
+        self._prepare = prepare
+        self._encoder: ObjectEncoder = form.begin(partition)
+
+    @property
+    def size(self) -> int:
+        return self._encoder.size
+
+    @property
+    def memory(self) -> int:
+        return self._encoder.memory
+
+    def add(self, values: Sequence[bytes], records: Sequence[Record]) -> Sequence[Reject]:
+        return self._encoder.add(self._prepare(values, records), records)
+
+    def finish(self, manifest: Manifest) -> Sequence[NamedObject]:
+        content = EncodedObject(self._encoder.finish(manifest), manifest)
+        return (NamedObject(self._names.render(manifest.range), content, self._format),)
