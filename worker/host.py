@@ -37,6 +37,7 @@ from worker.kafka.transactions import TransactionalProducer
 from worker.operate import metrics
 from worker.operate.health import Health
 from worker.operate.logging import configure
+from worker.sinks.protocol import ConfiguredTransactionalSink
 from worker.sinks.registry import build
 from worker.units import Start
 
@@ -192,13 +193,19 @@ class Host:
 
     def _sink(self, name: str, budget: MemoryBudget) -> Component:
         settings, topics = self._settings.sinks[name], self._settings.topics
+        sink = build(settings)
+        needed = [topics.output, topics.dead_letters]
+        partitioner = None
+        if isinstance(sink, ConfiguredTransactionalSink):
+            needed.append(sink.topic)
+            partitioner = sink.partitioner
         stage = ExportStage(
             name,
-            build(settings),
+            sink,
             settings,
             topics,
             budget,
-            self._producer(f"sink.{name}"),
+            self._producer(f"sink.{name}", partitioner),
             revoke_budget=self._settings.export.revoke_budget,
             fail=self.fail,
         )
@@ -215,7 +222,7 @@ class Host:
         )
 
         async def start() -> None:
-            await stage.open(await self._examine(name, topics.output, topics.dead_letters))
+            await stage.open(await self._examine(name, *needed))
             await self._app.add_runtime_dependency(stage.source)
 
         async def drain(deadline: float) -> None:
@@ -229,10 +236,11 @@ class Host:
         )
         return Component(name, start, drain, stage.close)
 
-    def _producer(self, stage: str) -> TransactionalProducer:
+    def _producer(self, stage: str, partitioner: str | None = None) -> TransactionalProducer:
         identity = properties.transactional_id(self._settings, stage, self._instance)
+        chosen = {"partitioner": partitioner} if partitioner else {}
         return TransactionalProducer(
-            properties.producer_properties(self._settings, identity),
+            properties.producer_properties(self._settings, identity) | chosen,
             stable=bool(self._settings.kafka.instance),
         )
 

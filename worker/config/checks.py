@@ -9,6 +9,7 @@ from itertools import combinations
 
 from worker.config.settings import Settings
 from worker.kafka import handed_through
+from worker.sinks.kafka import KafkaSettings
 from worker.units import format_bytes, format_seconds
 
 Path = tuple[str, ...]
@@ -128,3 +129,10 @@ def _sinks(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
         if not any(path[:2] == here for path in failed):
             for field, message in sink.problems():
                 yield (*here, field), message
+        if isinstance(sink, KafkaSettings) and not sink.bootstrap_servers:
+            for role in ("ingest", "output", "dead_letters"):
+                if sink.topic == getattr(settings.topics, role) and not _unread(failed, ("topics", role)):
+                    yield (
+                        (*here, "topic"),
+                        f'"{sink.topic}" is topics.{role}; a sink needs a topic of its own',
+                    )

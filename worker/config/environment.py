@@ -1,7 +1,8 @@
 """Environment variables as settings: ``FLAGSTREAM_KAFKA__INSTANCE`` is ``kafka.instance``.
 
 Sinks by their names, with ``_`` for ``-``: ``FLAGSTREAM_SINKS__ARCHIVE__PATH``. In the tables of librdkafka
-properties ``_`` stands for ``.``: ``FLAGSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD`` is ``sasl.password``.
+properties ``_`` stands for ``.``: ``FLAGSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD`` is ``sasl.password``;
+likewise in the ``properties`` of a sink.
 """
 
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -17,6 +18,9 @@ NO_SETTINGS = ("FLAGSTREAM_CONFIG", "FLAGSTREAM_CRASH", "FLAGSTREAM_TEST_")
 Path = tuple[str, ...]
 Origins = Mapping[Path, str]
 """Which variable a setting comes from."""
+
+SINK_PROPERTIES = "properties"
+"""The table of a sink that holds librdkafka properties."""
 
 PROPERTY_TABLES = {("kafka", table) for table in ("properties", "consumer_properties", "producer_properties")}
 
@@ -52,6 +56,8 @@ def _path(name: str, raw: Mapping[str, object]) -> Path:
         return (*keys[:2], DELIMITER.join(keys[2:]).replace("_", "."))
     if len(keys) > 1 and keys[0] == "sinks" and isinstance(sinks := raw.get("sinks"), Mapping):
         keys[1] = next((sink for sink in sinks if sink.replace("-", "_") == keys[1]), keys[1])
+    if len(keys) > 3 and keys[0] == "sinks" and keys[2] == SINK_PROPERTIES:
+        return (*keys[:3], DELIMITER.join(keys[3:]).replace("_", "."))
     return tuple(keys)
 
 

@@ -10,11 +10,11 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from worker.config.checks import cross_field_problems
-from worker.config.environment import PROPERTY_TABLES, Origins, Path, merge
+from worker.config.environment import PROPERTY_TABLES, SINK_PROPERTIES, Origins, Path, merge
 from worker.config.problems import line, lines, nearest
 from worker.config.settings import Settings
 from worker.errors import ConfigError
-from worker.sinks.registry import SINKS
+from worker.sinks.registry import InstalledSinks, UnusableSink
 from worker.sinks.settings import SinkSettings
 from worker.units import shown
 
@@ -27,7 +27,7 @@ def load(
     *,
     enrich: bool = True,
     sinks: Sequence[str] | None = None,
-    known_sinks: Mapping[str, type[SinkSettings]] = SINKS,
+    known_sinks: Mapping[str, type[SinkSettings]] = InstalledSinks(),
 ) -> Settings:
     """The settings of the TOML file at ``path`` (None: no file) and of ``environ``, which is stronger.
 
@@ -74,9 +74,12 @@ def _read(path: FilePath) -> dict[str, object]:
 
 def _flatten_properties(raw: dict[str, object]) -> None:
     """In TOML ``sasl.password = ""`` without quotes is a table ``sasl``; what is meant is the property."""
-    for section, table in PROPERTY_TABLES:
-        if isinstance(tables := raw.get(section), dict) and isinstance(properties := tables.get(table), dict):
-            tables[table] = dict(_leaves(properties))
+    sinks = raw.get("sinks")
+    tables = [(raw.get(section), table) for section, table in PROPERTY_TABLES]
+    tables += [(sink, SINK_PROPERTIES) for sink in (sinks.values() if isinstance(sinks, dict) else ())]
+    for section, table in tables:
+        if isinstance(section, dict) and isinstance(properties := section.get(table), dict):
+            section[table] = dict(_leaves(properties))
 
 
 def _leaves(table: Mapping[str, object]) -> Iterator[tuple[str, object]]:
@@ -113,8 +116,13 @@ class _Reading:
             return table
         kind = table.get("type")
         if isinstance(kind, str) and kind in known:
-            if (sink := self._model(known[kind], table, here)) is not None:
-                return sink
+            try:
+                model = known[kind]
+            except UnusableSink as error:
+                self._report((*here, "type"), str(error))
+            else:
+                if (sink := self._model(model, table, here)) is not None:
+                    return sink
         elif "type" in table:
             self._report((*here, "type"), f"{shown(kind)} is no sink{nearest(str(kind), known)}")
         else:

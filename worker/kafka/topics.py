@@ -60,8 +60,7 @@ def examine(properties: Mapping[str, Any], settings: TopicSettings, needed: Iter
     _exist(admin, settings, names, said)
     configs = _configs(admin, names)
     problems = [
-        f"topics.{_role(settings, name)}: {name} is compacted (cleanup.policy={config['cleanup.policy']}), "
-        "which "
+        f"{_role(settings, name)}: {name} is compacted (cleanup.policy={config['cleanup.policy']}), which "
         "deletes events that have a key; set cleanup.policy=delete"
         for name, config in configs.items()
         if "compact" in config.get("cleanup.policy", "")
@@ -91,7 +90,7 @@ def _exist(admin: AdminClient, settings: TopicSettings, names: list[str], said: 
     if not missing:
         return
     if not settings.create:
-        roles = ", ".join(f"{name} (topics.{_role(settings, name)})" for name in missing)
+        roles = ", ".join(f"{name} ({_role(settings, name)})" for name in missing)
         raise TopicsNotReady(f"missing topics: {roles}; create them, or set topics.create = true")
     wanted = [
         NewTopic(
@@ -136,4 +135,4 @@ def _ids(admin: AdminClient, names: list[str]) -> dict[str, str]:
 
 def _role(settings: TopicSettings, name: str) -> str:
     roles = {settings.ingest: "ingest", settings.output: "output", settings.dead_letters: "dead_letters"}
-    return roles[name]
+    return f"topics.{roles[name]}" if name in roles else "the topic of a Kafka sink"

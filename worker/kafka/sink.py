@@ -1,0 +1,185 @@
+"""A topic of another cluster as a sink. No transaction spans two clusters: at least once."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+
+from worker.chunk import Partition
+from worker.errors import SinkError, SinkRefused, SinkUnavailable
+from worker.kafka.handed_through import plain
+from worker.sinks.kafka import DEFAULT_LIMIT, KafkaSettings, Produce, RecordEncoder, fingerprint, preview
+from worker.sinks.protocol import Delivery, Preview, Proof
+from worker.window import Manifest, Range
+
+log = structlog.get_logger(__name__)
+
+ANSWER_SECONDS = 10.0
+_REFUSED = frozenset(
+    {
+        KafkaError._AUTHENTICATION,
+        KafkaError._SSL,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.TOPIC_EXCEPTION,
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.INVALID_RECORD,
+        KafkaError.POLICY_VIOLATION,
+    }
+)
+"""Errors that no retry mends: a person has to act."""
+
+
+class _Reports:
+    """The delivery reports of one window, which come in whatever thread polls the producer."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.received = 0
+        self.error: KafkaError | None = None
+
+    def __call__(self, error: KafkaError | None, message: object) -> None:
+        with self._lock:
+            self.received += 1
+            self.error = self.error or error
+
+
+class OtherClusterSink:
+    """Satisfies :class:`worker.sinks.protocol.Sink`. One idempotent producer, shared by all deliveries.
+
+    Within one try librdkafka itself neither doubles nor reorders records. A window whose acknowledgement is
+    lost, or whose worker dies before the offset is committed, is sent again, whole.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self.fingerprint = fingerprint(settings)
+        self._settings = settings
+        self._limit = DEFAULT_LIMIT
+        self._opening = threading.Lock()
+        self._producer: Producer | None = None
+        self._said: list[KafkaError] = []
+
+    def open(self) -> None:
+        self._ready()
+
+    def begin(self, partition: Partition, start: int) -> RecordEncoder:
+        return RecordEncoder(partition, event_ids=self._settings.event_ids, limit=self._limit)
+
+    def deliver(self, manifest: Manifest, payload: Sequence[Produce]) -> Delivery:
+        """Send the window's records; returns when every one is acknowledged by all in-sync replicas."""
+        producer, reports = self._ready(), _Reports()
+        give_up = time.monotonic() + self._settings.timeout + ANSWER_SECONDS
+        for record in payload:
+            self._send(producer, record, reports, give_up)
+        while reports.received < len(payload):
+            producer.poll(0.1)
+            if time.monotonic() > give_up:
+                missing = len(payload) - reports.received
+                raise SinkUnavailable(f"{self._settings.topic}: {missing} records are not acknowledged")
+        if reports.error is not None:
+            if reports.error.fatal():
+                self._abandon(producer)
+            raise self._error(reports.error)
+        return Delivery(
+            created=len(payload), existing=0, bytes=sum(len(r.key) + len(r.value) for r in payload)
+        )
+
+    def holdings(self, partition: Partition, start: int) -> Sequence[Range] | None:
+        return None
+
+    def prove(self) -> Iterator[Proof]:
+        try:
+            self._ready()
+        except SinkError as error:
+            yield Proof("topic", "failed", str(error))
+            return
+        yield Proof("topic", "proved", f"{self._settings.topic} is there")
+        yield Proof("write", "unproved", "readers of the topic would see the record")
+
+    def preview(self, manifest: Manifest, payload: Sequence[Produce]) -> Preview:
+        return preview(self._settings.topic, payload)
+
+    def close(self) -> None:
+        with self._opening:
+            self._producer = None
+
+    def _send(
+        self, producer: Producer, record: Produce, report: Callable[[Any, Any], None], give_up: float
+    ) -> None:
+        while True:
+            try:
+                producer.produce(self._settings.topic, record.value, record.key, on_delivery=report)
+                return
+            except BufferError:
+                producer.poll(0.1)
+                if time.monotonic() > give_up:
+                    raise SinkUnavailable(f"{self._settings.topic}: the client's queue stays full") from None
+            except KafkaException as failure:
+                error: KafkaError = failure.args[0]
+                if error.fatal() or error.code() == KafkaError._FATAL:
+                    self._abandon(producer)
+                raise self._error(error) from failure
+
+    def _ready(self) -> Producer:
+        with self._opening:
+            if self._producer is None:
+                self._limit = self._topic_limit()
+                self._producer = Producer(
+                    {**self._properties(), **self._fixed()}, logger=logging.getLogger("librdkafka")
+                )
+            return self._producer
+
+    def _abandon(self, producer: Producer) -> None:
+        """A producer that reported a fatal error sends nothing any more; the next delivery makes another."""
+        log.warning("producer_abandoned", topic=self._settings.topic)
+        with self._opening:
+            if self._producer is producer:
+                self._producer = None
+
+    def _topic_limit(self) -> int:
+        """The largest record that the topic takes. Raises SinkRefused or SinkUnavailable."""
+        settings = self._settings
+        self._said.clear()
+        try:
+            client: dict[str, Any] = {**self._properties(), "error_cb": self._said.append}
+            admin = AdminClient(client, logger=logging.getLogger("librdkafka"))
+            topics = admin.list_topics(timeout=ANSWER_SECONDS).topics
+        except KafkaException as failure:
+            # The reason, where the time-out tells none. It is told by a callback, which poll() calls.
+            admin.poll(0)
+            told = (e for e in reversed(self._said) if e.code() != KafkaError._ALL_BROKERS_DOWN)
+            raise self._error(next(told, failure.args[0])) from failure
+        if settings.topic not in topics:
+            raise SinkRefused(f"{settings.topic}: no such topic, or no right to see it")
+        resource = ConfigResource(ResourceType.TOPIC, settings.topic)
+        answer = admin.describe_configs([resource], request_timeout=ANSWER_SECONDS)[resource]
+        try:
+            return int(str(answer.result(ANSWER_SECONDS)["max.message.bytes"].value))
+        except (KafkaException, KeyError):  # no right to see it: the default, as for the worker's own topics
+            return DEFAULT_LIMIT
+
+    def _error(self, error: KafkaError) -> SinkError:
+        kind = SinkRefused if error.code() in _REFUSED else SinkUnavailable
+        return kind(f"{self._settings.topic}: {error.name()}: {error.str()}")
+
+    def _properties(self) -> dict[str, Any]:
+        defaults = {"client.id": "flagstream", "log_level": 2}
+        own = plain(self._settings.properties)
+        return {**defaults, **own, "bootstrap.servers": self._settings.bootstrap_servers}
+
+    def _fixed(self) -> dict[str, Any]:
+        return {
+            "enable.idempotence": True,
+            "acks": "all",
+            "partitioner": self._settings.partitioner,
+            "message.timeout.ms": round(self._settings.timeout * 1000),
+            "message.max.bytes": self._limit,
+        }
