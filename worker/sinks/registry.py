@@ -16,6 +16,8 @@ from worker.sinks.log import LogSettings, LogSink
 from worker.sinks.protocol import ConfiguredTransactionalSink, Sink
 from worker.sinks.s3 import S3Settings
 from worker.sinks.settings import SinkSettings
+from worker.sinks.webhook import WebhookSink
+from worker.sinks.webhook_settings import WebhookSettings
 
 SINKS: Mapping[str, type[SinkSettings]] = {
     "file": FileSettings,
@@ -23,6 +25,7 @@ SINKS: Mapping[str, type[SinkSettings]] = {
     "kafka": KafkaSettings,
     "log": LogSettings,
     "s3": S3Settings,
+    "webhook": WebhookSettings,
 }
 """The settings of each ``type`` of the worker's own."""
 
@@ -100,6 +103,8 @@ def build(settings: SinkSettings) -> AnySink:
             from worker.sinks.s3_store import S3Store
 
             return ObjectSink(S3Store(settings), settings)
+        case WebhookSettings():
+            return WebhookSink(settings)
     if points := _points(settings.type):
         return _loaded(settings.type, points).build(settings)
     raise TypeError(f"no sink for {type(settings).__name__}; add it to worker/sinks/registry.py")
