@@ -39,6 +39,9 @@ from worker.operate.health import Health
 from worker.operate.logging import configure
 from worker.sinks.protocol import ConfiguredTransactionalSink
 from worker.sinks.registry import build
+from worker.topic_formats.building import ingest_decoder, output_decoder, output_encoder
+from worker.topic_formats.protocol import Decoder
+from worker.topic_formats.registry import RegistryError
 from worker.units import Start
 
 log = structlog.get_logger(__name__)
@@ -178,6 +181,9 @@ class Host:
 
         async def start() -> None:
             await self._watch_flags(transform)
+            stage.decoder, stage.encoder = ingest_decoder(settings), output_encoder(settings)
+            if stage.encoder is not None:
+                await self._patiently("enrich", stage.encoder.open, RegistryError)
             facts = await self._examine("enrich", topics.ingest, topics.output, topics.dead_letters)
             await stage.open(facts.limit(topics.output, topics.dead_letters), lambda: not self._stop.is_set())
             await self._app.add_runtime_dependency(stage.source)
@@ -188,7 +194,9 @@ class Host:
                 await stage.flush()
 
         self.health.stopped["enrich"] = lambda: stage.stopped
-        self.health.checks["enrich"] = lambda: _problems(stage.source, stage.stopped.values())
+        self.health.checks["enrich"] = lambda: _problems(
+            stage.source, [*stage.stopped.values(), *_trouble(stage.decoder)]
+        )
         return Component("enrich", start, drain, stage.close)
 
     def _sink(self, name: str, budget: MemoryBudget) -> Component:
@@ -222,6 +230,7 @@ class Host:
         )
 
         async def start() -> None:
+            stage.decoder = output_decoder(self._settings, name)
             await stage.open(await self._examine(name, *needed))
             await self._app.add_runtime_dependency(stage.source)
 
@@ -232,7 +241,7 @@ class Host:
 
         self.health.stopped[name] = lambda: stage.stopped
         self.health.checks[name] = lambda: _problems(
-            stage.source, [*stage.stopped.values(), *stage.failing.values()]
+            stage.source, [*stage.stopped.values(), *stage.failing.values(), *_trouble(stage.decoder)]
         )
         return Component(name, start, drain, stage.close)
 
@@ -392,6 +401,11 @@ def _problems(source: ChunkSource, others: Iterable[str]) -> Iterator[str]:
     if source.trouble:
         yield source.trouble
     yield from others
+
+
+def _trouble(decoder: Decoder | None) -> Iterator[str]:
+    if decoder is not None and decoder.trouble:
+        yield decoder.trouble
 
 
 def _free_port(host: str) -> int:

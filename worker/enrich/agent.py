@@ -8,7 +8,7 @@ here, and every step between two ``await`` is atomic.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, Callable, Collection, Mapping
+from collections.abc import AsyncIterable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from operator import methodcaller
@@ -26,6 +26,7 @@ from worker.kafka.offsets import Committed
 from worker.kafka.source import ChunkSource
 from worker.kafka.transactions import NotQueued, RecordTooLarge, TransactionalProducer
 from worker.operate import metrics
+from worker.topic_formats.protocol import Decoder, Encoder
 
 log = structlog.get_logger(__name__)
 _headers = methodcaller("headers")
@@ -77,6 +78,9 @@ class EnrichStage:
         fail: Callable[[BaseException], None],
     ) -> None:
         self.source: ChunkSource
+        self.decoder: Decoder | None = None
+        self.encoder: Encoder | None = None
+        """Of topics that are not JSON; set before the first chunk."""
         self.transform = transform
         self.stopped: dict[Partition, str] = {}
         self._settings = settings
@@ -108,6 +112,8 @@ class EnrichStage:
         """
         try:
             async for chunk in chunks:
+                if self.decoder is not None:
+                    await self.decoder.prepare([record.value() for record in chunk.records])
                 batch = self.enrich(chunk)
                 await self._batches.put(batch)  # and so into a transaction, by _produce_all
         except Exception as error:
@@ -120,7 +126,9 @@ class EnrichStage:
         """
         records = chunk.records
         plain = not self._settings.keep_timestamps and not any(map(_headers, records))
-        outcomes = self.transform.many([record.value() for record in records])
+        values = [record.value() for record in records]
+        json = self.decoder is None and self.encoder is None
+        outcomes = self.transform.many(values) if json else self._recoded(values)
         sizes = [len(outcome) for outcome in outcomes if outcome.__class__ is bytes]
         keys = [record.key() for record in records]
         largest = max(sizes, default=0) + max(map(len, filter(None, keys)), default=0)
@@ -150,6 +158,16 @@ class EnrichStage:
             counts,
             sum(sizes) + sum(len(letter.value or b"") for letter in dead),
         )
+
+    def _recoded(self, values: Sequence[bytes | None]) -> list[bytes | Drop | Dead]:
+        """What :meth:`Transform.many` answers, between topics that are not both JSON."""
+        texts = values if self.decoder is None else self.decoder.decode(values)
+        answers = iter(self.transform.many([text for text in texts if not isinstance(text, Dead)]))
+        outcomes = [text if isinstance(text, Dead) else next(answers) for text in texts]
+        if self.encoder is None:
+            return outcomes
+        encode = self.encoder.encode
+        return [encode(outcome) if isinstance(outcome, bytes) else outcome for outcome in outcomes]
 
     def _sized(self, record: Record, outcome: bytes | Drop | Dead) -> bytes | Drop | Dead:
         if not isinstance(outcome, bytes):

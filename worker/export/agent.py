@@ -32,6 +32,7 @@ from worker.kafka.transactions import NotQueued, TransactionalProducer
 from worker.operate import metrics
 from worker.sinks.protocol import ConfiguredTransactionalSink, Sink, Transaction
 from worker.sinks.settings import SinkSettings
+from worker.topic_formats.protocol import Decoder
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -65,6 +66,8 @@ class ExportStage:
         fail: Callable[[BaseException], None],
     ) -> None:
         self.source: ChunkSource
+        self.decoder: Decoder | None = None
+        """Of an output topic that is not JSON; set before :meth:`open`."""
         self.fail = fail
         self.failing: dict[str, str] = {}
         self._to: Destination
@@ -99,6 +102,7 @@ class ExportStage:
             Limits(self._settings.max_events, self._settings.max_bytes, limit, self._settings.events),
             facts.ids.get(self._topics.output, ""),
             lambda error: DeadLetterSink(dead_letters, stage, error, lambda: self._producer.limit),
+            self.decoder,
         )
         if self._producer.stable or isinstance(sink, ConfiguredTransactionalSink):
             # ends at once what a predecessor left open; readers would wait for its time-out
@@ -117,6 +121,8 @@ class ExportStage:
         """
         try:
             async for chunk in chunks:
+                if self.decoder is not None:
+                    await self.decoder.prepare([record.value() for record in chunk.records])
                 if export := self._exports.get(chunk.partition):
                     export.accept(chunk)
         except Exception as error:

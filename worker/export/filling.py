@@ -9,6 +9,7 @@ from worker.dead_letters import DeadLetter, dead_letter, size
 from worker.export.screen import Events, screen
 from worker.kafka.offsets import Plan
 from worker.sinks.protocol import Reject, Sink, TransactionalSink
+from worker.topic_formats.protocol import Decoder
 from worker.window import ContentDigest, Manifest, Range
 
 
@@ -66,6 +67,7 @@ class Filling:
         sink_name: str,
         until: int | None = None,
         plan: Plan | None = None,
+        decoder: Decoder | None = None,
     ) -> None:
         self.sink = sink
         self.partition = partition
@@ -77,6 +79,7 @@ class Filling:
         self.rejected = 0
         self._limits = limits
         self._sink_name = sink_name
+        self._decoder = decoder
         self._encoder = sink.begin(partition, named)
         self._digest = ContentDigest()
         self._exported = 0
@@ -122,12 +125,14 @@ class Filling:
 
     def add(self, records: Sequence[Record]) -> None:
         """Take ``records`` (at least one), all of which have room."""
-        screened = screen(records).of_kind(self._limits.kinds)
+        screened = screen(records, self._decoder).of_kind(self._limits.kinds)
         for reject in screened.rejects:
             self._reject(records[reject.index], reject)
         values, kept = screened.values, screened.records
         if values:
             rejects = self._encoder.add(values, kept)
+            if self._decoder is not None:  # the digest is that of what stands in the topic
+                values = [record.value() or b"" for record in kept]
             if rejects:
                 for reject in rejects:
                     self._reject(kept[reject.index], reject)

@@ -48,6 +48,7 @@ from worker.sinks.protocol import (
     TransactionalSink,
 )
 from worker.sinks.settings import SinkSettings
+from worker.topic_formats.protocol import Decoder
 from worker.window import Range
 
 log = structlog.get_logger(__name__)
@@ -98,6 +99,8 @@ class Destination:
     topic_id: str
     dead: Callable[[str], TransactionalSink[Any]]
     """The dead-letter topic, for a window that the sink refused with this error."""
+    decoder: Decoder | None = None
+    """Of an output topic that is not JSON."""
 
 
 class PartitionExport:
@@ -221,6 +224,7 @@ class PartitionExport:
             sink_name=self._to.name,
             until=until,
             plan=plan,
+            decoder=self._to.decoder,
         )
         if until is None:
             loop = asyncio.get_running_loop()

@@ -8,8 +8,9 @@ from typing import Literal
 import msgspec
 
 from worker.chunk import Record
-from worker.events import TRACKING
+from worker.events import TRACKING, Dead
 from worker.sinks.protocol import Reject
+from worker.topic_formats.protocol import Decoder
 
 
 class _AnyObject(msgspec.Struct, gc=False):
@@ -46,12 +47,15 @@ class Screened:
         return Screened([self.values[i] for i in kept], [self.records[i] for i in kept], self.rejects)
 
 
-def screen(records: Sequence[Record]) -> Screened:
+def screen(records: Sequence[Record], decoder: Decoder | None = None) -> Screened:
     """Sort out tombstones and foreign records: whatever else writes to the output topic must not end up in an
     archive.
 
     All records of a chunk are checked in one go; only if one does not pass they are looked at one by one.
+    Those of a topic that is not JSON are decoded first: the values are the JSON text then.
     """
+    if decoder is not None:
+        return _decoded(records, decoder)
     values = [record.value() for record in records]
     try:
         lines = b"".join(values)  # type: ignore[arg-type]  # a tombstone is a TypeError
@@ -62,6 +66,21 @@ def screen(records: Sequence[Record]) -> Screened:
     except (TypeError, ValueError, RecursionError):
         pass
     return _one_by_one(records, values)
+
+
+def _decoded(records: Sequence[Record], decoder: Decoder) -> Screened:
+    values: list[bytes] = []
+    kept: list[Record] = []
+    rejects: list[Reject] = []
+    for index, text in enumerate(decoder.decode([record.value() for record in records])):
+        if isinstance(text, Dead):
+            rejects.append(Reject(index, text.reason, text.error))
+        elif not text:
+            rejects.append(Reject(index, "tombstone", "the record has no value"))
+        else:
+            values.append(text)
+            kept.append(records[index])
+    return Screened(values, kept, rejects)
 
 
 def _one_by_one(records: Sequence[Record], values: Sequence[bytes | None]) -> Screened:

@@ -6,6 +6,7 @@ from typing import Final
 import structlog
 from fastavro import schemaless_writer
 
+from worker.events import Dead
 from worker.topic_formats.avro_record import avro_record, columns
 from worker.topic_formats.registry import RegistryError, SchemaMissing, SchemaRegistry
 from worker.topic_formats.schemas import parsed
@@ -26,10 +27,13 @@ class FixedEncoder:
     def open(self) -> None:
         """Nothing to wait for."""
 
-    def encode(self, text: bytes) -> bytes:
+    def encode(self, text: bytes) -> bytes | Dead:
         out = BytesIO()
         out.write(self._prefix)
-        schemaless_writer(out, self._schema, avro_record(self._columns, text))
+        try:
+            schemaless_writer(out, self._schema, avro_record(self._columns, text))
+        except RecursionError:  # the stack that sufficed to enrich it may not here
+            return Dead("too_deep", "Arrays or objects are nested too deeply")
         return out.getvalue()
 
 

@@ -29,5 +29,5 @@ class Encoder(Protocol):
     def open(self) -> None:
         """Get ready, before the first :meth:`encode`; blocks. Raises RegistryError: try again later."""
 
-    def encode(self, text: bytes) -> bytes:
-        """The value for an enriched event. No I/O."""
+    def encode(self, text: bytes) -> bytes | Dead:
+        """The value for an enriched event. No I/O, never raises."""
