@@ -60,7 +60,9 @@ def _checked_headers(headers: dict[str, Any]) -> dict[str, Any]:
     return headers
 
 
-def _checked_secret(secret: SecretStr) -> SecretStr:
+def _checked_secret(secret: SecretStr | None) -> SecretStr | None:
+    if secret is None:
+        return None
     try:
         key_of(secret.get_secret_value())
     except ValueError as error:
@@ -68,9 +70,6 @@ def _checked_secret(secret: SecretStr) -> SecretStr:
     if not secret.get_secret_value():
         raise wrong("is empty; leave it out for requests without a signature")
     return secret
-
-
-Secret = Annotated[SecretStr, AfterValidator(_checked_secret)]
 
 
 class WebhookSettings(SinkSettings):
@@ -82,7 +81,7 @@ class WebhookSettings(SinkSettings):
             "Where requests go. Only scheme, host and port are ever shown: the rest is often a secret."
         )
     )
-    secret: Secret | None = Field(
+    secret: Annotated[SecretStr | None, AfterValidator(_checked_secret)] = Field(
         default=None,
         description=(
             "Key of both signatures, X-Hub-Signature-256 and webhook-signature; absent: none. For the "
@@ -90,7 +89,9 @@ class WebhookSettings(SinkSettings):
         ),
     )
     previous_secrets: Annotated[
-        list[Secret], BeforeValidator(_listed), Written("secret or list of secrets", lambda _: "[]")
+        list[Annotated[SecretStr, AfterValidator(_checked_secret)]],
+        BeforeValidator(_listed),
+        Written("secret or list of secrets", lambda _: "[]"),
     ] = Field(
         default_factory=list,
         description=(
@@ -111,7 +112,7 @@ class WebhookSettings(SinkSettings):
         default=10_000, gt=0, description="A request holds at most this many events; a window is split."
     )
     max_part_bytes: Bytes = Field(
-        default=1_000_000,
+        default=960 * 1024,
         gt=0,
         description=(
             "A request's events take at most this many bytes, before compression; the default stays below "
