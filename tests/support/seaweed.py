@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from signal import SIGKILL
@@ -22,6 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.support.child_process import die_with_parent
 from tests.support.kafka_process import free_ports
+from worker.sinks.s3 import S3Settings
 
 ACCESS_KEY, SECRET_KEY = "any", "anysecret"
 """Credentials that may do everything."""
@@ -62,8 +65,66 @@ _IDENTITIES = {
 }
 
 
+class Folder:
+    """A prefix of a bucket, for one test, seen past the sink under test. Names are those behind the prefix.
+
+    One bucket serves all tests: for each, SeaweedFS reserves some of the few volumes that it has.
+    """
+
+    bucket = "flags"
+
+    def __init__(self, client: Any, url: str) -> None:
+        self.client = client
+        self.url = url
+        self.prefix = f"{uuid.uuid4().hex}/"
+
+    def settings(self, **changes: Any) -> S3Settings:
+        """Settings of a sink that may do everything here."""
+        given = {
+            "bucket": self.bucket,
+            "prefix": self.prefix,
+            "endpoint": self.url,
+            "path_style": True,
+            "region": "us-east-1",
+            "access_key": ACCESS_KEY,
+            "secret_key": SECRET_KEY,
+        }
+        return S3Settings(**{**given, **changes})
+
+    def names(self) -> list[str]:
+        """Names of the first thousand objects, sorted."""
+        listed = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix)
+        return [found["Key"].removeprefix(self.prefix) for found in listed.get("Contents", ())]
+
+    def read(self, name: str) -> bytes:
+        """The content of an object."""
+        content: bytes = self.client.get_object(**self.at(name))["Body"].read()
+        return content
+
+    def head(self, name: str) -> dict[str, Any]:
+        """What the server says of an object."""
+        return dict(self.client.head_object(**self.at(name)))
+
+    def put(self, name: str, content: bytes = b"", metadata: Mapping[str, str] | None = None) -> None:
+        """Store an object past all conditions, as somebody else would."""
+        self.client.put_object(**self.at(name), Body=content, Metadata=dict(metadata or {}))
+
+    def begin_upload(self, name: str) -> str:
+        """Begin an upload in parts, as a worker does that is killed next; returns its id."""
+        return str(self.client.create_multipart_upload(**self.at(name))["UploadId"])
+
+    def uploads(self) -> list[str]:
+        """Ids of the uploads in parts that nobody has finished or dropped."""
+        listed = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=self.prefix)
+        return [found["UploadId"] for found in listed.get("Uploads", ())]
+
+    def at(self, name: str) -> dict[str, str]:
+        """The arguments that name an object in a call of ``client``."""
+        return {"Bucket": self.bucket, "Key": self.prefix + name}
+
+
 class SeaweedFs:
-    """A server at `url` without buckets.
+    """A server at `url`.
 
     A context manager: entering starts it, leaving ends it with all that it held. It dies with its parent.
     """
@@ -94,8 +155,11 @@ class SeaweedFs:
             self._process.wait(START_TIMEOUT)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def client(self) -> Any:
-        """A client that may do everything, past the sink under test."""
+    def folder(self) -> Folder:
+        """A place of its own."""
+        return Folder(self._client, self.url)
+
+    def _connect(self) -> Any:
         return boto3.client(
             "s3",
             endpoint_url=self.url,
@@ -131,7 +195,7 @@ class SeaweedFs:
                 cwd=self._folder,
                 preexec_fn=die_with_parent(SIGKILL),
             )
-        client = self.client()
+        self._client = client = self._connect()
         deadline = time.monotonic() + START_TIMEOUT
         while True:
             try:
@@ -139,8 +203,8 @@ class SeaweedFs:
                 with suppress(
                     client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists
                 ):
-                    client.create_bucket(Bucket="startup")
-                client.put_object(Bucket="startup", Key="probe", Body=b"")
+                    client.create_bucket(Bucket=Folder.bucket)
+                client.put_object(Bucket=Folder.bucket, Key="up", Body=b"")
                 return
             except (BotoCoreError, ClientError) as error:
                 if self._process.poll() is not None or time.monotonic() > deadline:

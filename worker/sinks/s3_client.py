@@ -12,6 +12,7 @@ from botocore.credentials import (
     DeferredRefreshableCredentials,
 )
 from botocore.exceptions import NoCredentialsError
+from botocore.loaders import create_loader
 
 from worker.sinks.s3 import S3Settings
 
@@ -51,7 +52,7 @@ def connect(settings: S3Settings) -> Any:  # boto3 makes its clients' classes as
 
 def _session(settings: S3Settings) -> boto3.Session:
     return boto3.Session(
-        profile_name=settings.profile or None,
+        botocore_session=_core(settings),
         region_name=settings.region or None,
         aws_access_key_id=settings.access_key or None,
         aws_secret_access_key=settings.secret_key.get_secret_value() or None,
@@ -60,10 +61,19 @@ def _session(settings: S3Settings) -> boto3.Session:
 
 def _in_role(source: boto3.Session, settings: S3Settings) -> boto3.Session:
     """A session whose credentials are those of the role, renewed with the ones of ``source``."""
-    core = botocore.session.Session(profile=settings.profile or None)
-    core.set_config_variable("region", source.region_name)
+    core = _core(settings)
     core.register_component("credential_provider", CredentialResolver([_Role(source, settings)]))
-    return boto3.Session(botocore_session=core)
+    return boto3.Session(botocore_session=core, region_name=settings.region or None)
+
+
+def _core(settings: S3Settings) -> Any:
+    core = botocore.session.Session(profile=settings.profile or None)
+    core.register_component("data_loader", _DESCRIPTIONS)
+    return core
+
+
+_DESCRIPTIONS = create_loader()
+"""Descriptions of Amazon's services, read once: a client takes 0.06 s with them at hand, else 0.3 s."""
 
 
 class _Role(CredentialProvider):  # type: ignore[misc]  # botocore has no types

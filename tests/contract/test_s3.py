@@ -1,0 +1,265 @@
+"""The S3 sink passes the contract of create-only sinks on a real S3 server."""
+
+import gzip
+import pickle
+import signal
+import subprocess
+import sys
+from typing import Any, ClassVar
+
+import pytest
+
+from tests.support.seaweed import READER_KEY, READER_SECRET, Folder, SeaweedFs
+from worker.chunk import Partition
+from worker.errors import ObjectConflict, SinkRefused
+from worker.formats.manifest import parse_manifest
+from worker.sinks.objects import ObjectSink
+from worker.sinks.protocol import Delivery, Sink
+from worker.sinks.registry import build
+from worker.sinks.s3 import S3Settings
+from worker.sinks.s3_store import MANIFEST, S3Store
+from worker.testing import CreateOnlyContract, Window, event, events, fill
+
+
+def in_parts(settings: S3Settings) -> ObjectSink:
+    """A sink that puts together from parts also what would fit into one request."""
+    store = S3Store(settings)
+    store._largest_put = 0
+    return ObjectSink(store, settings)
+
+
+DIE_AT = """
+import os, pickle, signal, sys
+sys.path[:] = pickle.load(sys.stdin.buffer)
+make, settings, window, call = pickle.load(sys.stdin.buffer)
+sink = make(settings)
+calls = sink._store._client.meta.events
+calls.register(f"before-send.s3.{call}", lambda **_: os.kill(os.getpid(), signal.SIGKILL))
+sink.deliver(window.manifest, window.payload)
+"""
+
+
+class S3Contract(CreateOnlyContract):
+    """The contract under a prefix of its own; subclasses say how objects are written."""
+
+    sink_class: ClassVar = staticmethod(build)
+    unacceptable = (b"", b"{", b"plain text", b'["a"]', b'{"a":1}\n{"b":2}', b'{"a":\n1}')
+    last_call: ClassVar = "PutObject"
+
+    @pytest.fixture(autouse=True)
+    def place(self, seaweed: SeaweedFs) -> None:
+        self.folder = seaweed.folder()
+        self.proved = False
+
+    def opened(self) -> Sink[Any]:
+        # Opening takes eight requests; that the sinks of other workers are usable the first one has shown.
+        sink: Sink[Any] = self.make_sink()
+        if not self.proved:
+            sink.open()
+            self.proved = True
+        return sink
+
+    def settings(self) -> S3Settings:
+        return self.folder.settings()
+
+    def settings_of_another_shape(self) -> S3Settings:
+        return self.settings().model_copy(update={"prefix": "elsewhere/"})
+
+    def refusing_settings(self) -> S3Settings:
+        return self.settings().model_copy(update={"bucket": "not-there"})
+
+    def read_back(self) -> list[bytes]:
+        return [
+            line
+            for name in self.folder.names()
+            for line in gzip.decompress(self.folder.read(name)).splitlines()
+        ]
+
+    def die_half_way(self, window: Window) -> None:
+        killed = subprocess.run(
+            [sys.executable, "-c", DIE_AT],
+            input=pickle.dumps(sys.path)
+            + pickle.dumps((self.sink_class, self.settings(), window, self.last_call)),
+            timeout=60,
+        )
+        assert killed.returncode == -signal.SIGKILL
+
+
+class TestWhole(S3Contract):
+    """Objects in one request each."""
+
+
+class TestInParts(S3Contract):
+    """Objects in parts, put together at the end."""
+
+    sink_class: ClassVar = staticmethod(in_parts)
+    last_call: ClassVar = "CompleteMultipartUpload"
+
+
+@pytest.fixture
+def folder(seaweed: SeaweedFs) -> Folder:
+    return seaweed.folder()
+
+
+@pytest.fixture
+def settings(folder: Folder) -> S3Settings:
+    return folder.settings()
+
+
+@pytest.fixture
+def sink(settings: S3Settings) -> Sink[Any]:
+    return opened(settings)
+
+
+def test_name_and_manifest(sink: Sink[Any], folder: Folder) -> None:
+    """An object is named by topic, partition and padded offsets, and carries its manifest and type."""
+    window = fill(sink, events(3), start=5)
+    sink.deliver(window.manifest, window.payload)
+    (name,) = folder.names()
+    assert name == "evaluations/3/0000000000000000005-0000000000000000008.jsonl.gz"
+    head = folder.head(name)
+    assert window.manifest == parse_manifest(head["Metadata"][MANIFEST].encode())
+    assert head["ContentType"] == "application/gzip"
+
+
+def test_longest_topic(sink: Sink[Any], folder: Folder) -> None:
+    """The manifest of a topic with the longest name that Kafka allows fits into S3's 2 KB of metadata."""
+    partition = Partition("t" * 249, 2**31 - 1)
+    start = 2**62
+    window = fill(sink, events(3), partition=partition, start=start)
+    assert sink.deliver(window.manifest, window.payload).created == 1
+    assert sink.deliver(window.manifest, window.payload).existing == 1
+    (name,) = folder.names()
+    metadata = folder.head(name)["Metadata"]
+    assert sum(len(key) + len(value) for key, value in metadata.items()) < 1024
+
+
+@pytest.mark.parametrize("metadata", [{}, {MANIFEST: "{}"}])
+def test_foreign_object_is_a_conflict(sink: Sink[Any], folder: Folder, metadata: dict[str, str]) -> None:
+    """An object under our name that does not say what it holds is left as it is, and told."""
+    window = fill(sink, events(3))
+    name = "evaluations/3/0000000000000000000-0000000000000000003.jsonl.gz"
+    folder.put(name, b"theirs", metadata)
+    with pytest.raises(ObjectConflict, match=r"jsonl\.gz is not of ours"):
+        sink.deliver(window.manifest, window.payload)
+    assert folder.read(name) == b"theirs"
+
+
+def test_other_compression_is_the_same_window(settings: S3Settings) -> None:
+    """Bytes are not compared: a worker with another level, or other parts, finds the window there."""
+    one = opened(settings)
+    other = in_parts(settings.model_copy(update={"compression_level": 9}))
+    window, again = fill(one, events(9000)), fill(other, events(9000))
+    assert window.payload != again.payload
+    assert one.fingerprint == other.fingerprint
+    one.deliver(window.manifest, window.payload)
+    assert Delivery(0, 1, 0) == other.deliver(again.manifest, again.payload)
+
+
+def test_reader_is_refused(folder: Folder) -> None:
+    """Credentials that may not write are told when the sink opens, without their secret."""
+    with pytest.raises(SinkRefused, match="AccessDenied") as refusal:
+        opened(folder.settings(access_key=READER_KEY, secret_key=READER_SECRET))
+    assert READER_SECRET not in str(refusal.value)
+
+
+def test_wrong_secret_is_refused(folder: Folder) -> None:
+    """A secret that does not belong to the key is a refusal, not an outage."""
+    with pytest.raises(SinkRefused, match="SignatureDoesNotMatch"):
+        opened(folder.settings(secret_key="wrong"))
+
+
+def test_names_that_the_store_changes(settings: S3Settings) -> None:
+    """A store that stores under another name than it was given, as SeaweedFS does with doubled slashes, would
+    not find its ranges again; so it is refused.
+    """
+    with pytest.raises(SinkRefused, match="a listing does not show that name"):
+        opened(settings.model_copy(update={"prefix": "a//b/"}))
+
+
+def test_attributes(settings: S3Settings, folder: Folder) -> None:
+    """Storage class, tags, ACL, type and encoding are put on whole objects and on those in parts."""
+    attributes = {
+        "storage_class": "STANDARD_IA",
+        "tags": {"team": "flags & more", "kind": "evaluations"},
+        "acl": "bucket-owner-full-control",
+        "content_type": "application/x-ndjson",
+        "content_encoding": "gzip",
+    }
+    for start, make in enumerate((build, in_parts)):
+        sink = make(settings.model_copy(update=attributes))
+        window = fill(sink, events(1), start=start)
+        sink.deliver(window.manifest, window.payload)
+        name = folder.names()[-1]
+        head = folder.head(name)
+        tags = folder.client.get_object_tagging(**folder.at(name))["TagSet"]
+        assert (head["ContentType"], head["ContentEncoding"]) == ("application/x-ndjson", "gzip")
+        assert head["StorageClass"] == "STANDARD_IA"
+        assert attributes["tags"] == {tag["Key"]: tag["Value"] for tag in tags}
+
+
+def test_prove(settings: S3Settings, folder: Folder) -> None:
+    """Everything is tried, on an object that is gone again."""
+    proofs = list(build(settings).prove())
+    assert {proof.outcome for proof in proofs} == {"proved"}, proofs
+    assert [proof.what for proof in proofs] == [
+        "write",
+        "conditional write",
+        "write in parts",
+        "read",
+        "list",
+        "delete",
+    ]
+    assert folder.names() == []
+
+
+def test_prove_without_the_right_to_write(folder: Folder) -> None:
+    """What cannot be tried says so."""
+    write, *others = build(folder.settings(access_key=READER_KEY, secret_key=READER_SECRET)).prove()
+    assert (write.what, write.outcome) == ("write", "failed")
+    assert {proof.outcome for proof in others} == {"unproved"}
+
+
+def test_open_leaves_nothing(sink: Sink[Any], folder: Folder) -> None:
+    """The objects and uploads that ``open`` tries things on are gone again."""
+    assert folder.names() == []
+    assert folder.uploads() == []
+
+
+def test_killed_upload_is_cleared(settings: S3Settings, folder: Folder) -> None:
+    """The parts that a killed worker left are dropped when its window has been delivered again."""
+    sink = in_parts(settings)
+    window = fill(sink, events(9))
+    (one,) = window.payload
+    folder.begin_upload(one.name)
+    neighbour = folder.begin_upload(f"{one.name}.bak")
+    assert sink.deliver(window.manifest, window.payload).created == 1
+    assert folder.uploads() == [neighbour]
+
+
+def test_several_parts(folder: Folder) -> None:
+    """An object larger than a part arrives whole, in parts of that size."""
+    sink = opened(folder.settings(part_size="5MiB", compression="none"))
+    window = fill(sink, [event(number, f'"{"x" * 100_000}"') for number in range(110)])
+    sink.deliver(window.manifest, window.payload)
+    (name,) = folder.names()
+    assert folder.head(name)["ETag"].strip('"').endswith("-3")
+    assert window.exported == folder.read(name).splitlines()
+    assert sink.deliver(window.manifest, window.payload).existing == 1
+    assert folder.uploads() == []
+
+
+def test_more_than_a_page_of_objects(sink: Sink[Any], folder: Folder) -> None:
+    """Holdings are found beyond the first thousand names of a listing, from the given offset on."""
+    for start in range(1010):
+        name = f"evaluations/3/{start:019}-{start + 1:019}.jsonl.gz"
+        folder.put(name)
+    found = sink.holdings(Partition("evaluations", 3), 3)
+    assert found is not None
+    assert list(range(3, 1010)) == [range_.start for range_ in found]
+
+
+def opened(settings: S3Settings) -> Sink[Any]:
+    sink = build(settings)
+    sink.open()
+    return sink
