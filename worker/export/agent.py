@@ -16,6 +16,7 @@ from worker.dead_letters import DeadLetter, fit
 from worker.errors import (
     ObjectConflict,
     OwnershipLost,
+    PartitionStopped,
     SinkError,
     SinkRefused,
     SinkUnavailable,
@@ -242,7 +243,8 @@ class ExportStage:
     async def persist(self, what: str, partition: Partition, function: Callable[[], T]) -> T:
         """Call the sink in a thread until it succeeds, backing off for as long as it takes.
 
-        Raises ObjectConflict, and SinkRefused for a delivery when refused windows are to become dead letters.
+        Raises ObjectConflict and PartitionStopped; SinkRefused for a delivery when refused windows are to
+        become dead letters.
         """
         return await self._until_done(f"{what} {partition}", function)
 
@@ -316,7 +318,7 @@ class ExportStage:
             try:
                 began = loop.time()
                 answer = await loop.run_in_executor(self._threads, function)
-            except ObjectConflict:
+            except (ObjectConflict, PartitionStopped):
                 raise
             except Exception as failure:
                 error = (

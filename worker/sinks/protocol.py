@@ -124,8 +124,9 @@ class Sink(Protocol[Payload]):
         Create-only. An object that is there already is compared by what it says of itself (range, count,
         digest).
 
-        Raises SinkRefused, SinkUnavailable, or ObjectConflict when something else stands under the name. An
-        unexpected exception counts as SinkUnavailable.
+        Raises SinkRefused, SinkUnavailable, ObjectConflict when something else stands under the name, or
+        PartitionStopped when nothing more may be tried before a person has acted. An unexpected exception
+        counts as SinkUnavailable.
         """
         ...
 

@@ -55,7 +55,13 @@ class WebhookSink:
         # What decides which event travels under which id: a window that was sent in part must go on under the
         # same cuts. URL, secrets, headers, meta and compression are left out, though they change requests: a
         # receiver that moves, or a secret that is changed, must not stop what is planned, and the ids hold.
-        shape = ("webhook", settings.max_part_events, settings.max_part_bytes, settings.event_ids)
+        shape = (
+            "webhook",
+            settings.events,
+            settings.max_part_events,
+            settings.max_part_bytes,
+            settings.event_ids,
+        )
         self.fingerprint = sha256("\0".join(map(str, shape)).encode()).hexdigest()[:16]
 
     def open(self) -> None:

@@ -1,0 +1,433 @@
+"""What the webhook sink makes of a receiver's answers, and what it never shows."""
+
+import gzip
+import pickle
+import traceback
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from tests.support.receiver import Answer, CloseHalfWay, Hang, Receiver, Reply, Request, receiving
+from worker.errors import PartitionStopped, SinkRefused, SinkUnavailable
+from worker.sinks.registry import SINKS, build
+from worker.sinks.webhook import WebhookSink, seconds_to_wait
+from worker.sinks.webhook_settings import LONGEST_WAIT, WebhookSettings
+from worker.sinks.webhook_signing import Signer
+from worker.testing import Window, events, fill
+from worker.window import Manifest
+
+NOW = 1_700_000_000.0
+MakeSink = Callable[..., WebhookSink]
+
+
+class Clock:
+    """Both clocks of a sink; a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def make(receiver: Receiver, clock: Clock) -> MakeSink:
+    """Makes sinks for the receiver."""
+
+    def make(**settings: Any) -> WebhookSink:
+        all_settings = {"endpoint_url": receiver.url, "allow_private_addresses": True, **settings}
+        return WebhookSink(WebhookSettings.model_validate(all_settings), clock, clock)
+
+    return make
+
+
+def deliver(sink: WebhookSink, window: Window) -> None:
+    sink.deliver(window.manifest, window.payload)
+
+
+def ends(requests: list[Request]) -> list[str]:
+    """The ranges in the ids of requests, in order."""
+    return ["-".join(request.id.split("-")[-2:]) for request in requests]
+
+
+class TestRetries:
+    """What is sent again, and under which ids."""
+
+    def test_goes_on_behind_what_was_accepted(self, receiver: Receiver, make: MakeSink) -> None:
+        """A try after a failure repeats the part that failed, with its id, and none that was accepted."""
+        sink = make(max_part_events=10)
+        window = fill(sink, events(35))
+        receiver.plan(Reply(), Reply(503), Hang(), CloseHalfWay())
+        sink_in_a_hurry = make(max_part_events=10, timeout=0.2)
+        for one in (sink, sink_in_a_hurry, sink):
+            with pytest.raises(SinkUnavailable):
+                deliver(one, window)
+        delivery = sink.deliver(window.manifest, window.payload)
+        assert ends(receiver.requests) == ["0-10", "10-20", "10-20", "10-20", "10-20", "20-30", "30-35"]
+        assert ends(receiver.accepted) == ["0-10", "10-20", "20-30", "30-35"]
+        assert receiver.values() == events(35)
+        assert (delivery.created, delivery.existing) == (4, 0)
+        assert delivery.bytes == sum(len(request.body) for request in receiver.accepted)
+
+    def test_another_process_repeats_all_with_the_same_ids(self, receiver: Receiver, make: MakeSink) -> None:
+        """Who takes over cannot know what was accepted: a receiver that keeps ids gets each event once."""
+        first, second = make(max_part_events=10), make(max_part_events=10)
+        receiver.plan(Reply(), Reply(503))
+        window = fill(first, events(25))
+        with pytest.raises(SinkUnavailable):
+            deliver(first, window)
+        deliver(second, fill(second, events(25), cuts=[3, 4]))
+        by_id = {request.id: request.content for request in receiver.accepted}
+        assert ends(receiver.accepted) == ["0-10", "0-10", "10-20", "20-25"]
+        assert [receiver.accepted[0].content] == [by_id[receiver.accepted[1].id]]
+        assert len(by_id) == 3
+
+    def test_answer_that_is_lost(self, receiver: Receiver, make: MakeSink) -> None:
+        """A receiver that took a request and could not say so sees its id again."""
+        sink = make()
+        window = fill(sink, events(3))
+        receiver.plan(CloseHalfWay())
+        with pytest.raises(SinkUnavailable):
+            deliver(sink, window)
+        deliver(sink, window)
+        assert [request.id for request in receiver.requests] == [str(window.manifest.range)] * 2
+
+    def test_time_of_each_try(self, receiver: Receiver, make: MakeSink, clock: Clock) -> None:
+        """Timestamp and signature are those of the try: receivers refuse old ones."""
+        sink = make(secret="secret", previous_secrets=["old"])
+        window = fill(sink, events(3))
+        receiver.plan(Reply(500))
+        with pytest.raises(SinkUnavailable):
+            deliver(sink, window)
+        clock.now += 3600.5
+        deliver(sink, window)
+        first, second = receiver.requests
+        assert first.body == second.body
+        for request, at in ((first, 1_700_000_000), (second, 1_700_003_600)):
+            expected = Signer("secret", ["old"]).headers(request.id, at, request.body)
+            assert {name: request.header(name) for name, _ in expected} == dict(expected)
+
+
+class TestAnswers:
+    """Who has to act, by status."""
+
+    @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+    def test_accepted(self, receiver: Receiver, make: MakeSink, status: int) -> None:
+        """Any 2xx."""
+        receiver.plan(Reply(status))
+        sink = make()
+        deliver(sink, fill(sink, events(1)))
+
+    @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
+    def test_passes_by_itself(self, receiver: Receiver, make: MakeSink, status: int) -> None:
+        """Retried: after the engine's back-off, or when the receiver says."""
+        receiver.plan(Reply(status), Reply(status, {"Retry-After": "7"}))
+        sink = make()
+        window = fill(sink, events(1))
+        for wait in (None, 7.0):
+            with pytest.raises(SinkUnavailable, match=str(status)) as error:
+                deliver(sink, window)
+            assert error.value.retry_after == wait
+
+    @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 413, 422, 451])
+    def test_refused(self, receiver: Receiver, make: MakeSink, status: int) -> None:
+        """A person must act; as soon as somebody did, the same part goes through."""
+        receiver.plan(Reply(status))
+        sink = make()
+        window = fill(sink, events(1))
+        with pytest.raises(SinkRefused, match=str(status)):
+            deliver(sink, window)
+        deliver(sink, window)
+        assert len(receiver.accepted) == 1
+
+    @pytest.mark.parametrize("status", [301, 302, 303, 304, 307, 308])
+    def test_redirects_are_not_followed(self, receiver: Receiver, make: MakeSink, status: int) -> None:
+        """Nor taken for success: nobody has the events. GO Feature Flag takes them for success."""
+        receiver.plan(Reply(status, {"Location": f"{receiver.url}/elsewhere"}))
+        sink = make()
+        with pytest.raises(SinkRefused, match="redirects are not followed"):
+            deliver(sink, fill(sink, events(1)))
+        assert [request.path for request in receiver.requests] == ["/hook"]
+
+    def test_gone_stops(self, receiver: Receiver, make: MakeSink) -> None:
+        """410: nothing more is sent, for no partition, until the worker starts again."""
+        receiver.plan(Reply(410))
+        sink = make()
+        window = fill(sink, events(1))
+        for _ in range(3):
+            with pytest.raises(PartitionStopped, match="410 Gone"):
+                deliver(sink, window)
+        assert len(receiver.requests) == 1
+        deliver(make(), window)
+        assert len(receiver.accepted) == 1
+
+
+class TestCircuit:
+    """A receiver that is down is left alone by all partitions."""
+
+    def test_left_alone_and_found_again(self, receiver: Receiver, make: MakeSink, clock: Clock) -> None:
+        """After the failures allowed no request is made; after the pause one is, and then all."""
+        sink = make(breaker_failures=2, breaker_pause="30s")
+        one, other = fill(sink, events(1)), fill(sink, events(1), start=100)
+        receiver.plan(Reply(500), Reply(500))
+        for window in (one, other):
+            with pytest.raises(SinkUnavailable, match="500"):
+                deliver(sink, window)
+        with pytest.raises(SinkUnavailable, match="left alone") as error:
+            deliver(sink, one)
+        assert error.value.retry_after == 30.0
+        assert len(receiver.requests) == 2
+        clock.now += 30
+        deliver(sink, one)
+        deliver(sink, other)
+        assert len(receiver.accepted) == 2
+
+    def test_too_many_requests_holds_for_all(self, receiver: Receiver, make: MakeSink, clock: Clock) -> None:
+        """A receiver that says how long to wait says it to all partitions."""
+        sink = make()
+        one, other = fill(sink, events(1)), fill(sink, events(1), start=100)
+        receiver.plan(Reply(429, {"Retry-After": "12"}))
+        with pytest.raises(SinkUnavailable, match="429"):
+            deliver(sink, one)
+        with pytest.raises(SinkUnavailable, match="left alone") as error:
+            deliver(sink, other)
+        assert error.value.retry_after == 12.0
+        assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("7", 7.0),
+        (" 7 ", 7.0),
+        ("0", None),
+        ("-1", None),
+        ("soon", None),
+        ("1.5", None),
+        ("99999999", LONGEST_WAIT),
+        ("9" * 5000, None),
+        (formatdate(NOW + 90, usegmt=True), 90.0),
+        (formatdate(NOW - 90, usegmt=True), None),
+        (formatdate(NOW + 10**8, usegmt=True), LONGEST_WAIT),
+    ],
+)
+def test_retry_after(header: str | None, seconds: float | None) -> None:
+    """Seconds or a date, cut to ten minutes; what is not understood or over leaves it to the back-off."""
+    assert seconds_to_wait(header, NOW) == seconds
+
+
+class TestRequest:
+    """What a request carries."""
+
+    def test_headers(self, receiver: Receiver, make: MakeSink) -> None:
+        """The user's headers, each value of a list; the sink's own, each once."""
+        sink = make(headers={"Authorization": "Bearer t", "X-Two": ["1", "2"]}, secret="s")
+        deliver(sink, fill(sink, events(2)))
+        (request,) = receiver.requests
+        assert request.method == "POST"
+        assert request.header("Authorization") == "Bearer t"
+        assert request.header("Content-Type") == "application/json"
+        assert request.header("User-Agent") == "flagstream"
+        assert [value for name, value in request.headers if name == "X-Two"] == ["1", "2"]
+        assert request.header("Content-Encoding") is None
+        names = ("webhook-id", "webhook-timestamp", "webhook-signature", "X-Hub-Signature-256")
+        assert all(request.header(name) for name in names)
+
+    def test_gzip(self, receiver: Receiver, make: MakeSink) -> None:
+        """The same bytes on every try; signatures are those of the JSON inside."""
+        plain, packed = make(secret="s"), make(secret="s", compression="gzip")
+        for sink in (plain, packed, packed):
+            deliver(sink, fill(sink, events(100)))
+        one, two, three = receiver.requests
+        assert (one.header("Content-Encoding"), two.header("Content-Encoding")) == (None, "gzip")
+        assert gzip.decompress(two.body) == one.body
+        assert len(two.body) < len(one.body) / 5
+        assert two.body == three.body
+        assert two.header("X-Hub-Signature-256") == one.header("X-Hub-Signature-256")
+        assert two.header("webhook-signature") == one.header("webhook-signature")
+
+    def test_user_agent_of_ones_own(self, receiver: Receiver, make: MakeSink) -> None:
+        """May be set like any other header."""
+        sink = make(headers={"user-agent": "mine"})
+        deliver(sink, fill(sink, events(1)))
+        assert receiver.requests[0].header("User-Agent") == "mine"
+
+
+class TestWithoutDelivering:
+    """What a sink can say and try without a receiver seeing an event."""
+
+    def test_open_sends_nothing(self, receiver: Receiver, make: MakeSink) -> None:
+        """Not even a connection: only the name is resolved."""
+        make().open()
+        assert receiver.connections == 0
+
+    def test_prove(self, receiver: Receiver, make: MakeSink) -> None:
+        """Name and connection are proved; that events are taken cannot be without sending some."""
+        proofs = list(make().prove())
+        assert [(proof.what, proof.outcome) for proof in proofs] == [
+            ("resolve", "proved"),
+            ("connect", "proved"),
+            ("deliver", "unproved"),
+        ]
+        assert receiver.requests == []
+
+    def test_prove_of_a_receiver_that_is_not_there(self, make: MakeSink) -> None:
+        """A failure is told, not raised."""
+        (resolved, connected, delivered) = make(endpoint_url="http://127.0.0.1:1/").prove()
+        assert (resolved.outcome, connected.outcome, delivered.outcome) == ("proved", "failed", "unproved")
+        assert "refused" in connected.detail
+
+    def test_preview(self, receiver: Receiver, make: MakeSink) -> None:
+        """The ids of the requests, and the first one's body."""
+        sink = make(max_part_events=2, meta={"hostname": "h"})
+        window = fill(sink, events(3))
+        preview = sink.preview(window.manifest, window.payload)
+        assert list(preview.names) == ["evaluations-3-0-2", "evaluations-3-2-3"]
+        assert preview.record.startswith('{"meta":{"hostname":"h"},"events":[{"kind":"feature",')
+        assert receiver.connections == 0
+
+
+class TestFingerprint:
+    """What stops a window that is planned, and what does not."""
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"max_part_events": 9}, {"max_part_bytes": 999}, {"event_ids": True}, {"events": "tracking"}],
+        ids=str,
+    )
+    def test_cuts_and_ids(self, make: MakeSink, change: dict[str, Any]) -> None:
+        """Whatever would put an event under another id than the one it may have been sent with."""
+        assert make(**change).fingerprint != make().fingerprint
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"endpoint_url": "https://elsewhere.example/"},
+            {"secret": "s"},
+            {"headers": {"A": "b"}},
+            {"meta": {"a": "b"}},
+            {"compression": "gzip"},
+        ],
+        ids=str,
+    )
+    def test_not_the_rest(self, make: MakeSink, change: dict[str, Any]) -> None:
+        """A receiver that moves and a secret that is changed do not stop what is planned."""
+        assert make(**change).fingerprint == make().fingerprint
+
+
+class TestSettings:
+    """What is a mistake, told before anything is touched and without a secret in it."""
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "",
+            " https://hooks.example/tok",
+            "hooks.example/tok",
+            "ftp://hooks.example/tok",
+            "https:///tok",
+            "https://hooks.example:99999/tok",
+            "https://hooks.example:0/tok",
+            "https://hooks example/tok",
+            "https://hooks.example/tok\r\nX: y",
+        ],
+    )
+    def test_url(self, url: str) -> None:
+        """No address of a webhook; a space in front is one mistake of GO Feature Flag's tests."""
+        self.fails(endpoint_url=url)
+
+    @pytest.mark.parametrize("name", ["Content-Type", "webhook-id", "X-HUB-Signature-256", "Host", "a b", ""])
+    def test_header_names(self, name: str) -> None:
+        """Headers that the sink sets, and names that are none."""
+        self.fails(headers={name: "tok"})
+
+    @pytest.mark.parametrize("value", ["tok\r\nX: y", "tok\x00", "tok\u20ac"])
+    def test_header_values(self, value: str) -> None:
+        """A line break would smuggle in further headers."""
+        self.fails(headers={"Authorization": value})
+
+    @pytest.mark.parametrize("secret", ["", "whsec_tok!"])
+    def test_secrets(self, secret: str) -> None:
+        """An empty secret would sign with nothing."""
+        self.fails(secret=secret)
+        self.fails(secret="right", previous_secrets=[secret])
+
+    def test_previous_secrets_alone(self) -> None:
+        """Rotation needs the secret that is in use."""
+        settings = self.settings(previous_secrets="old")
+        assert [key for key, _ in settings.problems()] == ["previous_secrets"]
+        assert list(self.settings(secret="new", previous_secrets="old").problems()) == []
+
+    def settings(self, **changes: Any) -> WebhookSettings:
+        return WebhookSettings.model_validate({"endpoint_url": "https://hooks.example/", **changes})
+
+    def fails(self, **changes: Any) -> None:
+        with pytest.raises(ValidationError) as error:
+            self.settings(**changes)
+        assert "tok" not in str(error.value)
+
+
+class TestSecrets:
+    """What nobody may read in a log, a page or a traceback."""
+
+    SECRET: dict[str, Any] = {  # noqa: RUF012
+        "secret": "hidden-1",
+        "previous_secrets": ["hidden-2"],
+        "headers": {"Authorization": "Bearer hidden-3"},
+    }
+
+    @pytest.mark.parametrize(
+        "answer",
+        [Reply(401), Reply(302), Reply(410), Reply(500), CloseHalfWay(b"hidden-4\r\n\r\n"), CloseHalfWay()],
+        ids=str,
+    )
+    def test_errors(self, receiver: Receiver, make: MakeSink, answer: Answer) -> None:
+        """An error says what is wrong, with the scheme, host and port of the receiver, and no more of it."""
+        url = receiver.url.replace("//", "//hidden-5:hidden-6@") + "/hidden-7?token=hidden-8"
+        sink = make(endpoint_url=url, **self.SECRET)
+        receiver.plan(answer)
+        window = fill(sink, events(1))
+        with pytest.raises((SinkRefused, SinkUnavailable, PartitionStopped)) as error:
+            deliver(sink, window)
+        assert "hidden" not in "".join(traceback.format_exception(error.value))
+        assert receiver.url.removesuffix("/hook") in str(error.value)
+
+    def test_representations(self, make: MakeSink) -> None:
+        """Nor do settings and sink show them."""
+        settings = WebhookSettings.model_validate(
+            {"endpoint_url": "https://hidden-5:hidden-6@hooks.example/hidden-7", **self.SECRET}
+        )
+        sink = WebhookSink(settings)
+        shown = (repr(settings), str(settings), settings.model_dump_json(), repr(sink))
+        assert not [text for text in shown if "hidden" in text]
+
+
+def test_registered() -> None:
+    """The configuration knows the type; its settings travel between processes."""
+    settings = SINKS["webhook"].model_validate({"endpoint_url": "https://hooks.example/"})
+    assert isinstance(build(pickle.loads(pickle.dumps(settings))), WebhookSink)
+
+
+def test_nothing_accepted_is_nothing_sent_twice(receiver: Receiver, make: MakeSink) -> None:
+    """A payload that was delivered whole is not sent again by a further call."""
+    sink = make()
+    window = fill(sink, events(2))
+    first = sink.deliver(window.manifest, window.payload)
+    manifest: Manifest = window.manifest
+    assert sink.deliver(manifest, window.payload) == first
+    assert len(receiver.requests) == 1
