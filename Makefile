@@ -22,11 +22,12 @@ demo: .venv/.installed ## See it work: events in, files out, on an embedded brok
 test: .venv/.installed-dev ## Run every test against a real Kafka, provisioned on the way
 	$(BROKER) $(BIN)/python -m pytest tests/unit tests/contract tests/kafka tests/chaos $(PYTEST_ARGS)
 
-check: .venv/.installed-dev ## Check format, lint, types and the direction of imports
+check: .venv/.installed-dev ## Check format, lint, types, the direction of imports, and the Avro schemas
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(TYPED)
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.support.schema_history
 
 proof: .venv/.installed-dev ## Prove exactly-once with a million events and killed workers
 	$(BROKER) $(BIN)/python -m tests.chaos.proof

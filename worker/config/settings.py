@@ -28,6 +28,12 @@ def _named(what: str, pattern: str, right: str) -> Callable[[str], str]:
     return check
 
 
+def _registry_url(url: str) -> str:
+    if not re.fullmatch(r"|https?://[^/@\s]+(/[^\s?#]*)?", url):  # not shown: it may hold a password
+        raise wrong("is no address; write https://HOST/PATH, and user and password apart")
+    return url
+
+
 def _scalar(value: object) -> object:
     if not isinstance(value, str | int | float) or (isinstance(value, float) and not math.isfinite(value)):
         raise wrong(f"{shown(value)} cannot be metadata; write a text, a number, true or false")
@@ -49,16 +55,7 @@ SinkName = Annotated[
         _named("sink name", r"[a-z0-9][a-z0-9_-]{0,62}", 'up to 63 lower-case letters, digits, "_" and "-"')
     ),
 ]
-RegistryUrl = Annotated[
-    str,
-    AfterValidator(
-        _named(
-            "address of a registry",
-            r"|https?://[^/@\s]+(/[^\s?#]*)?",
-            "https://HOST/PATH; user and password apart",
-        )
-    ),
-]
+RegistryUrl = Annotated[str, AfterValidator(_registry_url)]
 Metadata = Annotated[
     dict[str, Annotated[bool | int | float | str, BeforeValidator(_scalar)]],
     Written("table", str),

@@ -96,8 +96,11 @@ class KnownSchemas:
         metrics.REGISTRY_FAILURES.labels(self._source, error.kind).inc()
         trouble = f"waits for schema {number} of the registry: {error}"
         if self.trouble != trouble:
-            level = log.error if error.kind == "refused" else log.warning
-            level("registry_failed", source=self._source, id=number, kind=error.kind, error=str(error))
+            facts = {"source": self._source, "id": number, "kind": error.kind, "error": str(error)}
+            if error.kind == "refused":  # a person has to act
+                log.error("registry_failed", **facts)
+            else:
+                log.warning("registry_failed", **facts)
         self.trouble = trouble
 
     def _answered(self) -> None:
