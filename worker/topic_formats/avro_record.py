@@ -39,7 +39,9 @@ def _long(text: bytes) -> tuple[int, bool]:
 
 
 _COLUMNS: Final[dict[str, Column]] = {
-    **dict.fromkeys(("kind", "contextKind", "userKey", "key", "variation", "version", "source"), _string),
+    **dict.fromkeys(
+        ("id", "kind", "contextKind", "userKey", "key", "variation", "version", "source"), _string
+    ),
     **dict.fromkeys(JSON_TEXT, _object),
     "value": _json,
     "default": _boolean,

@@ -77,6 +77,38 @@ def test_fields(template: str, line: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("template", "line"),
+    [
+        ("a {{- .Key -}} b", "arandom-keyb"),
+        ("a {{-.Key}}", None),
+        ("a{{/* a note */}}b {{- /* another */ -}} c", "abc"),
+        ('{{ printf "%s is %v" .Key .Value }}', "random-key is YO"),
+        (
+            '{{ printf "%q %d %05d %.1f %t%%" .Key .CreationDate 42 .Metadata.n .Default }}',
+            '"random-key" 1617970547 00042 1.5 false%',
+        ),
+        ('{{ printf "[%5s|%-5s]" .Value .Value }}', "[   YO|YO   ]"),
+        ('{{ printf "%d" .Value }}', "YO"),
+        ('{{ .Value | printf "%s-%s" "a}}b" }}', "a}}b-YO"),
+        ("{{ html \"<a href='x'>\" }}", "&lt;a href=&#39;x&#39;&gt;"),
+        ('{{ js "it\'s" }}', r"it\'s"),
+        ("{{ urlquery `a b&c` }}", "a+b%26c"),
+        ("{{ len .Value }} {{ len .Metadata }}", "2 3"),
+        ('{{ index .Metadata "app" }}-{{ index .Metadata "nested" "a" }}', "shop-1"),
+        ("{{ .Metadata.nested.a }}{{ .Metadata.app.x }}{{ .Value.x }}", "1"),
+        ("{{ (printf `%s` .Key) | html }}", "random-key"),
+    ],
+)
+def test_functions(template: str, line: str | None) -> None:
+    """What Go's templates do with trimming, comments, pipes and functions."""
+    if line is None:
+        with pytest.raises(ValueError, match="is not understood"):
+            LineTemplate(template)
+        return
+    assert f"{line}\n".encode() == LineTemplate(template).render(EVENT)
+
+
+@pytest.mark.parametrize(
     ("event", "line"),
     [
         (b'{"value":null}', '[] user="", flag="", value="null"'),
@@ -136,18 +168,26 @@ def test_no_event(value: bytes) -> None:
     ("template", "problem"),
     [
         ("", "empty"),
-        ("{{ .Hostname }}", r"\{\{ \.Hostname \}\} is not known; known are Kind, .*, FormattedDate"),
-        ('{{ printf "%s" .Key }}', "no plain field; functions, pipes and conditions are not supported"),
-        ("{{ .Key | html }}", "no plain field"),
-        ("{{- .Key -}}", "no plain field"),
-        ("{{ Key }}", "no plain field"),
-        ("{{ .Key.name }}", "Key has no members; only Metadata has"),
+        ("{{ .Hostname }}", r"\{\{ \.Hostname \}\}: Hostname is not known; known are Id, .*, FormattedDate"),
+        ("{{ Key }}", "Key is no known function; known are printf, html, js, urlquery, len, index"),
+        ("{{ if .Key }}x{{ end }}", "conditions, loops and definitions are not supported"),
+        ("{{ $x := .Key }}", "is not understood"),
+        ("{{ .Key.name }}", "Key has no members; only Value, Metadata"),
+        ("{{ .Key .Value }}", r"\.Value is one too many"),
+        ("{{ .Key | .Value }}", r"a function has to stand behind \|"),
+        ("{{ }}", "a field or function is missing"),
+        ("{{ (.Key }}", r"a \) is missing"),
+        ("{{ printf .Key }}", "printf needs its format as text"),
+        ('{{ printf "%x" .Key }}', "%x is not supported"),
+        ('{{ printf "%s" }}', "takes 1 values, and 0 are given"),
+        ('{{ printf "%" }}', "a % at the end"),
+        ("{{ index .Metadata }}", "index needs 2 arguments"),
         ("{{ .Key", "without its counterpart"),
         (".Key }}", "without its counterpart"),
         ("{{ .Key }}\n", "each event is one line"),
     ],
 )
 def test_bad_template(template: str, problem: str) -> None:
-    """A template with anything but plain fields is refused with the reason, not silently replaced."""
+    """A template that cannot be translated is refused with the reason, not silently replaced."""
     with pytest.raises(ValueError, match=problem):
         LineTemplate(template)
