@@ -1,0 +1,210 @@
+"""A sink in the transaction of its offsets: no plan, no listing; records, letters and offset are one step."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from tests.support.recording import EPOCH, PARTITION, Committed, RecordingKafka, chunk, event
+from tests.support.virtual_time import in_virtual_time, passed, settled
+from tests.unit.export.test_agent import RecordingProducer, RecordingSource
+from worker.chunk import Partition, Position
+from worker.config.settings import TopicSettings
+from worker.dead_letters import DeadLetter
+from worker.errors import ExitCode, Fatal
+from worker.export.agent import ExportStage
+from worker.export.budget import MemoryBudget
+from worker.export.filling import Limits
+from worker.export.partition import Destination, PartitionExport
+from worker.kafka.offsets import Committed as Metadata
+from worker.kafka.offsets import Plan
+from worker.kafka.source import ChunkSource
+from worker.kafka.topics import TopicFacts
+from worker.kafka.transactions import TransactionalProducer
+from worker.sinks.kafka import KafkaSettings, TopicSink
+from worker.sinks.protocol import Transaction
+from worker.sinks.settings import SinkSettings
+from worker.testing import RecordedTransaction
+
+SETTINGS = KafkaSettings(topic="copies", max_events=4, flush_interval=60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """Records, the reasons of dead letters, and an offset, committed as one."""
+
+    records: int
+    reasons: tuple[str, ...]
+    commit: Committed
+
+
+@dataclass(slots=True)
+class CopyingKafka(RecordingKafka):
+    """A Kafka that also takes the records of a window into its transactions."""
+
+    copies: list[bytes | None] = field(default_factory=list)
+
+    async def transact(
+        self,
+        partition: Partition,
+        epoch: int,
+        produce: Callable[[Transaction], None],
+        letters: list[DeadLetter],
+        offset: int,
+        metadata: str,
+    ) -> None:
+        transaction = RecordedTransaction()
+        produce(transaction)
+        self.copies += [record.value for record in transaction.produced]
+        reasons = tuple(letter.reason for letter in letters)
+        step = Copied(len(transaction.produced), reasons, self._commit(offset, metadata))
+        cast(list[object], self.trace).append(step)
+
+
+class Rig:
+    """A partition between a recorded Kafka and a Kafka sink."""
+
+    def __init__(self) -> None:
+        self.trace: list[Any] = []
+        self.kafka = CopyingKafka(self.trace)
+        limits = Limits(SETTINGS.max_events, SETTINGS.max_bytes, 1_000_000)
+        self.to = Destination("copy", TopicSink(SETTINGS), SETTINGS, limits, "", cast(Any, None))
+
+    async def begin(self, metadata: str | None = None) -> PartitionExport:
+        committed = None if metadata is None else 0
+        position = Position(EPOCH, 0, committed, metadata or "", 0, 1_000)
+        export = PartitionExport(self.to, PARTITION, position, self.kafka, MemoryBudget(1 << 28))
+        await settled()
+        return export
+
+
+@in_virtual_time
+async def test_a_window_is_one_step() -> None:
+    """Nothing is planned, also not for the window that waits behind."""
+    rig = Rig()
+    export = await rig.begin()
+
+    export.accept(chunk(0, 8))
+    await settled()
+
+    assert rig.trace == [Copied(4, (), Committed(4)), Copied(4, (), Committed(8))]
+    assert rig.kafka.copies == [event(number) for number in range(8)]
+
+
+@in_virtual_time
+async def test_what_it_cannot_take_leaves_in_the_same_step() -> None:
+    """The dead letter of an event without a userKey."""
+    rig = Rig()
+    export = await rig.begin()
+
+    export.accept(chunk(0, 4, values={2: b'{"kind":"feature"}'}))
+    await settled()
+
+    assert rig.trace == [Copied(3, ("not_an_event",), Committed(4))]
+
+
+@in_virtual_time
+async def test_a_plan_of_another_sink_stops_the_partition() -> None:
+    """A sink of this name that stored objects left a plan; its window may be stored already."""
+    rig = Rig()
+    metadata = Metadata(Plan(4, 4, "digest", "shape of a file")).text()
+
+    export = await rig.begin(metadata)
+
+    assert export.stopped is not None
+    assert "shape of a file" in export.stopped or "plan" in export.stopped
+
+
+class FencedProducer(RecordingProducer):
+    """Another process has opened the same transactional.id."""
+
+    def commit(self, offsets: Mapping[Partition, tuple[int, str]], group: object) -> None:
+        raise Fatal(ExitCode.FENCED, "fenced")
+
+
+class Stage:
+    """An export stage with a Kafka sink, a recorded consumer and a recorded producer."""
+
+    def __init__(self, producer: type[RecordingProducer] = RecordingProducer) -> None:
+        self.errors: list[BaseException] = []
+        self.source = RecordingSource()
+        self.producer = producer(self.source)
+        self.sink = TopicSink(SETTINGS)
+        self.stage = ExportStage(
+            "copy",
+            self.sink,
+            cast(SinkSettings, SETTINGS),
+            TopicSettings(output=PARTITION.topic, dead_letters="dead"),
+            MemoryBudget(1 << 28),
+            cast(TransactionalProducer, self.producer),
+            revoke_budget=3.0,
+            fail=self.errors.append,
+        )
+        self.stage.source = cast(ChunkSource, self.source)
+
+    async def begin(self, **limits: int) -> None:
+        await self.stage.open(TopicFacts(limits))
+        await self.stage.assigned({PARTITION: self.source.position(PARTITION, EPOCH)})
+        await settled()
+
+    async def feed(self, start: int, end: int, epoch: int = EPOCH) -> None:
+        async def chunks() -> Any:
+            yield chunk(start, end, epoch=epoch)
+
+        await self.stage.run(chunks())
+        await settled()
+
+
+@in_virtual_time
+async def test_the_producer_is_opened_at_the_start() -> None:
+    """It ends at once what a predecessor of the same id left open."""
+    rig = Stage()
+
+    await rig.begin(copies=5_000, dead=9_000)
+
+    assert rig.producer.opened == 1
+    assert rig.sink.limit == rig.producer.limit == 5_000
+
+
+@in_virtual_time
+async def test_an_aborted_transaction_is_tried_again() -> None:
+    """With the same records, and visible meanwhile."""
+    rig = Stage()
+    rig.producer.aborts = 3
+    await rig.begin()
+
+    await rig.feed(0, 4)
+    assert "transaction" in str(rig.stage.failing)
+    await passed(60)
+
+    assert rig.stage.failing == {}
+    assert [topic for topic, *_ in rig.producer.records] == ["copies"] * 4
+    assert rig.source.committed[PARTITION][0] == 4
+
+
+@in_virtual_time
+async def test_a_topic_that_takes_less_than_it_said_begins_the_partition_anew() -> None:
+    """Its events are encoded again under the new limit, so what is too large becomes a dead letter."""
+    rig = Stage()
+    await rig.begin()
+    rig.producer.aborts = 1
+    rig.producer.limit = 2_000
+
+    await rig.feed(0, 4)
+    await settled()
+    assert rig.source.rewinds == [None]
+    assert rig.sink.limit == 2_000
+    await rig.feed(0, 4, EPOCH + 1)
+
+    assert rig.source.committed[PARTITION][0] == 4
+    assert rig.errors == []
+
+
+@in_virtual_time
+async def test_a_fenced_producer_ends_the_process() -> None:
+    """With an exit code of its own."""
+    rig = Stage(FencedProducer)
+    await rig.begin()
+
+    await rig.feed(0, 4)
+
+    assert [error.code for error in rig.errors if isinstance(error, Fatal)] == [ExitCode.FENCED]
