@@ -2,7 +2,8 @@
 
 Understood: fields of an event with their members (``{{ .Metadata.app}}``), ``{{-`` and ``-}}``, comments,
 text and numbers as arguments, pipes, parentheses, and the functions ``printf``, ``html``, ``js``,
-``urlquery``, ``len`` and ``index``. Conditions, loops and variables are not: they are refused with the reason.
+``urlquery``, ``len`` and ``index``. Conditions, loops and variables are not: they are refused with the
+reason.
 
 Values are shown as the event has them, where Go would round a large number, write null as ``<no value>`` and
 a map as ``map[…]``. What an event lacks is empty.
