@@ -51,8 +51,8 @@ def test_the_document_shows_the_example(written: Path) -> None:
 
 def test_it_passes_the_contract(installed: Path, tmp_path: Path) -> None:
     """The suite is imported from the worker and run on what pip installed."""
-    check = tmp_path / "check_sqlite.py"
-    check.write_text((EXAMPLE / "check_sqlite.py").read_text())
+    check = tmp_path / "check_sqlite_sink.py"
+    check.write_text((EXAMPLE / "check_sqlite_sink.py").read_text())
 
     outcome = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, check],

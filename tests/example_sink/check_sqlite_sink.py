@@ -4,7 +4,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from flagstream_sqlite import INSERT, SqliteSettings, SqliteSink
+from sqlite_sink import INSERT, SqliteSettings, SqliteSink
 
 from worker.testing import CreateOnlyContract, Window
 
