@@ -10,6 +10,7 @@ import click
 from worker import __version__
 from worker.config import Settings, load
 from worker.errors import ConfigError, ExitCode
+from worker.sinks.settings import SinkSettings
 
 _file_option = click.option(
     "-c",
@@ -61,6 +62,43 @@ def run(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) -> N
     from worker.host import run as run_worker
 
     run_worker(settings, enrich=enrich, sinks=tuple(settings.sinks) if chosen is None else chosen)
+
+
+@cli.command("check")
+@_file_option
+@_stage_options
+def check_sinks(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) -> None:
+    """Prove by trying that each sink may do what it needs: write, write once, read, list, delete.
+
+    What is written is deleted again. What cannot be tried without an effect is told as unproved. Exit codes:
+    0 nothing failed, 1 something did, 2 configuration.
+    """
+    from worker.sinks.rehearsal import prove
+
+    failed = 0
+    for name, sink in _named(_settings(path, stages, sinks), path, sinks).items():
+        click.echo(f"{name} ({sink.type})")
+        for proof in prove(sink):
+            failed += proof.outcome == "failed"
+            mark = {"proved": "ok", "failed": "FAILED", "unproved": "unproved"}[proof.outcome]
+            click.echo(f"  {mark:8}  {proof.what}{': ' if proof.detail else ''}{proof.detail}")
+    sys.exit(ExitCode.UNEXPECTED if failed else ExitCode.OK)
+
+
+@cli.command()
+@_file_option
+@_stage_options
+def render(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) -> None:
+    """Print sample names and sample records of each sink, without touching anything."""
+    from worker.sinks.rehearsal import render as render_sink
+
+    settings = _settings(path, stages, sinks)
+    for name, sink in _named(settings, path, sinks).items():
+        click.echo(f"{name} ({sink.type})")
+        for preview in render_sink(settings.topics.output, sink):
+            for object_name in preview.names:
+                click.echo(f"  {object_name}")
+            click.echo(f"    {preview.record}")
 
 
 @cli.group()
@@ -120,6 +158,19 @@ def stages_to_run(stages: tuple[str, ...], sinks: tuple[str, ...]) -> tuple[bool
     if not stages and not sinks:
         return True, None
     return "enrich" in stages, tuple(dict.fromkeys(sinks))
+
+
+def _settings(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) -> Settings:
+    enrich, chosen = stages_to_run(stages, sinks)
+    # What only the enrich stage needs may be missing: these commands look at the sinks.
+    return _load(path, enrich and bool(stages), chosen)
+
+
+def _named(settings: Settings, path: Path | None, sinks: tuple[str, ...]) -> dict[str, SinkSettings]:
+    """The settings of the sinks that are meant; all of them when none is named."""
+    if not settings.sinks:
+        click.echo(f"{_title(path)}: no sinks")
+    return {name: settings.sinks[name] for name in sinks or settings.sinks}
 
 
 def _load(path: Path | None, enrich: bool, sinks: tuple[str, ...] | None) -> Settings:

@@ -93,7 +93,7 @@ def event(number: int, value: str = '"on"') -> bytes:
     """An enriched event that is told from all others by its ``userKey``."""
     return (
         f'{{"kind":"feature","contextKind":"user","userKey":"user-{number}",'
-        f'"creationDate":{1_700_000_000 + number},"key":"new-checkout","variation":"on",'
+        f'"creationDate":{1_700_000_000 + number % 1_000_000},"key":"new-checkout","variation":"on",'
         f'"value":{value},"default":false,"version":"1.4","source":"SERVER"}}'
     ).encode()
 
@@ -178,6 +178,7 @@ class _Contract(ABC):
         assert sizes[0] == 0
         assert sizes == sorted(sizes)
         assert sizes[-1] > 0
+        assert encoder.memory >= encoder.size
 
     def test_rejects_name_their_record(self) -> None:
         """Each unacceptable value is rejected at its index in the call, with a machine word and a text."""
@@ -313,6 +314,30 @@ class SinkContract(_Contract):
         sink.deliver(window.manifest, window.payload)
         sink.close()
         self.assert_holds(window)
+
+    def test_proves_what_it_may_do(self) -> None:
+        """On the real destination, whose records and ranges are the same afterwards; nothing fails."""
+        sink = self.opened()
+        proofs = list(sink.prove())
+        assert proofs
+        assert [proof for proof in proofs if proof.outcome == "failed"] == []
+        assert all(proof.detail for proof in proofs if proof.outcome == "unproved"), (
+            "an unproved one says why"
+        )
+        assert not self.read_back()
+        assert not sink.holdings(PARTITION, 0)
+
+    def test_refused_is_a_failed_proof(self) -> None:
+        """A refusal is told, with the reason, not raised."""
+        proofs = list(self.sink_class(self.refusing_settings()).prove())
+        assert [proof for proof in proofs if proof.outcome == "failed" and proof.detail]
+
+    def test_previews_a_window(self) -> None:
+        """Its first record, and nothing is stored."""
+        sink = self.opened()
+        window = fill(sink, events(3))
+        assert sink.preview(window.manifest, window.payload).record
+        assert not self.read_back()
 
     def test_holdings_are_unknown_or_ranges(self) -> None:
         """A sink that has nothing holds nothing; one that cannot know says None, always."""

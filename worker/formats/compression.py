@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, Protocol
 
-from worker.formats import gzip
+from worker.formats import gzip, zstd
 from worker.formats.protocol import EncodedObject
 from worker.window import Manifest
 
@@ -71,8 +71,6 @@ class Compression:
             case "gzip":
                 return gzip.Deflate(self.level)
             case "zstd":
-                from worker.formats import zstd
-
                 return zstd.Zstd(self.level)
         return Plain()
 
@@ -86,8 +84,6 @@ class Compression:
             case "gzip":
                 return gzip.compare(file, ours)
             case "zstd":
-                from worker.formats import zstd
-
                 return zstd.compare(file, ours)
         return None if same_bytes(file, ours.parts) else "it holds other bytes than the window"
 
@@ -98,8 +94,6 @@ class Compression:
             case "gzip":
                 return gzip_tool.decompress(whole)
             case "zstd":
-                from worker.formats import zstd
-
                 return zstd.decompress(whole)
         return whole
 

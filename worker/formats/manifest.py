@@ -56,8 +56,8 @@ def difference(ours: Manifest, theirs: Manifest) -> str | None:
     """What makes ``theirs`` another window than ``ours``, for people; None when both are the same window.
 
     Range, path, record count and digest decide. A topic that was deleted and created again starts at
-    offset 0 under another id, but where count and digest agree the content is the same; ``config`` may differ by what left
-    the content alone.
+    offset 0 under another id, but where count and digest agree the content is the same; ``config`` may differ
+    by what left the content alone.
     """
     if theirs.range != ours.range:
         return f"it holds {theirs.range}, not {ours.range}"

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from worker.chunk import Partition, Record
-from worker.formats.lines import shown
+from worker.formats.json_text import plain
 from worker.formats.manifest import difference, manifest_json, parse_manifest
 from worker.formats.protocol import EncodedObject, Format, ObjectEncoder
 from worker.sinks.names import EVENT_FIELDS, OFFSET_DIGITS, Field, NameTemplate
@@ -118,7 +118,7 @@ class Layout:
         raw = event.get(EVENT_FIELDS[name.name])
         if raw is not None and name.member:
             raw = _decode_event(raw).get(name.member) if bytes(raw).startswith(b"{") else None
-        return path_safe("" if raw is None else shown(raw))
+        return path_safe("" if raw is None else plain(raw))
 
 
 class LayoutEncoder:

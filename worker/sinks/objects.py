@@ -5,7 +5,7 @@ and what "already there" means are the same for all of them, and here.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from hashlib import sha256
 from typing import Annotated, Any, Literal, Protocol
 from zoneinfo import ZoneInfo
@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field
 from worker.chunk import Partition, Record
 from worker.errors import SinkError
 from worker.formats.compression import Compression
+from worker.formats.csv import DEFAULT_TEMPLATE, CsvFormat
 from worker.formats.ids import with_ids
 from worker.formats.jsonl import JsonLinesFormat
 from worker.formats.protocol import EncodedObject, Format, ObjectEncoder
@@ -53,8 +54,6 @@ def _zone(name: str) -> str:
 
 
 def _csv(text: str) -> str:
-    from worker.formats.csv import CsvFormat
-
     try:
         CsvFormat(text, Compression("none", 1))
     except ValueError as error:
@@ -93,9 +92,12 @@ class ObjectSettings(SinkSettings):
             "CSV only."
         ),
     )
-    csv_template: Annotated[str, AfterValidator(_csv)] | None = Field(
-        default=None,
-        description="A row, in GO Feature Flag's syntax. Absent: its default for feature events.",
+    csv_template: Annotated[str, AfterValidator(_csv)] = Field(
+        default=DEFAULT_TEMPLATE,
+        description=(
+            "A row, in GO Feature Flag's syntax. The default has no place for tracking events, which then "
+            'become dead letters; leave them out with events = "feature".'
+        ),
     )
     event_ids: bool = Field(
         default=False,
@@ -131,14 +133,11 @@ class ObjectSettings(SinkSettings):
             case "jsonl":
                 return JsonLinesFormat(Compression(kind, self.compression_level))
             case "csv":
-                from worker.formats.csv import DEFAULT_TEMPLATE, CsvFormat
-
-                text = self.csv_template or DEFAULT_TEMPLATE
-                return CsvFormat(text, Compression(kind, self.compression_level))
+                return CsvFormat(self.csv_template, Compression(kind, self.compression_level))
             case "avro":
                 from worker.formats.avro import AvroFormat
 
-                return AvroFormat("deflate" if kind == "gzip" else kind)
+                return AvroFormat("deflate" if kind == "gzip" else kind, self.event_ids)
             case "parquet":
                 from worker.formats.parquet import ParquetFormat
 
@@ -216,9 +215,18 @@ class ObjectSink:
     def deliver(self, manifest: Manifest, payload: Sequence[NamedObject]) -> Delivery:
         # In a layout the index comes first: who takes the window over then knows what may be there of it.
         first, *others = payload
-        outcomes = [self._create(first), *self._threads.map(self._create, others)]
+        outcomes = [self._create(first), *self._create_all(others)]
         stored = sum(each.content.size for each, new in zip(payload, outcomes, strict=True) if new)
         return Delivery(sum(outcomes), len(outcomes) - sum(outcomes), stored)
+
+    def _create_all(self, objects: Sequence[NamedObject]) -> Sequence[bool]:
+        """None is still under way when this returns or raises."""
+        futures = [self._threads.submit(self._create, each) for each in objects]
+        _, late = wait(futures, return_when=FIRST_EXCEPTION)
+        for future in late:
+            future.cancel()
+        wait(late)
+        return [future.result() for future in sorted(futures, key=Future.cancelled)]
 
     def _create(self, each: NamedObject) -> bool:
         return self._store.create(each.name, each.content, each.kind)

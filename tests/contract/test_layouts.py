@@ -1,0 +1,236 @@
+"""Layouts by fields of events: a window as several objects, on the file sink."""
+
+import errno
+import gzip
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+from typing import ClassVar
+
+import pytest
+
+from tests.contract.test_file import FileContract, files
+from worker.chunk import Partition
+from worker.errors import ObjectConflict, SinkUnavailable
+from worker.sinks.file import FileSettings, FileSink
+from worker.testing import PARTITION, Window, event, events, fill
+from worker.window import Range
+
+HIVE = (
+    'date={{ .EventTime "%Y-%m-%d" }}/hour={{ .EventTime "%H" }}/flag={{ .Key }}/'
+    "{{ .Topic }}-{{ .Partition }}-{{ .Start }}-{{ .End }}.{{ .Extension }}"
+)
+BY_USER = "user={{ .UserKey }}/{{ .Topic }}/{{ .Partition }}/{{ .Start }}-{{ .End }}.{{ .Extension }}"
+
+
+def data(folder: Path) -> list[Path]:
+    """The objects with events; those of the index are left out."""
+    return [path for path in files(folder) if "_index" not in path.parts]
+
+
+def exported(folder: Path) -> list[bytes]:
+    """The lines of all objects."""
+    return [line for path in data(folder) for line in gzip.decompress(path.read_bytes()).splitlines()]
+
+
+class TestHive(FileContract):
+    """By date, hour and flag: whatever is promised of one object a window holds for many."""
+
+    options: ClassVar = {"name": HIVE}
+
+    def read_back(self) -> list[bytes]:
+        return [
+            line for path in data(self.folder) for line in gzip.decompress(path.read_bytes()).splitlines()
+        ]
+
+
+class TestFirstEventsTime(TestHive):
+    """One object a window, in a folder for the day of its first event."""
+
+    options: ClassVar = {
+        "name": 'day/{{ .Time "%Y/%m/%d" }}/{{ .Topic }}-{{ .Partition }}-{{ .Start }}-{{ .End }}'
+    }
+
+
+def at(seconds: int, flag: str = '"a"', user: int = 0) -> bytes:
+    return (
+        f'{{"kind":"feature","contextKind":"user","userKey":"u{user}","creationDate":{seconds},"key":{flag},'
+        '"variation":"on","value":true,"default":false,"version":"","source":"SERVER"}'
+    ).encode()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "exports"
+
+
+def opened(folder: Path, name: str = HIVE, **options: object) -> FileSink:
+    sink = FileSink(FileSettings(path=folder, name=name, **options))  # type: ignore[arg-type]
+    sink.open()
+    return sink
+
+
+def names(folder: Path) -> list[str]:
+    return [str(path.relative_to(folder)) for path in files(folder)]
+
+
+def test_each_event_is_where_its_fields_say(folder: Path) -> None:
+    """Every object carries the window's range; the index lists the objects with their counts."""
+    sink = opened(folder)
+    midnight = 1_795_305_600  # 2026-11-22 00:00 UTC
+    window = fill(sink, [at(midnight), at(midnight - 1), at(midnight), at(midnight, '"b"')], start=7)
+
+    delivery = sink.deliver(window.manifest, window.payload)
+
+    span = "evaluations-3-0000000000000000007-0000000000000000011.jsonl.gz"
+    index = "_index/evaluations/3/0000000000000000007-0000000000000000011.json"
+    assert names(folder) == [
+        index,
+        f"date=2026-11-21/hour=23/flag=a/{span}",
+        f"date=2026-11-22/hour=00/flag=a/{span}",
+        f"date=2026-11-22/hour=00/flag=b/{span}",
+    ]
+    listed = json.loads((folder / index).read_text())
+    assert [(each["name"], each["records"]) for each in listed["objects"]] == [
+        (name, count) for name, count in zip(names(folder)[1:], (1, 2, 1), strict=True)
+    ]
+    assert (listed["start"], listed["end"], listed["records"]) == (7, 11, 4)
+    assert delivery.created == 4
+
+
+def test_time_zone(folder: Path) -> None:
+    """Times in names are those of the zone that is configured."""
+    sink = opened(folder, time_zone="Asia/Tokyo")
+    window = fill(sink, [at(1_795_305_600)])
+    sink.deliver(window.manifest, window.payload)
+    assert "date=2026-11-22/hour=09" in names(folder)[1]
+
+
+@pytest.mark.parametrize(
+    ("flag", "shown"),
+    [
+        ('"a/b"', "a%2Fb"),
+        ('".."', "%2E."),
+        ('""', "__HIVE_DEFAULT_PARTITION__"),
+        ('"x=y z"', "x%3Dy%20z"),
+        ('"é"', "%C3%A9"),
+        ('"\\u0000"', "%00"),
+    ],
+)
+def test_values_are_path_safe(folder: Path, flag: str, shown: str) -> None:
+    """No value leaves its folder or makes one of its own."""
+    sink = opened(folder)
+    window = fill(sink, [at(1_795_305_600, flag)])
+    sink.deliver(window.manifest, window.payload)
+    assert f"flag={shown}" in data(folder)[0].parts
+
+
+def test_long_values_are_told_apart(folder: Path) -> None:
+    """A value that is too long for a folder is cut, and a hash keeps it apart from others."""
+    sink = opened(folder)
+    window = fill(sink, [at(0, f'"{"x" * 400}a"'), at(0, f'"{"x" * 400}b"')])
+    sink.deliver(window.manifest, window.payload)
+    assert len(data(folder)) == 2
+    assert all(len(part) < 255 for path in data(folder) for part in path.parts)
+
+
+def test_event_without_a_place_is_rejected(folder: Path) -> None:
+    """An event without a usable creationDate becomes a dead letter; the rest of the window goes on."""
+    sink = opened(folder)
+    bad = [b'{"key":"a"}', b'{"key":"a","creationDate":"now"}', b'{"key":"a","creationDate":1e300}']
+    window = fill(sink, [at(0), *bad, at(1)])
+    assert window.exported == [at(0), at(1)]
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Make the file system fail after ``count`` more files."""
+    link, left = os.link, iter(range(count))
+    one_at_a_time = Lock()
+
+    def limited(source: Path, target: Path) -> None:
+        with one_at_a_time:
+            if next(left, None) is None:
+                raise OSError(errno.EIO, "I/O error", str(target))
+            link(source, target)
+
+    monkeypatch.setattr(os, "link", limited)
+
+
+@pytest.mark.parametrize("stored", [1, 3, 9])
+def test_partial_delivery_is_taken_up(folder: Path, monkeypatch: pytest.MonkeyPatch, stored: int) -> None:
+    """Of a window that was stored in part, another worker learns by one listing; it adds what is missing."""
+    values = [at(0, f'"flag-{number % 9}"', number) for number in range(90)]
+    sink = opened(folder)
+    window = fill(sink, values)
+    with monkeypatch.context() as patch:
+        stop_after(patch, stored)
+        with pytest.raises(SinkUnavailable):
+            sink.deliver(window.manifest, window.payload)
+    assert names(folder)[0].startswith("_index/")
+
+    survivor = opened(folder)
+    assert list(survivor.holdings(PARTITION, 0)) == [window.manifest.range]
+    again = fill(survivor, values, cuts=[1, 44])
+    delivery = survivor.deliver(again.manifest, again.payload)
+
+    assert (delivery.created, delivery.existing) == (10 - stored, stored)
+    assert sorted(exported(folder)) == sorted(values)
+
+
+def test_other_content_in_one_path_is_a_conflict(folder: Path) -> None:
+    """Every object is compared, not the index alone."""
+    sink = opened(folder)
+    window = fill(sink, [at(0, '"a"'), at(0, '"b"')])
+    sink.deliver(window.manifest, window.payload)
+    (path, other) = data(folder)
+    path.write_bytes(other.read_bytes())
+    with pytest.raises(ObjectConflict, match="it holds the events of"):
+        sink.deliver(window.manifest, window.payload)
+
+
+def test_ids_are_exported_and_not_digested(folder: Path) -> None:
+    """The id is topic, partition and offset; an event's own id stays; the digest is that of the topic's
+    records.
+    """
+    own = b'{"id":"mine","creationDate":0,"key":"a"}'
+    plain, with_ids = opened(folder / "plain"), opened(folder / "ids", event_ids=True)
+    values: Sequence[bytes] = [at(0), own, b'{"key":"a","creationDate":0,"metadata":{"id":"inner"}}']
+    one, other = fill(plain, values, start=5), fill(with_ids, values, start=5)
+    assert one.manifest.digest == other.manifest.digest
+    with_ids.deliver(other.manifest, other.payload)
+    lines = gzip.decompress(data(folder / "ids")[0].read_bytes()).splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["evaluations-3-5", "mine", "evaluations-3-7"]
+
+
+def test_listing_starts_near_the_position(folder: Path) -> None:
+    """Of a long archive only what may reach behind the position is listed."""
+    sink = opened(folder)
+    far = 10_000_000
+    windows = [fill(sink, events(1, start), start=start) for start in (0, far)]
+    for window in windows:
+        sink.deliver(window.manifest, window.payload)
+    assert list(sink.holdings(PARTITION, far)) == [Range(PARTITION, far, far + 1)]
+
+
+def test_neighbours_in_the_index(folder: Path) -> None:
+    """Partition 1 does not see what partition 11 stored."""
+    sink = opened(folder)
+    window: Window = fill(sink, [event(1)], partition=Partition("t", 11))
+    sink.deliver(window.manifest, window.payload)
+    assert list(sink.holdings(Partition("t", 1), 0)) == []
+
+
+def test_memory_grows_by_what_waits_not_by_paths(folder: Path) -> None:
+    """A thousand small paths take their events, not a compressor each."""
+    encoder = opened(folder, BY_USER).begin(PARTITION, 0)
+    values = [at(0, user=number) for number in range(1_000)]
+    encoder.add(values, fill_records(values))
+    assert sum(map(len, values)) <= encoder.memory < 1_000_000
+
+
+def fill_records(values: Sequence[bytes]) -> Sequence[object]:
+    from worker.testing import StoredRecord
+
+    return [StoredRecord(index, value) for index, value in enumerate(values)]
