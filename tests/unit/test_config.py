@@ -140,7 +140,7 @@ def test_ten_mistakes_give_ten_lines(tmp_path: Path) -> None:
         (
             '_env_file = "x"',
             "_env_file: unknown key; known are "
-            "enrich, export, flags, kafka, log, name, shutdown, sinks, topics, web",
+            "enrich, export, flags, kafka, log, name, registry, shutdown, sinks, topics, web",
         ),
         ("kafka = 5", "kafka: is a table; write [kafka]"),
         ("sinks = 5", "sinks: is a table; write [sinks]"),

@@ -6,7 +6,6 @@ Durations are seconds and sizes are bytes (see ``worker.units``).
 import math
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, SerializeAsAny
@@ -158,9 +157,12 @@ class TopicSettings(Section):
             "Avro where ingest_schema is given)."
         ),
     )
-    ingest_schema: Path | None = Field(
-        default=None,
-        description="Avro schema file that all ingest values were written with, which then name none.",
+    ingest_schema: str = Field(
+        default="",
+        description=(
+            "Path of the Avro schema file that all ingest values were written with, which then name none; "
+            "empty: they name one of the registry."
+        ),
     )
     output_format: Literal["json", "avro"] = Field(
         default="json",
@@ -170,11 +172,12 @@ class TopicSettings(Section):
             "decoding."
         ),
     )
-    output_schema: Path | None = Field(
-        default=None,
+    output_schema: str = Field(
+        default="",
         description=(
-            "Avro schema file for all output values, which then name none: a copy of "
-            "avro/enriched_event.avsc that stays as it is, for its readers cannot tell one from another."
+            "Path of the Avro schema file for all output values, which then name none: a copy of "
+            "avro/enriched_event.avsc that stays as it is, for its readers cannot tell one from another. "
+            "Empty: they name one of the registry."
         ),
     )
 

@@ -1,5 +1,7 @@
 """The decoders and encoders that the configuration asks for; None where a topic is JSON."""
 
+from pathlib import Path
+
 from worker.config.settings import Settings
 from worker.topic_formats import schemas
 from worker.topic_formats.decoding import FixedDecoder, RegistryDecoder
@@ -14,9 +16,9 @@ def ingest_decoder(settings: Settings) -> Decoder | None:
     topics = settings.topics
     if topics.ingest_format == "json":
         return None
-    if topics.ingest_schema is None:
+    if not topics.ingest_schema:
         return RegistryDecoder(KnownSchemas(SchemaRegistry(settings.registry), "enrich"))
-    return FixedDecoder(schemas.parsed(schemas.from_file(topics.ingest_schema, "topics.ingest_schema")))
+    return FixedDecoder(schemas.parsed(schemas.from_file(Path(topics.ingest_schema), "topics.ingest_schema")))
 
 
 def output_encoder(settings: Settings) -> Encoder | None:
@@ -24,14 +26,14 @@ def output_encoder(settings: Settings) -> Encoder | None:
     topics, registry = settings.topics, settings.registry
     if topics.output_format == "json":
         return None
-    if topics.output_schema is None:
+    if not topics.output_schema:
         return RegistryEncoder(
             schemas.own("enriched_event"),
             SchemaRegistry(registry),
             topics.output,
             auto_register=registry.auto_register,
         )
-    text = schemas.from_file(topics.output_schema, "topics.output_schema")
+    text = schemas.from_file(Path(topics.output_schema), "topics.output_schema")
     schemas.check_output(text, "topics.output_schema")
     return FixedEncoder(text)
 
@@ -43,6 +45,6 @@ def output_decoder(settings: Settings, sink: str) -> Decoder | None:
     topics = settings.topics
     if topics.output_format == "json":
         return None
-    if topics.output_schema is None:
+    if not topics.output_schema:
         return RegistryDecoder(KnownSchemas(SchemaRegistry(settings.registry), sink))
-    return FixedDecoder(schemas.parsed(schemas.from_file(topics.output_schema, "topics.output_schema")))
+    return FixedDecoder(schemas.parsed(schemas.from_file(Path(topics.output_schema), "topics.output_schema")))
