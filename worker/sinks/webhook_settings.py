@@ -33,7 +33,11 @@ _UNFIT_FOR_URL = re.compile(r"[\x00-\x20\x7f]")
 
 def _listed(value: object) -> object:
     """One text stands for a list of one."""
-    return [value] if isinstance(value, str) else value
+    if isinstance(value, str | SecretStr):
+        return [value]
+    if not isinstance(value, list):
+        raise wrong("is no text; write a text or a list of texts")
+    return value
 
 
 def _checked_url(url: SecretStr) -> SecretStr:

@@ -367,6 +367,12 @@ class TestSettings:
         self.fails(secret=secret)
         self.fails(secret="right", previous_secrets=[secret])
 
+    def test_neither_text_nor_list(self) -> None:
+        """One text stands for a list of one; a number does not."""
+        assert self.settings(headers={"A": "b"}) == self.settings(headers={"A": ["b"]})
+        self.fails(previous_secrets=5)
+        self.fails(headers={"A": {"tok": "tok"}})
+
     def test_previous_secrets_alone(self) -> None:
         """Rotation needs the secret that is in use."""
         settings = self.settings(previous_secrets="old")
