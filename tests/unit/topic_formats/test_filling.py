@@ -1,0 +1,66 @@
+"""A window of an output topic that is Avro."""
+
+from collections.abc import Sequence
+
+from tests.support.recording import PARTITION, RecordingSink, StoredRecord
+from worker.chunk import Record
+from worker.export.filling import Filling, Limits
+from worker.sinks.protocol import Reject
+from worker.topic_formats import schemas
+from worker.topic_formats.decoding import FixedDecoder
+from worker.topic_formats.encoding import FixedEncoder
+from worker.window import ContentDigest
+
+SCHEMA = schemas.own("enriched_event")
+
+
+class Listening:
+    """An encoder that remembers what it got, and rejects the event with the key "no"."""
+
+    size = memory = 0
+
+    def __init__(self) -> None:
+        self.values: list[bytes] = []
+
+    def add(self, values: Sequence[bytes], records: Sequence[Record]) -> Sequence[Reject]:
+        self.values += values
+        return [Reject(index, "picky", "no") for index, value in enumerate(values) if b'"no"' in value]
+
+    def finish(self, manifest: object) -> list[bytes]:
+        return self.values
+
+
+def event(key: str) -> bytes:
+    return (
+        b'{"kind":"tracking","contextKind":"user","userKey":"u","creationDate":1,"key":"%b"}' % key.encode()
+    )
+
+
+def avro(key: str) -> bytes:
+    value = FixedEncoder(SCHEMA).encode(event(key))
+    assert isinstance(value, bytes)
+    return value
+
+
+def test_encoders_see_json_and_the_digest_is_that_of_the_topic() -> None:
+    """So a plan and an object are the same window whatever the sink's format; what cannot be read, or is
+    rejected, is in neither, and its dead letter is the record as it was.
+    """
+    sink, encoder = RecordingSink([]), Listening()
+    sink.begin = lambda *_: encoder  # type: ignore[method-assign, assignment, return-value]
+    decoder = FixedDecoder(schemas.parsed(SCHEMA))
+    window = Filling(
+        sink, PARTITION, 0, 0, limits=Limits(10, 1024**2, 1024**2), sink_name="test", decoder=decoder
+    )
+    values = [avro("a"), b"{}", avro("no"), None, avro("b")]
+
+    window.add([StoredRecord(offset, value) for offset, value in enumerate(values)])
+    closed = window.close("time", "")
+
+    digest = ContentDigest()
+    digest.update([avro("a"), avro("b")])
+    assert encoder.values == [event("a"), event("no"), event("b")]
+    assert closed.manifest is not None
+    assert (closed.manifest.records, closed.manifest.digest) == (2, digest.hexdigest())
+    letters = sorted((letter.reason, letter.value) for letter in closed.rejects)
+    assert letters == [("invalid_avro", b"{}"), ("picky", avro("no")), ("tombstone", None)]
