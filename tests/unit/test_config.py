@@ -154,7 +154,10 @@ def test_ten_mistakes_give_ten_lines(tmp_path: Path) -> None:
             '[sinks.archive]\ntype = "file"',
             "sinks.archive.path: is missing: The folder for the files; created when missing",
         ),
-        ("[sinks.archive]\npath = 'x'", "sinks.archive.type: is missing; write one of file, log, vault"),
+        (
+            "[sinks.archive]\npath = 'x'",
+            "sinks.archive.type: is missing; write one of file, gcs, kafka, log, s3, vault, webhook",
+        ),
         (
             '[sinks.Bad]\ntype = "log"',
             'sinks.Bad: "Bad" is no sink name; use up to 63 lower-case letters, digits, "_" and "-"',
@@ -192,7 +195,7 @@ def test_a_file_name_that_lacks_the_range_is_refused(tmp_path: Path) -> None:
             "ends the transaction; write at most half of it",
         ),
         (
-            '[export]\nmemory_budget = "32MiB"\n[sinks.a]\ntype = "log"',
+            '[export]\nmemory_budget = "32MiB"\n[sinks.a]\ntype = "log"\nmax_bytes = "64MiB"',
             "sinks.a.max_bytes: 64MiB is more than the sink's share of export.memory_budget, 32MiB",
         ),
         ('[sinks.v]\ntype = "vault"\ntoken = "t"\nfast = true', "sinks.v.attempts: fast allows 1"),

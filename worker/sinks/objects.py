@@ -34,7 +34,7 @@ beyond it. Offsets have gaps, at each transaction one, so a window may span more
 """
 
 FormatName = Literal["jsonl", "csv", "avro", "parquet"]
-CompressionName = Literal["none", "gzip", "zstd", "snappy", "lz4"]
+CompressionName = Literal["auto", "none", "gzip", "zstd", "snappy", "lz4"]
 
 _COMPRESSIONS: dict[FormatName, tuple[CompressionName, ...]] = {
     "jsonl": ("gzip", "none", "zstd"),
@@ -75,10 +75,10 @@ class ObjectSettings(SinkSettings):
     format: FormatName = Field(
         default="jsonl", description="JSON lines, CSV, Avro or Parquet (needs the extra parquet)."
     )
-    compression: CompressionName | None = Field(
-        default=None,
+    compression: CompressionName = Field(
+        default="auto",
         description=(
-            "How objects are compressed. Absent: gzip, for Parquet snappy. JSON lines and CSV: none, gzip, "
+            'How objects are compressed. "auto" is gzip, for Parquet snappy. JSON lines and CSV: none, gzip, '
             "zstd; Avro these and snappy; Parquet these, snappy and lz4."
         ),
     )
@@ -113,12 +113,12 @@ class ObjectSettings(SinkSettings):
     def problems(self) -> Iterator[tuple[str, str]]:
         yield from super().problems()
         known = _COMPRESSIONS[self.format]
-        if self.compression is not None and self.compression not in known:
+        if self.compression not in ("auto", *known):
             yield (
                 "compression",
                 f'"{self.compression}" is not known to {self.format}; write {", ".join(known)}',
             )
-        if self.compression in (None, "gzip") and self.compression_level > 9:
+        if self.compression in ("auto", "gzip") and self.compression_level > 9:
             yield "compression_level", "gzip has levels 1 to 9"
         if self.format == "parquet":
             try:
@@ -128,7 +128,7 @@ class ObjectSettings(SinkSettings):
 
     def make_format(self) -> Format:
         """The format. Raises ImportError where its library is missing."""
-        kind: Any = self.compression or _COMPRESSIONS[self.format][0]
+        kind: Any = _COMPRESSIONS[self.format][0] if self.compression == "auto" else self.compression
         match self.format:
             case "jsonl":
                 return JsonLinesFormat(Compression(kind, self.compression_level))
