@@ -40,7 +40,7 @@ format: .venv/.installed-dev ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove what these targets made, the demo's output excepted
-	rm -rf .venv .kafka .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
+	rm -rf .venv .kafka .gcs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
 	find worker tests bench -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/.python:
