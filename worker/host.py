@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -134,8 +134,9 @@ class Host:
             await self._app.start()
         except OSError as error:
             self.fail(Fatal(ExitCode.CONFIG, f"web: {error}"))
-        self._tasks = [asyncio.create_task(self._start(component)) for component in self._components]
-        self._tasks.append(asyncio.create_task(self._watch()))
+        for component in self._components:
+            self._run(self._start(component))
+        self._run(self._watch())
         # What is alive by now stays. Records and their values come and go without cycles, but would set off
         # a collection every few chunks, and looking through all of Faust each time cost a fifth of the CPU.
         gc.freeze()
@@ -282,6 +283,17 @@ class Host:
 
     # ── starting ────────────────────────────────────────────────────────────
 
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` until the end of the process, which its failure brings about."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self.fail(error)
+
+        task = asyncio.create_task(work)
+        task.add_done_callback(ended)
+        self._tasks.append(task)
+
     async def _start(self, component: Component) -> None:
         self.health.starting[component.name] = "starting"
         try:
@@ -314,7 +326,7 @@ class Host:
 
         flag_watch = watch(self._settings.flags, use)
         use(await self._patiently("enrich", flag_watch.load, FlagFileError))
-        self._tasks.append(asyncio.create_task(flag_watch.run()))
+        self._run(flag_watch.run())
 
     async def _patiently(self, component: str, function: Callable[[], T], *passing: type[Exception]) -> T:
         """Call ``function`` in a thread until it succeeds; the process is unready meanwhile and says why."""

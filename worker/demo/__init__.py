@@ -15,9 +15,9 @@ from pathlib import Path
 
 import yaml
 
+from worker.config.flags import FlagSettings
 from worker.config.settings import (
     EnrichSettings,
-    FlagSettings,
     KafkaSettings,
     LoggingSettings,
     Settings,
