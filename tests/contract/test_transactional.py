@@ -23,6 +23,10 @@ class CopyEncoder:
         self._values: list[bytes] = []
         self.size = 0
 
+    @property
+    def memory(self) -> int:
+        return self.size
+
     def add(self, values: Sequence[bytes], records: Sequence[Record]) -> Sequence[Reject]:
         rejects = []
         for index, value in enumerate(values):

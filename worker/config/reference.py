@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
@@ -137,8 +137,12 @@ def _kind(field: FieldInfo) -> str:
 def _kind_of(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{json.dumps(choice)}`" for choice in get_args(annotation))
+    if get_origin(annotation) is Annotated:
+        return _kind_of(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
         return " or ".join(_kind_of(part) for part in get_args(annotation) if part is not NoneType)
+    if get_origin(annotation) is dict:
+        return "table"
     return _KINDS[annotation]
 
 
