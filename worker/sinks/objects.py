@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, Field
 
 from worker.chunk import Partition, Record
+from worker.crashpoints import reached
 from worker.errors import SinkError
 from worker.formats.compression import Compression
 from worker.formats.csv import DEFAULT_TEMPLATE, CsvFormat
@@ -215,7 +216,10 @@ class ObjectSink:
     def deliver(self, manifest: Manifest, payload: Sequence[NamedObject]) -> Delivery:
         # In a layout the index comes first: who takes the window over then knows what may be there of it.
         first, *others = payload
-        outcomes = [self._create(first), *self._create_all(others)]
+        outcomes = [self._create(first)]
+        if others:
+            reached("export.indexed")
+            outcomes += self._create_all(others)
         stored = sum(each.content.size for each, new in zip(payload, outcomes, strict=True) if new)
         return Delivery(sum(outcomes), len(outcomes) - sum(outcomes), stored)
 
