@@ -115,7 +115,7 @@ class ParquetEncoder:
 
     @property
     def memory(self) -> int:
-        batches = sum(batch.nbytes for batch in self._batches)
+        batches: int = sum(batch.nbytes for batch in self._batches)
         return self._out.size + batches + _ROW_MEMORY * len(self._rows)
 
     def add(self, values: Sequence[bytes], records: Sequence[Record]) -> Sequence[Reject]:
@@ -200,11 +200,10 @@ class _Pieces:
         self.parts: list[bytes] = []
         self.size = 0
 
-    def write(self, data: Any) -> int:
+    def write(self, data: Any) -> None:
         piece = bytes(data)
         self.parts.append(piece)
         self.size += len(piece)
-        return len(piece)
 
     def tell(self) -> int:
         return self.size

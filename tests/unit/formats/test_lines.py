@@ -9,7 +9,7 @@ from worker.formats.lines import DEFAULT_TEMPLATE, LineTemplate
 
 VECTORS = [
     json.loads(line)
-    for line in Path(__file__).with_name("format_vectors.jsonl").read_text("utf-8").split("\n")
+    for line in Path("tests/goff/generated/format_vectors.jsonl").read_text("utf-8").split("\n")
     if line
 ]
 
