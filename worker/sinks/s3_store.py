@@ -237,14 +237,17 @@ class S3Store:
             self._largest_put = LARGEST_PUT
 
     def _prove_write(self, name: str) -> str:
+        attributes = self._attributes("text/plain", {})
         with translated(f"writing {self.place}{name}"):
             try:
-                self._put(name, _PROBE, self._attributes("text/plain", {}))
+                written = self._put(name, _PROBE, attributes)
             except ClientError as error:
                 if status(error) not in _NOT_UNDERSTOOD or not self._settings.at_least_once:
                     raise
                 self._create_only = False
-                self._put(name, _PROBE, self._attributes("text/plain", {}))
+                written = self._put(name, _PROBE, attributes)
+        if not written:
+            raise SinkUnavailable(f"{self.place}{name} is said to be taken, and nobody else uses that name")
         return f"wrote {self.place}{name}"
 
     def _prove_condition(self, name: str) -> str:
