@@ -3,6 +3,7 @@
 #   PYTHON=python3.12 make test        another interpreter (3.11 or newer)
 #   PYTEST_ARGS='-k plan' make test    options for pytest
 #   DEMO_SECONDS=20 make demo          a demo that ends by itself
+#   make proof SINK=s3                 the proof with other destinations: s3, gcs, parquet-hive
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -30,7 +31,7 @@ check: .venv/.installed-dev ## Check format, lint, types, the direction of impor
 	$(BIN)/python -m tests.support.schema_history
 
 proof: .venv/.installed-dev ## Prove exactly-once with a million events and killed workers
-	$(BROKER) $(BIN)/python -m tests.chaos.proof
+	$(BROKER) $(BIN)/python -m tests.chaos.proof --sink $(or $(SINK),file)
 
 bench: .venv/.installed-dev ## Compare the enrich stage with bare confluent-kafka and stock Faust
 	$(BROKER) $(BIN)/python -m bench

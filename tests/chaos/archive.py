@@ -1,65 +1,171 @@
-"""Files of the file sink, read by their documentation (docs/sinks/file.md) and by RFC 1952."""
+"""Windows in a store, found by what the documentation says of names and indexes (docs/sinks)."""
 
-import gzip
-import hashlib
 import json
 import re
-import zlib
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Protocol
 
-_NAME = re.compile(r"(\d{19})-(\d{19})\.jsonl\.gz")
+from tests.chaos.contents import Content, Contents
+from tests.chaos.stores import Store
+
+_RANGE = r"(?P<start>\d{19})-(?P<end>\d{19})"
 
 
-class Content(NamedTuple):
-    """What is in a file: its lines, their digest, and what its header says of it."""
+class Claim(NamedTuple):
+    """What an index says of an object."""
 
-    lines: list[bytes]
+    records: int
     digest: str
-    manifest: dict[str, Any]
 
 
-class ArchivedFile(NamedTuple):
-    """A file, and the range that its name gives it."""
+@dataclass(frozen=True)
+class Window:
+    """A range of a partition, and the names of the objects that hold it."""
 
+    partition: int
     start: int
     end: int
-    path: Path
-
-    def read(self) -> Content:
-        """Raises ValueError when it is no whole gzip file of lines with a manifest."""
-        data = self.path.read_bytes()
-        try:
-            lines = gzip.decompress(data).split(b"\n")
-        except (EOFError, OSError, zlib.error) as error:
-            raise ValueError(str(error)) from error
-        if lines.pop() != b"":
-            raise ValueError("the last line is cut off")
-        digest = hashlib.sha256()
-        for line in lines:
-            digest.update(len(line).to_bytes(4, "big") + line)
-        return Content(lines, digest.hexdigest(), _manifest(data))
+    name: str
+    """Of the object that shows it in a listing."""
+    objects: dict[str, Claim | None]
+    says: dict[str, Any] | None = None
+    """The index's manifest; None where there is no index."""
 
 
-def listing(folder: Path) -> list[ArchivedFile]:
-    """The files of a partition in order of their ranges. Raises ValueError for a name that gives no range."""
-    files = []
-    for path in folder.iterdir():
-        match = _NAME.fullmatch(path.name)
-        if match is None:
-            raise ValueError(f"{path} is not named by a range")
-        files.append(ArchivedFile(int(match[1]), int(match[2]), path))
-    return sorted(files)
+@dataclass
+class Listing:
+    """What is in an archive: windows by partition, in order; all other objects; what could not be read."""
+
+    windows: dict[int, list[Window]] = field(default_factory=dict)
+    foreign: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
 
 
-def _manifest(data: bytes) -> dict[str, Any]:
-    """JSON in the subfield FS of the gzip header's extra field."""
-    if not data[3] & 4:
-        raise ValueError("the gzip header has no extra field")
-    extra = data[12 : 12 + int.from_bytes(data[10:12], "little")]
-    while len(extra) >= 4:
-        length = int.from_bytes(extra[2:4], "little")
-        if extra[:2] == b"FS":
-            return dict(json.loads(extra[4 : 4 + length]))
-        extra = extra[4 + length :]
-    raise ValueError("the gzip header has no subfield FS")
+class Archive(Protocol):
+    """The objects that a sink has made of one topic."""
+
+    store: Store
+
+    def listing(self, topic: str) -> Listing: ...
+
+    def objects(self, topic: str, window: Window, values: list[bytes]) -> dict[str, list[bytes]]:
+        """By name: the objects that have to be there for a window of `values`."""
+        ...
+
+    def path(self, name: str) -> dict[str, str]:
+        """What an object's manifest says beyond range, count and digest."""
+        ...
+
+    def read(self, name: str) -> tuple[Content, list[dict[str, Any]]]:
+        """An object and all that it, or its store, says of it. Raises LookupError when it is not there,
+        ValueError when it is damaged."""
+        ...
+
+    def rows(self, values: list[bytes]) -> Any:
+        """The rows that these events have to become."""
+        ...
+
+
+class _Stored:
+    def __init__(self, store: Store, contents: Contents) -> None:
+        self.store = store
+        self._contents = contents
+
+    def read(self, name: str) -> tuple[Content, list[dict[str, Any]]]:
+        stored = self.store.read(name)
+        content = self._contents.read(stored.data)
+        beside = [] if stored.manifest is None else [stored.manifest]
+        return content, [content.manifest, *beside]
+
+    def rows(self, values: list[bytes]) -> Any:
+        return self._contents.rows(values)
+
+
+class OneObject(_Stored):
+    """A window is an object under the default name."""
+
+    def listing(self, topic: str) -> Listing:
+        pattern = f"{re.escape(topic)}/(?P<partition>\\d+)/{_RANGE}\\.{re.escape(self._contents.extension)}"
+        found = Listing()
+        for name in self.store.names():
+            if match := re.fullmatch(pattern, name):
+                _add(found, match, {name: None})
+            else:
+                found.foreign.append(name)
+        return _ordered(found)
+
+    def objects(self, topic: str, window: Window, values: list[bytes]) -> dict[str, list[bytes]]:
+        return {window.name: values}
+
+    def path(self, name: str) -> dict[str, str]:
+        return {}
+
+
+class Hive(_Stored):
+    """A window is an object for each day, hour and flag, and an index."""
+
+    TEMPLATE = (
+        'date={{ .EventTime "%Y-%m-%d" }}/hour={{ .EventTime "%H" }}/flag={{ .Key }}/'
+        "{{ .Topic }}-{{ .Partition }}-{{ .Start }}-{{ .End }}.{{ .Extension }}"
+    )
+
+    def listing(self, topic: str) -> Listing:
+        pattern = re.compile(f"_index/{re.escape(topic)}/(?P<partition>\\d+)/{_RANGE}\\.json")
+        names = self.store.names()
+        indexes = [match for match in map(pattern.fullmatch, names) if match]
+        found = Listing()
+        for match in indexes:
+            try:
+                _add(found, match, *self._index(match[0]))
+            except (ValueError, KeyError, TypeError) as error:
+                found.unreadable.append(f"{match[0]}: {error!r}")
+        windows = [window for windows in found.windows.values() for window in windows]
+        listed = {name for window in windows for name in window.objects}
+        found.foreign = sorted(set(names) - {match[0] for match in indexes} - listed)
+        return _ordered(found)
+
+    def _index(self, name: str) -> tuple[dict[str, Claim | None], dict[str, Any]]:
+        stored = self.store.read(name)
+        says = json.loads(stored.data)
+        objects: dict[str, Claim | None] = {
+            each["name"]: Claim(each["records"], each["digest"]) for each in says.pop("objects")
+        }
+        return objects, says
+
+    def objects(self, topic: str, window: Window, values: list[bytes]) -> dict[str, list[bytes]]:
+        placed: dict[str, list[bytes]] = {}
+        file = f"{topic}-{window.partition}-{window.start:019}-{window.end:019}.{self._contents.extension}"
+        for value in values:
+            event = json.loads(value)
+            time = datetime.fromtimestamp(event["creationDate"], UTC)
+            name = f"date={time:%Y-%m-%d}/hour={time:%H}/flag={event['key']}/{file}"
+            placed.setdefault(name, []).append(value)
+        return placed
+
+    def path(self, name: str) -> dict[str, str]:
+        return {"path": "/".join(folder.partition("=")[2] for folder in name.split("/")[:-1])}
+
+
+def _add(
+    found: Listing,
+    match: re.Match[str],
+    objects: dict[str, Claim | None],
+    says: dict[str, Any] | None = None,
+) -> None:
+    partition = int(match["partition"])
+    window = Window(partition, int(match["start"]), int(match["end"]), match[0], objects, says)
+    found.windows.setdefault(partition, []).append(window)
+
+
+def _ordered(found: Listing) -> Listing:
+    for windows in found.windows.values():
+        windows.sort(key=lambda window: (window.start, window.end))
+    return found
+
+
+def copied(store: Store) -> Iterator[tuple[str, bytes]]:
+    """Every object, for who wants to look into what went wrong."""
+    for name in store.names():
+        yield name, store.read(name).data

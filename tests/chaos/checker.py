@@ -1,24 +1,21 @@
-"""The independent checker: reads topics, files and committed offsets, and counts. No code of the worker.
+"""The independent checker: reads topics, objects and committed offsets, and counts. No code of the worker.
 
-What a file's name and header mean is taken from docs/sinks/file.md, what a dead letter's headers mean from
+What an object's name and manifest mean is taken from docs/sinks, what a dead letter's headers mean from
 docs/events.md, what comes out of an event from tests/chaos/stream.py.
 """
 
 import json
-import re
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from tests.chaos.archive import ArchivedFile, listing
-from tests.chaos.stream import Case, case
+from tests.chaos.archive import Archive, Claim, Window
+from tests.chaos.contents import digest
+from tests.chaos.stream import Case, case, number_of
 from tests.chaos.topics import Seen, Topics
 
 EXAMPLES = 5
 """Problems of one kind that are told one by one; of the others only the number."""
-
-_NUMBER = re.compile(rb'"userKey":"u-(\d+)"')
 
 
 @dataclass(frozen=True)
@@ -30,8 +27,8 @@ class Subject:
     output: str
     dead_letters: str
     group: str
-    """The consumer group of the file sink."""
-    archive: Path
+    """The consumer group of the sink."""
+    archive: Archive
     count: int
 
 
@@ -52,7 +49,8 @@ class Verdict:
     exported: int
     untracked: int
     broken: int
-    files: int
+    sizes: dict[str, int]
+    """Objects of each window, with its index, by topic-partition-start-end."""
     unseen: int
     """Offsets of the output topic that no reader sees: records of aborted transactions, and markers."""
 
@@ -82,23 +80,28 @@ class _Checker:
         self._topics = Topics(subject.bootstrap_servers)
         self._problems = Problems()
         self._counts = {
-            place: bytearray(subject.count) for place in ("ingest", "output", "files", "dead letters")
+            place: bytearray(subject.count) for place in ("ingest", "output", "objects", "dead letters")
         }
         self._broken: dict[tuple[int, int], tuple[int, Seen]] = {}
         self._unseen = 0
-        self._files = 0
+        self._sizes: dict[str, int] = {}
 
     def check(self) -> Verdict:
         self._read_ingest()
         committed = self._topics.committed(self._subject.group, self._subject.output)
-        folder = self._subject.archive / self._subject.output
-        for foreign in {path.name for path in folder.iterdir()} - {str(number) for number in committed}:
-            self._problems.add("files of no partition", foreign)
+        listing = self._subject.archive.listing(self._subject.output)
+        strangers = [
+            window.name for no in listing.windows.keys() - committed for window in listing.windows[no]
+        ]
+        for name in [*listing.foreign, *strangers]:
+            self._problems.add("objects: of no window", name)
+        for text in listing.unreadable:
+            self._problems.add("objects: unreadable", text)
         for partition, (offset, metadata) in committed.items():
             lines = self._read_output(partition)
             end = lines[-1].offset + 1 if lines else 0
             self._unseen += end - len(lines)
-            self._read_files(partition, lines, end)
+            self._read_windows(listing.windows.get(partition, []), lines, end)
             if offset != end or '"end"' in metadata:
                 text = f"partition {partition}: {offset} {metadata} is committed, the records end at {end}"
                 self._problems.add("committed offset", text)
@@ -112,14 +115,14 @@ class _Checker:
                 number = int(record.key.removeprefix(b"broken-"))
                 self._broken[record.partition, record.offset] = number, record
             else:
-                number = _number(record.value)
+                number = number_of(record.value)
             self._count("ingest", number)
 
     def _read_output(self, partition: int) -> list[Line]:
         lines: list[Line] = []
         last: dict[bytes, int] = {}
         for record in self._topics.records(self._subject.output, partition):
-            number = _number(record.value)
+            number = number_of(record.value)
             lines.append(Line(record.offset, record.value or b""))
             if not self._count("output", number):
                 continue
@@ -139,49 +142,76 @@ class _Checker:
         if (record.key, record.headers) != (expected.key, expected.headers):
             self._problems.add("output: key or headers", f"record {number}: {record.key!r} {record.headers}")
 
-    def _read_files(self, partition: int, lines: list[Line], end: int) -> None:
-        """Ranges tile the partition from 0 (nothing was ever deleted); each file is what the topic is."""
+    def _read_windows(self, windows: list[Window], lines: list[Line], end: int) -> None:
+        """Ranges tile the partition from 0 (nothing was ever deleted); each window is what the topic is."""
         at = first = 0
-        for file in listing(self._subject.archive / self._subject.output / str(partition)):
-            self._files += 1
-            place = f"{partition}/{file.path.name}"
-            if file.start != at:
-                self._problems.add(
-                    "files: overlap" if file.start < at else "files: gap", f"{place} after {at}"
-                )
-            at = file.end
-            while first < len(lines) and lines[first].offset < file.start:
+        for window in windows:
+            id_ = f"{self._subject.output}-{window.partition}-{window.start}-{window.end}"
+            self._sizes[id_] = len(window.objects) + (window.says is not None)
+            if window.start != at:
+                kind = "overlap" if window.start < at else "gap"
+                self._problems.add(f"objects: {kind}", f"{window.name} after {at}")
+            at = window.end
+            while first < len(lines) and lines[first].offset < window.start:
                 first += 1
             behind = first
-            while behind < len(lines) and lines[behind].offset < file.end:
+            while behind < len(lines) and lines[behind].offset < window.end:
                 behind += 1
-            self._read_file(partition, file, [line.value for line in lines[first:behind]])
+            self._read_window(window, [line.value for line in lines[first:behind]])
             first = behind
         if at != end:
-            self._problems.add("files: end", f"partition {partition}: files to {at}, records to {end}")
+            self._problems.add("objects: end", f"windows to {at}, records to {end}; {windows[-1:]}")
 
-    def _read_file(self, partition: int, file: ArchivedFile, expected: list[bytes]) -> None:
-        place = f"{partition}/{file.path.name}"
+    def _read_window(self, window: Window, values: list[bytes]) -> None:
+        """The objects that these records have to be in, and no others."""
+        expected = self._subject.archive.objects(self._subject.output, window, values)
+        if window.says is not None:
+            self._compare_manifest(window.name, window.says, self._manifest(window, values))
+        if window.objects.keys() != expected.keys():
+            text = f"{window.name}: {sorted(window.objects)}, not {sorted(expected)}"
+            self._problems.add("objects: other places than the events'", text)
+        for name, claim in window.objects.items():
+            self._read_object(window, name, claim, expected.get(name, []))
+
+    def _read_object(self, window: Window, name: str, claim: Claim | None, expected: list[bytes]) -> None:
+        archive = self._subject.archive
         try:
-            content = file.read()
-        except ValueError as error:
-            self._problems.add("files: unreadable", f"{place}: {error}")
+            content, manifests = archive.read(name)
+        except LookupError:
+            self._problems.add("objects: missing", f"{name}, which {window.name} lists")
             return
-        for line in content.lines:
-            self._count("files", _number(line))
-        if content.lines != expected:
-            text = f"{place}: {len(content.lines)} records, the topic has {len(expected)}"
-            self._problems.add("files: other records than the topic", text)
-        found: dict[str, object] = {
-            "topic": self._subject.output,
-            "partition": partition,
-            "start": file.start,
-            "end": file.end,
-            "records": len(content.lines),
-            "digest": content.digest,
+        except ValueError as error:
+            self._problems.add("objects: unreadable", f"{name}: {error}")
+            return
+        for number in content.numbers:
+            self._count("objects", number)
+        if content.rows != archive.rows(expected):
+            text = f"{name}: {len(content.rows)} records, the topic has {len(expected)}"
+            self._problems.add("objects: other records than the topic", text)
+        found = {
+            **self._manifest(window, expected),
+            **archive.path(name),
+            "records": len(content.rows),
+            "digest": content.digest or digest(expected),
         }
-        if {name: content.manifest.get(name) for name in found} != found:
-            self._problems.add("files: manifest", f"{place} says {content.manifest}, but is {found}")
+        for manifest in manifests:
+            self._compare_manifest(name, manifest, found)
+        if claim is not None and claim != (found["records"], found["digest"]):
+            self._problems.add("objects: index", f"{window.name} says {claim} of {name}, which is {found}")
+
+    def _manifest(self, window: Window, values: list[bytes]) -> dict[str, Any]:
+        return {
+            "topic": self._subject.output,
+            "partition": window.partition,
+            "start": window.start,
+            "end": window.end,
+            "records": len(values),
+            "digest": digest(values),
+        }
+
+    def _compare_manifest(self, name: str, says: dict[str, Any], found: dict[str, Any]) -> None:
+        if {key: says.get(key) for key in found} != found:
+            self._problems.add("objects: manifest", f"{name} says {says}, but is {found}")
 
     def _read_dead_letters(self) -> None:
         for letter in self._topics.records(self._subject.dead_letters):
@@ -231,12 +261,6 @@ class _Checker:
             kinds["exported"],
             kinds["untracked"],
             kinds["broken"],
-            self._files,
+            self._sizes,
             self._unseen,
         )
-
-
-def _number(value: bytes | None) -> int:
-    """The number of an event; -1 for anything else."""
-    match = _NUMBER.search(value or b"")
-    return int(match[1]) if match else -1

@@ -1,6 +1,7 @@
 """The numbered events of the proof: what goes into the ingest topic, and what has to come out of it."""
 
 import json
+import re
 from typing import NamedTuple
 
 from tests.support.broken_records import ACCEPTED, BROKEN_RECORDS
@@ -20,6 +21,8 @@ quiet:
 BROKEN = [
     (value, reason) for _, value, reason in BROKEN_RECORDS if reason != ACCEPTED and len(value or b"") < 500
 ]
+
+_NUMBER = re.compile(rb'"userKey":"u-(\d+)"')
 
 # A prime, so that each key gets events of every form.
 KEYS = 499
@@ -56,7 +59,9 @@ def _forms() -> dict[int, _Form]:
         kind="tracking", contextKind="user", key="clicked", trackingEventDetails={"price": 99.77}
     )
     unknown_flag = {**whole, "key": "of-another-file", "variation": "SdkDefault"}
-    forms = dict.fromkeys(range(20), _Form(_text(**whole), _text(**whole)))
+    # Before noon, before midnight and the next day: three folders where time is in the name.
+    later = [_text(**whole, creationDate=1618228297 + 43_200 * half_days) for half_days in range(3)]
+    forms = {index: _Form(later[index % 3], later[index % 3]) for index in range(20)}
     return forms | {
         3: _Form(tracking, tracking),
         4: _Form(_text(**whole, key="quiet"), None),
@@ -79,3 +84,9 @@ def case(number: int) -> Case:
     given, enriched = _FORMS[number % 20]
     key = None if number % 100 == 35 else b"user-%d" % (number % KEYS)
     return Case(key, given % number, headers, enriched and enriched % number, None)
+
+
+def number_of(value: bytes | None) -> int:
+    """The number of an event; -1 for anything else."""
+    match = _NUMBER.search(value or b"")
+    return int(match[1]) if match else -1

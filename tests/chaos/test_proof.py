@@ -1,23 +1,42 @@
-"""The proof with 200,000 events, under both group protocols."""
+"""The proof with 200,000 events into files, under both group protocols; a short one into each other store."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.proof import Protocol, prove
+from tests.chaos.destinations import SinkName
+from tests.chaos.proof import Protocol, Summary, Trial, prove
+from tests.chaos.scenario import WHOLE, in_layout
+from worker.crashpoints import POINTS
 
 EVENTS = 200_000
+FEW = 40_000
+
+
+def played(trial: Trial, folder: Path) -> Summary:
+    """The summary of a run."""
+    servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+    assert servers, "KAFKA_BOOTSTRAP_SERVERS is not set: run `make test`, which starts a Kafka"
+    summary = prove(servers, trial, folder, lambda text: print(text, flush=True))
+    print(summary)
+    return summary
+
+
+def test_the_whole_proof_has_a_death_at_every_step() -> None:
+    """A step that the worker gets must be added to the script."""
+    assert in_layout(WHOLE).points == POINTS
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_every_event_arrives_once_whoever_dies_or_freezes(protocol: Protocol, tmp_path: Path) -> None:
     """Workers are killed at every step, frozen past their time-outs and woken, and come and go: each tracked
     event is in the output topic and the files once, and nothing else is; each kind of recovery was needed."""
-    servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
-    assert servers, "KAFKA_BOOTSTRAP_SERVERS is not set: run `make test`, which starts a Kafka"
+    assert played(Trial(protocol, "file", EVENTS), tmp_path).failures == []
 
-    summary = prove(servers, protocol, EVENTS, tmp_path, lambda text: print(text, flush=True))
-    print(summary)
 
-    assert summary.failures == []
+@pytest.mark.parametrize("sink", ["s3", "gcs", "parquet-hive"])
+def test_every_event_is_stored_once_whoever_dies_around_a_delivery(sink: SinkName, tmp_path: Path) -> None:
+    """Workers are killed before they store a window, after, and when they know: each tracked event is in one
+    object, and in a layout by fields each object is in one index. Skips Google's store without Go."""
+    assert played(Trial("classic", sink, FEW, short=True), tmp_path).failures == []
