@@ -1,4 +1,4 @@
-"""The export stage with S3 on a real Kafka: killed when an object was stored, taken over, the store failing."""
+"""The export stage with S3 on a real Kafka: killed after an upload, taken over, the store failing."""
 
 from collections.abc import Iterator
 from pathlib import Path
