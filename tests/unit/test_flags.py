@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.flag_sources.file import FORMATS
+from worker.flag_sources.document import FORMATS
 from worker.flags import Flag, FlagFileError, FlagFormat, FlagSet, parse_flags
 
 GOFF = Path("tests/goff")
