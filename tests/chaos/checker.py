@@ -6,6 +6,7 @@ docs/events.md, what comes out of an event from tests/chaos/stream.py.
 
 import json
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -71,13 +72,14 @@ class Problems:
 
 def check(subject: Subject) -> Verdict:
     """Examine what a fleet left behind, after it has stopped."""
-    return _Checker(subject).check()
+    with closing(Topics(subject.bootstrap_servers)) as topics:
+        return _Checker(subject, topics).check()
 
 
 class _Checker:
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, topics: Topics) -> None:
         self._subject = subject
-        self._topics = Topics(subject.bootstrap_servers)
+        self._topics = topics
         self._problems = Problems()
         self._counts = {
             place: bytearray(subject.count) for place in ("ingest", "output", "objects", "dead letters")
