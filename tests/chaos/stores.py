@@ -10,7 +10,9 @@ _OF_THE_SINKS = (".flagstream-tmp/", ".flagstream-probe/")
 
 
 class Stored(NamedTuple):
-    """An object, and the manifest that the store keeps beside it; None where it cannot keep any."""
+    """An object, and the manifest that the store keeps beside it: None where it cannot keep any, empty where
+    it could and does not.
+    """
 
     data: bytes
     manifest: dict[str, Any] | None
@@ -24,7 +26,7 @@ class Store(Protocol):
         ...
 
     def read(self, name: str) -> Stored:
-        """Raises LookupError when there is no such object, ValueError when it has no manifest."""
+        """Raises LookupError when there is no such object."""
         ...
 
 
@@ -89,4 +91,4 @@ def _objects(names: Iterator[str]) -> list[str]:
 
 
 def _manifest(metadata: dict[str, str]) -> dict[str, Any]:
-    return dict(json.loads(metadata.get("flagstream", "")))
+    return dict(json.loads(metadata.get("flagstream", "{}")))
