@@ -75,7 +75,7 @@ class CsvFormat:
 class CsvEncoder:
     """One object as rows; an :class:`~worker.formats.protocol.ObjectEncoder`.
 
-    10 µs CPU an event of 180 bytes with the default template, *measured*, before compression.
+    13 µs CPU an event of 185 bytes with the default template, *measured*, before compression.
     """
 
     def __init__(self, template: "RowTemplate", out: Output) -> None:

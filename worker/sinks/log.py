@@ -36,9 +36,9 @@ class LogSettings(SinkSettings):
     template: Annotated[str, AfterValidator(_checked)] = Field(
         default=DEFAULT_TEMPLATE,
         description=(
-            "A line, in GO Feature Flag's syntax with plain fields: Kind, ContextKind, UserKey, "
-            "CreationDate, Key, Variation, Value, Default, Version, Source, Metadata (also .Metadata.key), "
-            "FormattedDate."
+            "A line, in GO Feature Flag's syntax: Kind, ContextKind, UserKey, CreationDate, Key, Variation, "
+            "Value, Default, Version, Source, Metadata (also .Metadata.key), EvaluationContext, "
+            "TrackingDetails, FormattedDate; with pipes and functions (docs/compatibility.md)."
         ),
     )
     flush_interval: Seconds = Field(
