@@ -3,6 +3,7 @@
 #   PYTHON=python3.12 make test        another interpreter (3.11 or newer)
 #   PYTEST_ARGS='-k plan' make test    options for pytest
 #   DEMO_SECONDS=20 make demo          a demo that ends by itself
+#   make demo SINKS=s3                 a demo that exports to a local S3 server
 #   make proof SINK=s3                 the proof with other destinations: s3, gcs, parquet-hive
 
 PYTHON ?= python3
@@ -17,8 +18,8 @@ TYPED := worker tests/support $(if $(wildcard bench/*.py),bench)
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/.installed ## See it work: events in, files out, on an embedded broker
-	@$(BIN)/flagstream demo
+demo: .venv/.installed $(if $(filter s3,$(SINKS)),.venv/.installed-s3) ## See it work: events in, files out, on an embedded broker
+	@$(BIN)/flagstream demo --sink $(or $(SINKS),file)
 
 test: .venv/.installed-dev ## Run every test against a real Kafka, provisioned on the way
 	$(BROKER) $(BIN)/python -m pytest tests/unit tests/contract tests/kafka tests/chaos $(PYTEST_ARGS)
@@ -57,3 +58,7 @@ clean: ## Remove what these targets made, the demo's output excepted
 .venv/.installed-dev: .venv/.python pyproject.toml constraints.txt
 	$(PIP) --editable '.[dev]'
 	@touch $@ .venv/.installed
+
+.venv/.installed-s3: .venv/.installed
+	$(PIP) --editable '.[demo-s3]'
+	@touch $@

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -132,14 +132,24 @@ def reference() -> None:
     envvar="DEMO_SECONDS",
     help="Stop after this time; else at Ctrl-C.",
 )
-def demo(seconds: float | None) -> None:
+@click.option(
+    "--sink",
+    type=click.Choice(["file", "s3"]),
+    default="file",
+    help="Export to files, or to a local S3 server (needs the extra demo-s3).",
+)
+def demo(seconds: float | None, sink: Literal["file", "s3"]) -> None:
     """Show the worker at work, with a built-in broker and sample events; nothing else is needed.
 
     What it writes is left in a fresh folder below demo-output.
     """
     from worker.demo import run as run_demo
+    from worker.demo.seaweed import SeaweedMissing
 
-    sys.exit(run_demo(seconds))
+    try:
+        sys.exit(run_demo(seconds, sink))
+    except SeaweedMissing as error:
+        raise click.ClickException(str(error)) from None
 
 
 @cli.command()

@@ -1,7 +1,8 @@
 """The demo: a broker, applications and the worker in one process, with a view of what goes in and comes out.
 
-Sample events go to the ingest topic of the embedded broker; the real worker, both stages and a file sink,
-takes them from there; at the end the files are read back and compared with what was sent.
+Sample events go to the ingest topic of the embedded broker; the real worker, both stages and a sink of files
+or of objects in a local S3 server, takes them from there; at the end all is read back and compared with what
+was sent.
 """
 
 import asyncio
@@ -24,32 +25,38 @@ from worker.config.settings import (
     WebSettings,
 )
 from worker.demo.ledger import Ledger
+from worker.demo.places import Kind, place
 from worker.demo.samples import Samples
 from worker.demo.session import FLUSH_SECONDS, SINK, Session
 from worker.demo.summary import summarize
 from worker.demo.view import Output, view
-from worker.demo.watch import Watch, written
+from worker.demo.watch import Watch
 from worker.errors import ExitCode
 from worker.kafka.embedded import EmbeddedBroker, Follower
 from worker.operate.logging import configure
-from worker.sinks.file import FileSettings
+from worker.sinks.settings import SinkSettings
 
 OUTPUT = Path("demo-output")
 
 
-def run(seconds: float | None) -> int:
+def run(seconds: float | None, sink: Kind = "file") -> int:
     """Run the demo for ``seconds``, or until SIGINT or SIGTERM; returns the exit code.
 
     Everything it writes is in a fresh folder below ``demo-output``. The exit code is the worker's, or 1 when
-    the files do not hold what was sent. Raises OSError where the folder cannot be written.
+    what was exported is not what was sent. Raises OSError where the folder cannot be written, SeaweedMissing
+    where there is no S3 server to start.
     """
     began = time.monotonic()
     console = Output()
     folder = _fresh_folder()
     flags = _write_flags(folder)
     ledger = Ledger()
-    with EmbeddedBroker() as broker, (folder / "worker.log").open("w") as log:
-        settings = _settings(folder, flags, broker.bootstrap_servers)
+    with (
+        place(sink, folder / "files", FLUSH_SECONDS) as destination,
+        EmbeddedBroker() as broker,
+        (folder / "worker.log").open("w") as log,
+    ):
+        settings = _settings(destination.settings, flags, broker.bootstrap_servers)
         topics = settings.topics
         for topic in (topics.ingest, topics.output, topics.dead_letters):
             broker.create(topic)
@@ -59,13 +66,13 @@ def run(seconds: float | None) -> int:
         with (
             closing(Follower(broker.bootstrap_servers, [topics.output, topics.dead_letters])) as follower,
             closing(
-                view(console, f"http://{settings.web.host}:{settings.web.port}/metrics   {folder}")
+                view(console, f"http://{settings.web.host}:{settings.web.port}/metrics   {destination.title}")
             ) as shown,
         ):
-            watch = Watch(ledger, follower, folder / "files", SINK, began)
+            watch = Watch(ledger, follower, destination, SINK, began)
             session = Session(settings, broker, samples, ledger, watch, shown)
             code = asyncio.run(session.run(seconds))
-    audit = ledger.audit(written(folder / "files"))
+        audit = ledger.audit(destination.fetch())
     right = summarize(console, folder, watch.sight, ledger, audit, code, session.stall)
     return int(code) or int(ExitCode.OK if right else ExitCode.UNEXPECTED)
 
@@ -88,9 +95,8 @@ def _write_flags(folder: Path) -> Path:
     return path
 
 
-def _settings(folder: Path, flags: Path, bootstrap_servers: str) -> Settings:
+def _settings(sink: SinkSettings, flags: Path, bootstrap_servers: str) -> Settings:
     """What a configuration file for this demo would say; everything not named is the default."""
-    sink = FileSettings(path=folder / "files", flush_interval=FLUSH_SECONDS)
     return Settings(
         name="demo",
         # The embedded broker's KIP-848 assigns partitions in half a second, its classic protocol in three.

@@ -1,4 +1,4 @@
-"""What was sent, and whether the files hold it: read back, event by event."""
+"""What was sent, and whether the files hold it: read back, event by event. Objects are read back as files."""
 
 import gzip
 import json

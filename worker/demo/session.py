@@ -15,7 +15,7 @@ from worker.host import Host
 from worker.kafka.embedded import EmbeddedBroker
 from worker.kafka.topics import TopicFacts
 
-SINK = "files"
+SINK = "archive"
 RATE = 400
 """Events a second. Some 25 KB a second and partition: the broker, which keeps 5 MiB of each, holds three
 minutes.
@@ -25,7 +25,7 @@ LOOK_SECONDS = 0.25
 FLUSH_SECONDS = 3.0
 """A window's life: short, so that a demo of some seconds has files to show and ends soon after Ctrl-C."""
 SETTLE_SECONDS = FLUSH_SECONDS + 7.0
-"""At the end, how long the last events may take into the files."""
+"""At the end, how long the last events may take to be exported."""
 
 
 class Session:

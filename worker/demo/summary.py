@@ -1,4 +1,4 @@
-"""The last word of the demo: what went in, what came out, and whether the files hold it."""
+"""The last word of the demo: what went in, what came out, and whether what was exported holds it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,11 +32,11 @@ def summarize(
         (totals["enriched"], "enriched"),
         (totals["dropped"], "dropped, their flags are not tracked"),
         (totals["dead"], "dead letters, broken on purpose"),
-        (totals["exported"], f"exported, in {audit.files:,} files"),
+        (totals["exported"], f"exported, in {audit.files:,} {sight.noun}s"),
     ):
         say(f"  {count:>9,}  {what}")
     say()
-    say(f"The files, read back: {audit.events:,} events compared with what was sent", "bold")
+    say(f"The {sight.noun}s, read back: {audit.events:,} events compared with what was sent", "bold")
     findings = list(_findings(audit, sight, ledger))
     for right, finding in findings:
         say(f"  {'ok    ' if right else 'WRONG '} {finding}", "green" if right else "bold red")

@@ -15,14 +15,14 @@ HEADINGS = {
     "enriched": "enriched",
     "dropped": "dropped",
     "dead": "dead letters",
-    "exported": "in files",
+    "exported": "exported",
 }
-LINES_BUT_FILES = 23
-"""Lines of the live picture without its files, at 80 columns and with a sample of the usual length."""
+LINES_BUT_WINDOWS = 23
+"""Lines of the live picture without its windows, at 80 columns and with a sample of the usual length."""
 LINE_SECONDS = 1.0
 SAMPLE_SECONDS = 5.0
 INDENT = " " * 10
-STOPPING = "stopping: the last events are on their way into files"
+STOPPING = "stopping: the last events are on their way"
 DEAD_SHOWN = 160
 """Characters of a dead letter in a line of the log."""
 
@@ -69,14 +69,14 @@ class Screen:
         head = Text.assemble(
             ("flagstream demo", "bold"), f"   {sight.seconds:4.0f} s   ", (self._hint, "yellow"), no_wrap=True
         )
-        room = max(2, min(8, self._console.height - LINES_BUT_FILES))
+        room = max(2, min(8, self._console.height - LINES_BUT_WINDOWS))
         return Group(
             head,
             Text(self._title, style="dim", no_wrap=True, overflow="ellipsis"),
             "",
             _flow(sight),
             "",
-            _files(sight, room),
+            _windows(sight, room),
             "",
             Text.assemble(
                 ("last dead letter  ", "bold"), (sight.dead or "-", "red"), no_wrap=True, overflow="ellipsis"
@@ -88,11 +88,11 @@ class Screen:
 
 
 class Lines:
-    """Plain lines, one a second and one for each file, for whatever is no terminal."""
+    """Plain lines, one a second and one for each window, for whatever is no terminal."""
 
     def __init__(self, console: Console, title: str) -> None:
         self._console = console
-        self._files = 0
+        self._shown = 0
         self._line_due = self._sample_due = LINE_SECONDS
         self._say("flagstream demo; Ctrl-C ends it")
         self._say(title)
@@ -102,9 +102,9 @@ class Lines:
             return
         self._line_due = sight.seconds + LINE_SECONDS
         self._say(f"{sight.seconds:6.1f} s  {_totals(sight)}")
-        for file in sight.files[self._files :]:
-            self._say(f"{INDENT}file {file.name}  {file.events:,} events, {file.size:,} bytes")
-        self._files = len(sight.files)
+        for new in sight.stored[self._shown :]:
+            self._say(f"{INDENT}{sight.noun} {new.name}  {new.events:,} events, {new.size:,} bytes")
+        self._shown = len(sight.stored)
         if sight.sample and sight.seconds >= self._sample_due:
             self._sample_due = sight.seconds + SAMPLE_SECONDS
             self._say(f"{INDENT}event in   {_json(sight.sample.before, ',', '').plain}")
@@ -133,7 +133,7 @@ def _totals(sight: Sight) -> str:
         f"in {totals['sent']:,} ({rates['sent']:.0f}/s)  "
         f"enriched {totals['enriched']:,} ({rates['enriched']:.0f}/s)  "
         f"dropped {totals['dropped']:,}  dead letters {totals['dead']:,}  "
-        f"exported {totals['exported']:,} in {len(sight.files):,} files"
+        f"exported {totals['exported']:,} in {len(sight.stored):,} {sight.noun}s"
     )
 
 
@@ -151,20 +151,26 @@ def _rate(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 10 or rate == 0 else f"{rate:.1f}"
 
 
-def _files(sight: Sight, room: int) -> Table:
+def _windows(sight: Sight, room: int) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column(
-        f"windows delivered, each a file: {len(sight.files):,}", header_style="bold", no_wrap=True
+        f"windows delivered, each {_a(sight.noun)}: {len(sight.stored):,}",
+        header_style="bold",
+        no_wrap=True,
     )
     table.add_column("events", justify="right", header_style="bold")
     table.add_column("bytes", justify="right", header_style="bold")
-    newest = sight.files[-room:]
-    for file in newest:
+    newest = sight.stored[-room:]
+    for each in newest:
         # the topic's folder is the same for all
-        table.add_row(file.name.partition("/")[2], f"{file.events:,}", f"{file.size:,}")
+        table.add_row(each.name.partition("/")[2], f"{each.events:,}", f"{each.size:,}")
     for _ in range(room - len(newest)):
         table.add_row("")
     return table
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
 def _sample(sight: Sight) -> RenderableType:

@@ -3,15 +3,13 @@
 import json
 import time
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import msgspec
 
 from worker.chunk import Record
 from worker.demo.ledger import Ledger
-from worker.formats.gzip import HEADER_MAX, read_manifest
+from worker.demo.places import Place, Stored
 from worker.kafka.embedded import Follower
 from worker.operate import metrics
 
@@ -23,15 +21,6 @@ SAMPLE_SECONDS = 3.0
 """How long a sample stays, so that it can be read."""
 COUNTED = ("sent", "enriched", "dropped", "dead", "exported")
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file that the sink wrote: its path below the folder, and what it says of itself."""
-
-    name: str
-    events: int
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +47,26 @@ class Sight:
     seconds: float = 0.0
     totals: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
     rates: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0.0))
-    files: list[File] = field(default_factory=list)
+    stored: list[Stored] = field(default_factory=list)
+    noun: str = "file"
+    """What the sink makes of a window: a "file", an "object"."""
     sample: Enriched | None = None
     dead: str = ""
 
 
 class Watch:
-    """Looks, at every :meth:`look`. ``files`` is the sink's folder; ``began`` (monotonic seconds) the time
-    zero.
+    """Looks, at every :meth:`look`. ``place`` is where the sink stores, ``began`` (monotonic seconds) the
+    time zero.
     """
 
-    def __init__(self, ledger: Ledger, follower: Follower, files: Path, sink: str, began: float) -> None:
-        self.sight = Sight()
+    def __init__(self, ledger: Ledger, follower: Follower, place: Place, sink: str, began: float) -> None:
+        self.sight = Sight(noun=place.noun)
         self._ledger = ledger
         self._follower = follower
-        self._files = files
+        self._place = place
         self._sink = sink
         self._began = began
-        self._known: set[Path] = set()
+        self._known: set[str] = set()
         self._past: deque[tuple[float, dict[str, int]]] = deque()
         self._exported = 0
         self._sample_due = 0.0
@@ -86,9 +77,9 @@ class Watch:
         self.sight.seconds = now
         self.sight.totals = {"sent": self._ledger.sent, **worker_totals(self._sink)}
         self._measure(now)
-        if self.sight.totals["exported"] != self._exported:  # counted when the file is there
+        if self.sight.totals["exported"] != self._exported:  # counted when it is there
             self._exported = self.sight.totals["exported"]
-            self._find_files()
+            self._find_stored()
         for record in self._follower.take():
             if headers := dict(record.headers() or []):
                 self.sight.dead = _dead_letter(headers, record)
@@ -106,14 +97,10 @@ class Watch:
                 name: (self.sight.totals[name] - totals[name]) / (now - then) for name in COUNTED
             }
 
-    def _find_files(self) -> None:
+    def _find_stored(self) -> None:
         """Sorted by time of writing, as far as one look can tell."""
-        new = [path for path in written(self._files) if path not in self._known]
-        for path in new:
-            with path.open("rb") as file:
-                manifest = read_manifest(file.read(HEADER_MAX))
-            name = str(path.relative_to(self._files))
-            self.sight.files.append(File(name, manifest.records if manifest else 0, path.stat().st_size))
+        new = [name for name in self._place.names() if name not in self._known]
+        self.sight.stored += map(self._place.look, new)
         self._known.update(new)
 
     def _sample(self, record: Record) -> Enriched | None:
@@ -135,11 +122,6 @@ def worker_totals(sink: str) -> dict[str, int]:
             totals[sample.labels["outcome"]] += int(sample.value)
     exported = metrics.REGISTRY.get_sample_value("flagstream_export_events_total", {"sink": sink})
     return totals | {"exported": int(exported or 0)}
-
-
-def written(folder: Path) -> Iterable[Path]:
-    """The files of the sink."""
-    return sorted(folder.glob("*/*/*.jsonl.gz"))
 
 
 def parts(record: bytes, other: bytes) -> list[Part]:
