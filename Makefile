@@ -22,7 +22,7 @@ demo: .venv/.installed $(if $(filter s3,$(SINKS)),.venv/.installed-s3) ## See it
 	@$(BIN)/flagstream demo --sink $(or $(SINKS),file)
 
 test: .venv/.installed-dev ## Run every test against a real Kafka, provisioned on the way
-	$(BROKER) $(BIN)/python -m pytest tests/unit tests/contract tests/kafka tests/chaos $(PYTEST_ARGS)
+	$(BROKER) $(BIN)/python -m pytest -n 2 --dist worksteal tests/unit tests/contract tests/kafka tests/chaos $(PYTEST_ARGS)
 
 check: .venv/.installed-dev ## Check format, lint, types, the direction of imports, and the Avro schemas
 	$(BIN)/ruff format --check .

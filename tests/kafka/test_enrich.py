@@ -342,6 +342,7 @@ class TestStart:
             ((datetime.now(UTC) - timedelta(hours=1)).isoformat(), [1, 2]),
             ("latest", [2]),
         ],
+        ids=["beginning", "an hour ago", "latest"],
     )
     def test_begins_where_it_is_told_to(
         self, admin: AdminClient, bootstrap: str, tmp_path: Path, start: str, expected: list[int]

@@ -27,7 +27,7 @@ from worker.demo.samples import BROKEN_EVERY, Fate, Sample, Samples
 from worker.enrich.transform import Dead, Drop, Transform
 from worker.flags import parse_flags
 
-PROGRAM = "import sys; from worker.cli import main; sys.argv = ['flagstream', 'demo']; main()"
+PROGRAM = "import sys; from worker.cli import main; sys.argv[:1] = ['flagstream', 'demo']; main()"
 SECONDS = "5"
 LONGEST = 60.0
 """Seconds after which a demo hangs; it takes eight."""
@@ -35,11 +35,11 @@ FLAGS = resources.files("worker.demo").joinpath("flags.yaml").read_bytes()
 
 
 @contextmanager
-def started(folder: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def started(folder: Path, *options: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """The demo in ``folder``, with its output piped: no terminal."""
     paths = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", PROGRAM, *options],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": paths} | environment,
         stdout=subprocess.PIPE,
@@ -55,10 +55,10 @@ def started(folder: Path, **environment: str) -> Iterator[subprocess.Popen[str]]
             process.kill()  # one that ended as it has to is gone already
 
 
-def wait_for_a_file(process: subprocess.Popen[str]) -> None:
-    """Read the demo's lines until one tells of a file."""
+def wait_for_a_window(process: subprocess.Popen[str]) -> None:
+    """Read the demo's lines until one tells of a file or an object."""
     assert process.stdout
-    assert any("file flag-evaluations-enriched" in line for line in process.stdout)
+    assert any(" flag-evaluations-enriched/" in line for line in process.stdout)
 
 
 def exported(folder: Path) -> list[dict[str, object]]:
@@ -137,7 +137,7 @@ def test_the_line_on_how_to_read_the_files_works(demo: tuple[Path, str]) -> None
 def test_ctrl_c_ends_it_in_order(tmp_path: Path) -> None:
     """What was sent by then is in the files, each demo has a folder of its own, and the exit code is 0."""
     with started(tmp_path) as process:
-        wait_for_a_file(process)
+        wait_for_a_window(process)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=LONGEST)
     assert (process.returncode, errors) == (0, ""), output
@@ -145,10 +145,41 @@ def test_ctrl_c_ends_it_in_order(tmp_path: Path) -> None:
     assert "WRONG" not in output
 
 
+def test_objects_in_a_local_s3_server(tmp_path: Path) -> None:
+    """The same with objects: shown as they appear, copied and compared at the end, and the server ends too."""
+    with started(tmp_path, "--sink", "s3") as process:
+        wait_for_a_window(process)
+        servers = subprocess.run(
+            ["pgrep", "-P", str(process.pid), "weed"], stdout=subprocess.PIPE, text=True
+        ).stdout.split()
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=LONGEST)
+    assert (process.returncode, errors) == (0, ""), output
+    assert len(exported(tmp_path)) == counted(output, "exported") > 0
+    assert "WRONG" not in output
+    assert len(servers) == 1
+    assert not Path(f"/proc/{servers[0]}").exists()
+
+
+def test_without_an_s3_server(tmp_path: Path) -> None:
+    """Where SeaweedFS is not installed, the demo says how to install it."""
+    code = f"import shutil; shutil.which = lambda *_: None; import sys; sys.executable = '/none'; {PROGRAM}"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "--sink", "s3"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        timeout=LONGEST,
+    )
+    assert ended.returncode == 1
+    assert "pip install 'flagstream[demo-s3]'" in ended.stderr
+
+
 def test_it_ends_when_nobody_reads_its_output_any_more(tmp_path: Path) -> None:
     """As in ``flagstream demo | head``: the worker is stopped in order, and nothing is printed about it."""
     with started(tmp_path) as process:
-        wait_for_a_file(process)
+        wait_for_a_window(process)
         assert process.stdout
         assert process.stderr
         process.stdout.close()

@@ -18,11 +18,11 @@ from fastavro.write import Writer
 
 from worker.chunk import Partition, Record
 from worker.events import Dead, decode
+from worker.formats.avro_record import avro_record, columns
+from worker.formats.avro_schemas import own
 from worker.formats.manifest import difference, manifest_json, parse_manifest
 from worker.formats.protocol import EncodedObject
 from worker.sinks.protocol import Reject
-from worker.topic_formats.avro_record import avro_record, columns
-from worker.topic_formats.schemas import own
 from worker.window import Manifest
 
 AvroCompression = Literal["none", "deflate", "zstd", "snappy"]

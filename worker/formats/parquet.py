@@ -16,12 +16,12 @@ from typing import Any, BinaryIO, Literal
 
 from worker.chunk import Partition, Record
 from worker.events import TRACKING, Dead, decode
+from worker.formats.avro_record import avro_record, columns
+from worker.formats.avro_schemas import OTHERS
 from worker.formats.json_text import plain, split
 from worker.formats.manifest import difference, manifest_json, parse_manifest
 from worker.formats.protocol import EncodedObject
 from worker.sinks.protocol import Reject
-from worker.topic_formats.avro_record import avro_record, columns
-from worker.topic_formats.schemas import OTHERS
 from worker.window import Manifest
 
 ParquetCompression = Literal["none", "snappy", "gzip", "zstd", "lz4"]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from worker.config.settings import Settings
-from worker.topic_formats import schemas
+from worker.formats import avro_schemas as schemas
 from worker.topic_formats.decoding import FixedDecoder, RegistryDecoder
 from worker.topic_formats.encoding import FixedEncoder, RegistryEncoder
 from worker.topic_formats.known_schemas import KnownSchemas

@@ -7,9 +7,9 @@ import structlog
 from fastavro import schemaless_writer
 
 from worker.events import Dead
-from worker.topic_formats.avro_record import avro_record, columns
+from worker.formats.avro_record import avro_record, columns
+from worker.formats.avro_schemas import parsed
 from worker.topic_formats.registry import RegistryError, SchemaMissing, SchemaRegistry
-from worker.topic_formats.schemas import parsed
 
 log = structlog.get_logger(__name__)
 

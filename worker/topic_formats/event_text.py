@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from worker.topic_formats.schemas import JSON_TEXT, OTHERS
+from worker.formats.avro_schemas import JSON_TEXT, OTHERS
 
 _encode: Final = msgspec.json.encode
 _split: Final = msgspec.json.Decoder(dict[str, Raw]).decode

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, Protocol
 import structlog
 
 from worker.events import Dead
+from worker.formats.avro_schemas import NotAvro, parsed
 from worker.operate import metrics
 from worker.topic_formats.registry import RegistryError, SchemaMissing
-from worker.topic_formats.schemas import NotAvro, parsed
 
 log = structlog.get_logger(__name__)
 

@@ -14,7 +14,7 @@ from worker.enrich.transform import Transform
 from worker.errors import ConfigError
 from worker.events import Dead
 from worker.flags import FlagSet
-from worker.topic_formats import schemas
+from worker.formats import avro_schemas as schemas
 from worker.topic_formats.decoding import FixedDecoder
 from worker.topic_formats.encoding import FixedEncoder
 

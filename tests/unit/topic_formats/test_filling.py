@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from tests.support.recording import PARTITION, RecordingSink, StoredRecord
 from worker.chunk import Record
 from worker.export.filling import Filling, Limits
+from worker.formats import avro_schemas as schemas
 from worker.sinks.protocol import Reject
-from worker.topic_formats import schemas
 from worker.topic_formats.decoding import FixedDecoder
 from worker.topic_formats.encoding import FixedEncoder
 from worker.window import ContentDigest
