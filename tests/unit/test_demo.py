@@ -146,7 +146,7 @@ def test_ctrl_c_ends_it_in_order(tmp_path: Path) -> None:
 
 
 def test_objects_in_a_local_s3_server(tmp_path: Path) -> None:
-    """The same with objects: shown as they appear, copied and compared at the end, and the server ends too."""
+    """The same with objects: shown as they appear, compared at the end; the server ends with the demo."""
     with started(tmp_path, "--sink", "s3") as process:
         wait_for_a_window(process)
         servers = subprocess.run(

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import random
 import shutil
 import socket
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import suppress
 from pathlib import Path
 from signal import SIGKILL
 from types import TracebackType
@@ -168,11 +169,17 @@ def _binary() -> Path:
 
 
 def _free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+    """Outside the range from which systems number outgoing connections: one of those could take a port before
+    the server does.
+    """
+    ports: list[int] = []
+    for port in random.sample(range(15_000, 32_000), 500):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise SeaweedMissing("SeaweedFS needs a dozen free ports between 15000 and 32000")
 
 
 def _die_with_parent() -> None:

@@ -17,6 +17,7 @@ from botocore.exceptions import (
 )
 from pydantic import SecretStr, ValidationError
 
+from tests.support.faulty_proxy import Answer, FaultyProxy
 from worker.errors import SinkRefused, SinkUnavailable
 from worker.sinks.s3 import S3Settings
 from worker.sinks.s3_client import connect
@@ -103,6 +104,33 @@ def test_missing_profile_is_refused() -> None:
     """A profile that is not there is for a person to mend."""
     with pytest.raises(SinkRefused, match="nobody"):
         S3Store(settings(profile="nobody")).open()
+
+
+ROLE_GRANTED = b"""<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult>
+<Credentials><AccessKeyId>GRANTED</AccessKeyId><SecretAccessKey>s</SecretAccessKey>
+<SessionToken>token</SessionToken><Expiration>2100-01-01T00:00:00Z</Expiration></Credentials>
+</AssumeRoleResult></AssumeRoleResponse>"""
+
+
+def test_role_is_assumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a role, requests carry the credentials that were granted for it, under the external id."""
+    with FaultyProxy("http://127.0.0.1:1") as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", server.url)
+        server.fail(Answer(200, {"Content-Type": "text/xml"}, ROLE_GRANTED), "POST", times=1)
+        server.fail(Answer(200), "DELETE", times=2)
+        role = {"role_arn": "arn:aws:iam::123456789012:role/archive", "external_id": "flagstream-1"}
+        client = connect(
+            settings(access_key="OWN", secret_key="s", endpoint=server.url, path_style=True, **role)
+        )
+        for _ in range(2):
+            client.delete_object(Bucket="flags", Key="a")
+        assume, *deletes = server.seen
+    assert b"ExternalId=flagstream-1" in assume.body
+    assert "Credential=OWN/" in assume.headers["Authorization"]
+    assert len(deletes) == 2
+    for delete in deletes:
+        assert "Credential=GRANTED/" in delete.headers["Authorization"]
+        assert delete.headers["X-Amz-Security-Token"] == "token"
 
 
 def client_error(status: int, code: str, headers: dict[str, str] | None = None) -> ClientError:
