@@ -11,7 +11,8 @@ from pydantic import SecretStr
 
 from worker.config.settings import RegistrySettings
 from worker.events import Dead
-from worker.topic_formats import known_schemas, schemas
+from worker.formats import avro_schemas as schemas
+from worker.topic_formats import known_schemas
 from worker.topic_formats.decoding import RegistryDecoder
 from worker.topic_formats.encoding import RegistryEncoder
 from worker.topic_formats.known_schemas import KnownSchemas
