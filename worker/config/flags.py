@@ -32,6 +32,8 @@ Headers = Annotated[dict[str, SecretStr], Written("table of secrets", str)]
 def _checked_endpoint(url: str | None) -> str | None:
     if url is not None:
         _checked_url(SecretStr(url))
+        if "@" in urlsplit(url).netloc:  # client libraries show the whole address in their errors
+            raise wrong("holds no user or password: credentials are found as the client library finds them")
     return url
 
 

@@ -57,6 +57,9 @@ class WebClient:
                 )
         except httpx.TimeoutException as error:
             raise OSError(f"{self._shown}: no answer within {self._timeout:g} s") from error
+        except (httpx.LocalProtocolError, UnicodeEncodeError):
+            # The library's own text quotes the header, which may be a secret with a line break at its end.
+            raise OSError(f"{self._shown}: a header holds characters that HTTP does not allow") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise OSError(f"{self._shown}: {type(error).__name__}: {error}") from None
 

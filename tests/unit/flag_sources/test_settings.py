@@ -1,9 +1,13 @@
+import socket
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from worker.config import load
+from worker.config.flags import HttpFlagSettings, RelayFlagSettings, SourceUnion
 from worker.errors import ConfigError
+from worker.flag_sources.opening import place
 
 HIDDEN = "hunter2"
 
@@ -61,3 +65,40 @@ def test_the_simple_file_comes_first_and_secrets_come_from_variables(tmp_path: P
 
     assert [source.called() for source in settings.all_sources()] == ["flags.yaml", "http://relay:1031"]
     assert HIDDEN not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        RelayFlagSettings(
+            type="relay", url=SecretStr("http://127.0.0.1:9"), api_key=SecretStr(f"{HIDDEN}\n")
+        ),
+        HttpFlagSettings(
+            type="http",
+            url=SecretStr("http://127.0.0.1:9"),
+            headers={"Authorization": SecretStr(f"{HIDDEN}é")},
+        ),
+    ],
+)
+def test_a_header_that_cannot_be_sent_is_not_shown(settings: SourceUnion) -> None:
+    """Such as a key from a file that ends with a line break: the client library would quote it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = SecretStr(f"http://127.0.0.1:{server.getsockname()[1]}")
+        source = place(settings.model_copy(update={"url": url}))
+        with pytest.raises(OSError, match="a header holds characters") as caught:
+            source.fetch(anew=True)
+    assert HIDDEN not in str(caught.value)
+
+
+def test_an_endpoint_holds_no_password(tmp_path: Path) -> None:
+    """The client libraries would show it whenever the endpoint does not answer."""
+    text = f"""
+        [[flags.sources]]
+        type = "s3"
+        bucket = "b"
+        key = "k"
+        endpoint = "http://u:{HIDDEN}@host"
+    """
+    (problem,) = problems(tmp_path, text, {})
+    assert problem.startswith("flags.sources.0.endpoint: holds no user or password")
+    assert HIDDEN not in problem
