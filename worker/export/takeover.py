@@ -83,7 +83,12 @@ def repeat(
         )
     if plan.end > origin.offset:
         # Nothing is stored behind a plan, unless offsets were set back: then those windows come next.
-        behind = [window for window in held or () if (window.start, window.end) != (named, plan.end)]
+        # What ends where we begin was refused and became dead letters, yet was stored by an earlier try.
+        behind = [
+            window
+            for window in held or ()
+            if (window.start, window.end) != (named, plan.end) and window.end > (origin.committed or 0)
+        ]
         later = adopt(partition, origin, plan.end, behind)
         return Inheritance(named, [FixedWindow(plan.end, plan), *later.windows])
     # All of its records are gone, and we were told to go on. If it is stored, the next window starts behind

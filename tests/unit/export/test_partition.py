@@ -919,6 +919,19 @@ async def test_an_object_of_a_condemned_window_is_reckoned_with() -> None:
 
 
 @in_virtual_time
+async def test_an_object_of_a_condemned_window_stops_no_plan_behind_it() -> None:
+    """The plan is named from there on, and overlaps nothing that is still to come."""
+    rig = Rig()
+    rig.hold(100, 200)
+
+    export = await rig.resume_from(Metadata(plan(200, 300), named_from=100), 200)
+    export.accept(chunk(200, 300))
+    await settled()
+
+    assert rig.trace == [Put(name(100, 300)), Committed(300)]
+
+
+@in_virtual_time
 @pytest.mark.parametrize("held", [[(3, 9)], [(6, 9)], [(5, 7), (8, 9)], [(5, 9), (7, 12)]])
 async def test_any_other_overlap_stops(held: list[tuple[int, int]]) -> None:
     """Objects that do not join onto our offset belong to another story: nothing is written beside them."""
