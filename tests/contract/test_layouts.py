@@ -234,3 +234,18 @@ def fill_records(values: Sequence[bytes]) -> Sequence[object]:
     from worker.testing import StoredRecord
 
     return [StoredRecord(index, value) for index, value in enumerate(values)]
+
+
+def test_other_names_for_the_same_window_are_a_conflict(folder: Path) -> None:
+    """Another template, zone or build would store the same events again, beside those that are there."""
+    by_flag = opened(folder, HIVE)
+    window = fill(by_flag, [at(1_795_305_600)])
+    by_flag.deliver(window.manifest, window.payload)
+    before = names(folder)
+    by_user = opened(folder, BY_USER)
+    window = fill(by_user, [at(1_795_305_600)])
+
+    with pytest.raises(ObjectConflict, match="_index"):
+        by_user.deliver(window.manifest, window.payload)
+
+    assert names(folder) == before

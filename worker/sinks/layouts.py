@@ -183,6 +183,9 @@ class LayoutEncoder:
             }
             for each in objects
         ]
+        # Also the names: those made by another host or build (zone data, settings) would be further objects.
+        names = sha256("\n".join(each.name for each in objects).encode()).hexdigest()[:16]
+        manifest = replace(manifest, path=f"_index/{names}")
         text = json.dumps(
             {**json.loads(manifest_json(manifest)), "objects": listed}, separators=(",", ":")
         ).encode()
