@@ -18,7 +18,7 @@ POINTS = frozenset(
         "source.revoking",  # inside a revoke callback, before anything is finished
         "export.planning",  # a window is closed, its plan not yet written
         "export.planned",  # the plan is committed, nothing delivered
-        "export.indexed",  # of a window in a layout by fields, the index is stored, the objects are not
+        "export.indexed",  # in a layout by fields: the index was just stored, the objects were not
         "export.delivering",  # the sink has stored the window, the engine does not know it
         "export.delivered",  # the engine knows, the offset is not committed
         "export.committed",  # the offset is committed

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 
 from worker.chunk import Partition, Record
 from worker.crashpoints import reached
-from worker.errors import SinkError
+from worker.errors import SinkError, SinkRefused, SinkUnavailable
 from worker.formats.compression import Compression
 from worker.formats.csv import DEFAULT_TEMPLATE, CsvFormat
 from worker.formats.ids import with_ids
@@ -189,7 +189,10 @@ class ObjectSink:
         self._layout = Layout(self._names, self._format, settings.time_zone)
         self._several = bool(self._names.event_fields)
         self._event_ids = settings.event_ids
-        self._reach = max(WIDEST_WINDOW, 10 * settings.max_events)
+        # Events that are left out count for no limit: such a window can be as wide as the topic.
+        filtered = settings.events != "both"
+        self._reach = 1 << 63 if filtered else max(WIDEST_WINDOW, 10 * settings.max_events)
+        self._condemns = settings.on_refused == "dead_letter"
         self._threads = ThreadPoolExecutor(PARALLEL_OBJECTS, thread_name_prefix="objects")
         shape = (
             store.place,
@@ -217,9 +220,9 @@ class ObjectSink:
         # In a layout the index comes first: who takes the window over then knows what may be there of it.
         first, *others = payload
         outcomes = [self._create(first)]
-        if others:
+        if outcomes[0] and others:
             reached("export.indexed")
-            outcomes += self._create_all(others)
+        outcomes += self._create_all(others)
         stored = sum(each.content.size for each, new in zip(payload, outcomes, strict=True) if new)
         return Delivery(sum(outcomes), len(outcomes) - sum(outcomes), stored)
 
@@ -230,6 +233,12 @@ class ObjectSink:
         for future in late:
             future.cancel()
         wait(late)
+        stored = any(not each.cancelled() and each.exception() is None for each in futures)
+        refused = next((e for each in futures if not each.cancelled() and (e := each.exception())), None)
+        if self._condemns and stored and isinstance(refused, SinkRefused):
+            raise SinkUnavailable(
+                f"{refused}; part of its window is stored, so it cannot become dead letters"
+            )
         return [future.result() for future in sorted(futures, key=Future.cancelled)]
 
     def _create(self, each: NamedObject) -> bool:
