@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -54,6 +55,7 @@ _KNOWN = (*_OF_RANGE, *_OF_TIME, *EVENT_FIELDS)
 _VARIABLE_WIDTH = {"Topic", "Partition"}
 _MARK = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _FIELD = re.compile(r"\s*\.([A-Za-z]+)(?:\.([A-Za-z_][A-Za-z0-9_-]*))?(?:\s+\"([^\"]*)\")?\s*")
+_HOSTS_ZONE = re.compile(r"(?<!%)(?:%%)*%[-_0^#EO]*[0-9]*s")
 _NOT_OF_THE_RANGE = {
     "Hostname": "the host",
     "Timestamp": "the clock",
@@ -229,6 +231,8 @@ def _field(mark: str, inner: str) -> Field:
 def _check_form(mark: str, name: str, form: str) -> None:
     if "%" not in form:
         raise ValueError(f'{mark} needs a form of strftime, such as {{{{ .{name} "%Y-%m-%d" }}}}')
+    if _HOSTS_ZONE.search(form):
+        raise ValueError(f"{mark}: %s counts in the host's own time zone, so two hosts would differ")
     shown = datetime(2026, 11, 22, 13, tzinfo=UTC).strftime(form)
     if not shown.strip("/") or not shown.isprintable() or "\\" in shown or "%" in shown:
         raise ValueError(f"{mark}: the form gives {shown!r}, which cannot stand in a name")
@@ -254,6 +258,9 @@ def _check(text: str, pieces: list[Piece]) -> None:
             f"{_listed([left])} and {_listed([right])} run into each other, so two windows could share "
             "a name; put a character that is no digit between them"
         )
+    for one, other in pairwise(pieces):
+        if isinstance(one, Field) and isinstance(other, Field) and {one.name, other.name} <= {*_OF_TIME}:
+            raise ValueError(f"{one} and {other} run into each other; write one form, or put / between them")
     for field in _not_alone(pieces):
         raise ValueError(
             f"{field} must stand between / (or = and /), as in flag={field}/: a value can hold any other "

@@ -125,6 +125,9 @@ def test_prefix(text: str, prefix: str) -> None:
         ("a\\" + DEFAULT_NAME, "backslash"),
         ("a\n" + DEFAULT_NAME, "control character"),
         ("a\0" + DEFAULT_NAME, "control character"),
+        ('{{ .EventTime "%s" }}/' + DEFAULT_NAME, "the host's own time zone"),
+        ('{{ .Time "%Y-%%%-s" }}/' + DEFAULT_NAME, "the host's own time zone"),
+        ('{{ .EventTime "%-m" }}{{ .EventTime "%-d" }}/' + DEFAULT_NAME, "run into each other"),
     ],
 )
 def test_refused(text: str, problem: str) -> None:
