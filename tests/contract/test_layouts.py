@@ -13,7 +13,7 @@ import pytest
 
 from tests.contract.test_file import FileContract, files
 from worker.chunk import Partition
-from worker.errors import ObjectConflict, SinkUnavailable
+from worker.errors import ObjectConflict, SinkRefused, SinkUnavailable
 from worker.sinks.file import FileSettings, FileSink
 from worker.testing import PARTITION, Window, event, events, fill
 from worker.window import Range
@@ -249,3 +249,26 @@ def test_other_names_for_the_same_window_are_a_conflict(folder: Path) -> None:
         by_user.deliver(window.manifest, window.payload)
 
     assert names(folder) == before
+
+
+def test_a_window_that_is_stored_in_part_is_not_refused(folder: Path) -> None:
+    """As dead letters, all of its events would go where some are not: they are in the archive."""
+    sink = opened(folder, BY_USER, on_refused="dead_letter")
+    (folder / "user=u1").write_text("a file in the way")
+    window = fill(sink, [at(1, user=user) for user in range(3)])
+
+    with pytest.raises(SinkUnavailable, match="cannot become dead letters"):
+        sink.deliver(window.manifest, window.payload)
+
+    (folder / "user=u1").unlink()
+    sink.deliver(window.manifest, window.payload)
+    assert len(exported(folder)) == 3
+
+
+def test_a_window_that_is_refused_whole_is_refused(folder: Path) -> None:
+    sink = opened(folder, BY_USER, on_refused="dead_letter")
+    (folder / "user=u0").write_text("a file in the way")
+    window = fill(sink, [at(1)])
+
+    with pytest.raises(SinkRefused):
+        sink.deliver(window.manifest, window.payload)

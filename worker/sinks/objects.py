@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 
 from worker.chunk import Partition, Record
 from worker.crashpoints import reached
-from worker.errors import SinkError
+from worker.errors import SinkError, SinkRefused, SinkUnavailable
 from worker.formats.compression import Compression
 from worker.formats.csv import DEFAULT_TEMPLATE, CsvFormat
 from worker.formats.ids import with_ids
@@ -192,6 +192,7 @@ class ObjectSink:
         # Events that are left out count for no limit: such a window can be as wide as the topic.
         filtered = settings.events != "both"
         self._reach = 1 << 63 if filtered else max(WIDEST_WINDOW, 10 * settings.max_events)
+        self._condemns = settings.on_refused == "dead_letter"
         self._threads = ThreadPoolExecutor(PARALLEL_OBJECTS, thread_name_prefix="objects")
         shape = (
             store.place,
@@ -232,6 +233,12 @@ class ObjectSink:
         for future in late:
             future.cancel()
         wait(late)
+        stored = any(not each.cancelled() and each.exception() is None for each in futures)
+        refused = next((e for each in futures if not each.cancelled() and (e := each.exception())), None)
+        if self._condemns and stored and isinstance(refused, SinkRefused):
+            raise SinkUnavailable(
+                f"{refused}; part of its window is stored, so it cannot become dead letters"
+            )
         return [future.result() for future in sorted(futures, key=Future.cancelled)]
 
     def _create(self, each: NamedObject) -> bool:
