@@ -90,7 +90,8 @@ class ParquetFormat:
     def show(self, parts: Sequence[bytes]) -> str:
         from pyarrow import parquet
 
-        table = parquet.read_table(BytesIO(b"".join(parts)))
+        # Without threads of its own, which at times abort the process when it ends right after.
+        table = parquet.read_table(BytesIO(b"".join(parts)), use_threads=False, pre_buffer=False)
         return json.dumps(table.slice(0, 1).to_pylist()[0], ensure_ascii=False)
 
 

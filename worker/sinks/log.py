@@ -102,7 +102,7 @@ class LogSink:
         self._template = LineTemplate(settings.template)
         self._descriptor = sys.stdout.fileno() if descriptor is None else descriptor
         self._torn = False
-        self.fingerprint = sha256(f"log\0{settings.template}".encode()).hexdigest()[:16]
+        self.fingerprint = sha256(f"log\0{settings.template}\0{settings.events}".encode()).hexdigest()[:16]
 
     def open(self) -> None:
         try:
