@@ -52,6 +52,8 @@ class SchemaRegistry:
         kind = answer.get("schemaType") or "AVRO"
         if kind != "AVRO":
             raise SchemaMissing(f"schema {number} is not Avro but {kind}")
+        if "schema" not in answer:
+            raise RegistryError("refused", f"{self._url} answered schema {number} without a schema")
         if answer.get("references"):
             raise SchemaMissing(f"schema {number} refers to other schemas, which is not supported")
         return str(answer["schema"])

@@ -83,6 +83,7 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
         ((404, "<html>"), "refused"),
         ((404, '{"error_code":404,"message":"HTTP 404 Not Found"}'), "refused"),
         ((200, "<html>a log-in page</html>"), "refused"),
+        ((200, '{"error":"log in first"}'), "refused"),
         ((302, ""), "refused"),
     ],
 )
