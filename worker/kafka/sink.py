@@ -20,6 +20,7 @@ from worker.window import Manifest, Range
 log = structlog.get_logger(__name__)
 
 ANSWER_SECONDS = 10.0
+_UNSEEN = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
 _REFUSED = frozenset(
     {
         KafkaError._AUTHENTICATION,
@@ -163,8 +164,11 @@ class OtherClusterSink:
         answer = admin.describe_configs([resource], request_timeout=ANSWER_SECONDS)[resource]
         try:
             return int(str(answer.result(ANSWER_SECONDS)["max.message.bytes"].value))
-        except (KafkaException, KeyError):  # no right to see it: the default, as for the worker's own topics
-            return DEFAULT_LIMIT
+        except KafkaException as failure:
+            error = failure.args[0]
+            if error.code() not in _UNSEEN:
+                raise self._error(error) from failure
+            return DEFAULT_LIMIT  # no right to see it: the default, as for the worker's own topics
 
     def _error(self, error: KafkaError) -> SinkError:
         kind = SinkRefused if error.code() in _REFUSED else SinkUnavailable
