@@ -71,9 +71,8 @@ def repeat(
             "sink "
             f"(fingerprint {plan.config}, now {fingerprint}) and may be stored already. Ways out: run with "
             "the old "
-            "configuration until the window is committed; or look whether its objects exist, and give the "
-            "plan "
-            f"up by resetting the group's offset of this partition to {origin.committed}"
+            "configuration until the window is committed; or look whether its objects exist, and reset the "
+            f"group's offset of this partition to {plan.end} if they do, to {origin.committed} if not"
         )
     if plan.end > origin.high:
         raise RecordsMissing(
