@@ -160,30 +160,31 @@ def test_a_relay_is_asked_as_its_providers_ask_it(site: Site, request_file: str,
     assert source.poll() is None
 
 
-def test_an_object_in_s3_is_read_again_only_when_it_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_in_s3_is_read_again_only_when_it_changed(
+    seaweed: SeaweedFs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By its ETag; a missing one is a failure that is seen to end."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-    with SeaweedFs() as server:
-        client = server.client()
-        client.create_bucket(Bucket="flags")
-        settings = S3FlagSettings(
-            type="s3",
-            bucket="flags",
-            key="p/f.yaml",
-            endpoint=server.url,
-            region="us-east-1",
-            path_style=True,
-        )
-        place = S3Place(settings)
-        source = KeptFlags(settings.called(), place)
-        with pytest.raises(OSError, match=r"s3://flags/p/f\.yaml"):
-            source.load()
-        client.put_object(Bucket="flags", Key="p/f.yaml", Body=A)
-        assert list(source.poll() or ()) == ["a"]
-        assert place.fetch(anew=False) is None
-        client.put_object(Bucket="flags", Key="p/f.yaml", Body=B)
-        assert list(source.poll() or ()) == ["b"]
+    folder = seaweed.folder()
+    at = folder.at("f.yaml")
+    settings = S3FlagSettings(
+        type="s3",
+        bucket=at["Bucket"],
+        key=at["Key"],
+        endpoint=seaweed.url,
+        region="us-east-1",
+        path_style=True,
+    )
+    place = S3Place(settings)
+    source = KeptFlags(settings.called(), place)
+    with pytest.raises(OSError, match=r"s3://.*/f\.yaml"):
+        source.load()
+    folder.put("f.yaml", A)
+    assert list(source.poll() or ()) == ["a"]
+    assert place.fetch(anew=False) is None
+    folder.put("f.yaml", B)
+    assert list(source.poll() or ()) == ["b"]
 
 
 def test_an_object_in_gcs_is_read_again_only_when_it_changed() -> None:

@@ -65,7 +65,7 @@ FLAG_ERRORS = Counter(
     "flagstream_flag_load_failures", "Times the flags could not be read again.", registry=REGISTRY
 )
 FLAG_SOURCE_FAILING = Gauge(
-    "flagstream_flag_source_failing",
+    "flagstream_failing_flag_sources",
     "1 while a source of flags cannot be read and older flags of it are in use, else 0.",
     ["source"],
     registry=REGISTRY,

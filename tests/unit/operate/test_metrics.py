@@ -19,6 +19,7 @@ COUNTED = {
     "letters",
     "variations",
     "partitions",
+    "sources",
 }
 
 
