@@ -17,7 +17,8 @@ from worker.errors import ObjectConflict, SinkError, SinkRefused, SinkUnavailabl
 from worker.formats.manifest import manifest_json
 from worker.formats.protocol import EncodedObject
 from worker.sinks.gcs import CHUNK_UNIT, GcsSettings
-from worker.sinks.gcs_store import CHECKSUM, MANIFEST, PROBES, GcsStore
+from worker.sinks.gcs_store import CHECKSUM, MANIFEST, GcsStore
+from worker.sinks.probing import PROBES
 from worker.window import Manifest, Range
 
 NAME = "evaluations/3/0-10.jsonl"

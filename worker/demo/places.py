@@ -12,7 +12,8 @@ from worker.formats.manifest import parse_manifest
 from worker.sinks.file import FileSettings
 from worker.sinks.s3 import S3Settings
 from worker.sinks.s3_client import connect
-from worker.sinks.s3_store import MANIFEST, PROBES
+from worker.sinks.probing import PROBES
+from worker.sinks.s3_store import MANIFEST
 from worker.sinks.settings import SinkSettings
 
 Kind = Literal["file", "s3"]

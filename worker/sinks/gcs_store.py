@@ -11,7 +11,6 @@ the object's metadata beside the manifest, so that an object whose content was c
 
 import base64
 import os
-import secrets
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -25,18 +24,16 @@ from google.cloud import storage
 from google.oauth2 import service_account
 from requests.adapters import HTTPAdapter
 
-from worker.errors import FlagstreamError, ObjectConflict, SinkError, SinkRefused, SinkUnavailable
+from worker.errors import ObjectConflict, SinkError, SinkRefused, SinkUnavailable
 from worker.formats.manifest import difference, manifest_json, parse_manifest
 from worker.formats.protocol import EncodedObject, Format
 from worker.sinks.gcs import GcsSettings
 from worker.sinks.gcs_failures import translated
+from worker.sinks.probing import probe_name, proofs
 from worker.sinks.protocol import Proof
 
 MANIFEST, CHECKSUM = "flagstream", "flagstream-crc32c"
 """Keys of an object's metadata: its manifest, and the CRC-32C of its content when it was made."""
-
-PROBES = ".flagstream-probe/"
-"""Where, below the prefix, objects are written that only prove what the store allows."""
 
 _PROBE = (b"probe\n",)
 
@@ -57,7 +54,7 @@ class GcsStore:
         That object is deleted again where that is allowed. Without the right to delete, or under a retention
         policy, it stays: six bytes for each start.
         """
-        name = _probe_name()
+        name = probe_name()
         try:
             self._put(name, _PROBE, "text/plain", {})
             self._prove_condition(name)
@@ -94,23 +91,13 @@ class GcsStore:
                     yield name
 
     def prove(self) -> Iterator[Proof]:
-        name = _probe_name()
-        written = False
-        for what, attempt in (
+        return proofs(
             ("write", self._prove_write),
             ("conditional write", self._prove_condition),
             ("read", self._prove_read),
             ("list", self._prove_list),
             ("delete", self._prove_delete),
-        ):
-            if what != "write" and not written:
-                yield Proof(what, "unproved", "there is no object to try it on")
-                continue
-            try:
-                yield Proof(what, "proved", attempt(name))
-                written = True
-            except FlagstreamError as error:
-                yield Proof(what, "failed", str(error))
+        )
 
     def close(self) -> None:
         """Closes the connections; nothing when there was no use for any."""
@@ -282,7 +269,3 @@ def _crc32c(parts: Sequence[bytes]) -> str:
     for part in parts:
         checksum = google_crc32c.extend(checksum, part)
     return base64.b64encode(checksum.to_bytes(4, "big")).decode()
-
-
-def _probe_name() -> str:
-    return PROBES + secrets.token_hex(16)

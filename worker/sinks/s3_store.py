@@ -12,7 +12,6 @@ they can never be completed. So what a killed worker leaves is gone once its win
 
 import base64
 import hashlib
-import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -24,6 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from worker.errors import FlagstreamError, ObjectConflict, SinkRefused, SinkUnavailable
 from worker.formats.manifest import difference, manifest_json, parse_manifest
 from worker.formats.protocol import EncodedObject, Format
+from worker.sinks.probing import probe_name, proofs
 from worker.sinks.protocol import Proof
 from worker.sinks.s3 import S3Settings
 from worker.sinks.s3_client import connect
@@ -31,9 +31,6 @@ from worker.sinks.s3_failures import code, status, translated
 
 MANIFEST = "flagstream"
 """Key of an object's metadata (``x-amz-meta-flagstream``) that holds its manifest."""
-
-PROBES = ".flagstream-probe/"
-"""Where, below the prefix, objects are written that only prove what the store allows."""
 
 LARGEST_PUT = 5 * 1024**3
 """Bytes that S3 takes in one request (Amazon S3 quotas)."""
@@ -64,7 +61,7 @@ class S3Store:
         That object is deleted again where that is allowed; without the right to delete it stays, six bytes
         for each start.
         """
-        name = _probe_name()
+        name = probe_name()
         try:
             self._prove_write(name)
             self._learn_conditions(name)
@@ -99,24 +96,14 @@ class S3Store:
                     yield found["Key"].removeprefix(below)
 
     def prove(self) -> Iterator[Proof]:
-        name = _probe_name()
-        written = False
-        for what, attempt in (
+        return proofs(
             ("write", self._prove_write),
             ("conditional write", self._prove_condition),
             ("write in parts", self._prove_parts),
             ("read", self._prove_read),
             ("list", self._prove_list),
             ("delete", self._delete),
-        ):
-            if what != "write" and not written:
-                yield Proof(what, "unproved", "there is no object to try it on")
-                continue
-            try:
-                yield Proof(what, "proved", attempt(name))
-                written = True
-            except FlagstreamError as error:
-                yield Proof(what, "failed", str(error))
+        )
 
     def close(self) -> None:
         """Closes the connections; nothing when there was no use for any."""
@@ -310,7 +297,3 @@ def _taken(error: ClientError) -> bool:
 def _md5(body: bytes) -> str:
     # Checked by the store on arrival, against damage on the way; nothing to do with security.
     return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
-
-
-def _probe_name() -> str:
-    return f"{PROBES}{secrets.token_hex(8)}"
