@@ -10,9 +10,9 @@ from worker.demo.seaweed import SeaweedFs
 from worker.formats.gzip import HEADER_MAX, read_manifest
 from worker.formats.manifest import parse_manifest
 from worker.sinks.file import FileSettings
+from worker.sinks.probing import PROBES
 from worker.sinks.s3 import S3Settings
 from worker.sinks.s3_client import connect
-from worker.sinks.probing import PROBES
 from worker.sinks.s3_store import MANIFEST
 from worker.sinks.settings import SinkSettings
 
