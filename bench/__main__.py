@@ -86,6 +86,7 @@ def main() -> int:
         "    (b) with headers and timestamps": ("worker_keeping", whole, chosen.events // 4),
     }
     found: dict[str, list[dict[str, float]]] = {title: [] for title in jobs}
+    measure("bare", bootstrap, plain, chosen.events)  # not counted: a broker that has just started is slow
     for number in range(chosen.rounds):
         for title, (name, topic, events) in jobs.items():
             figures = measure(name, bootstrap, topic, events)

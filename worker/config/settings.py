@@ -233,7 +233,7 @@ class EnrichSettings(Section):
         ),
     )
     max_transaction_events: Count = Field(
-        default=100_000,
+        default=200_000,
         ge=1,
         le=1_000_000,
         description="A transaction is committed early at this many events.",

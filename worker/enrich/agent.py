@@ -31,8 +31,10 @@ from worker.topic_formats.protocol import Decoder, Encoder
 log = structlog.get_logger(__name__)
 _headers = methodcaller("headers")
 
-PIPELINE = 16
-"""Batches that wait while a transaction is committed: 200 ms of work at full speed, some 20 MB."""
+PIPELINE = 18 * 1024**2
+"""Bytes that enriched records may take while a transaction is committed: 100 ms of work at full speed."""
+RECORD_OVERHEAD = 250
+"""Bytes that a waiting record takes beside its value: the dictionary for ``produce_batch``, the key."""
 SURELY_FITS = 1_000
 """Bytes of key and value that need no look at the topic's limit, which leaves at least so many."""
 
@@ -52,6 +54,32 @@ class Batch:
     dead: list[DeadLetter]
     outcomes: Counter[tuple[str, str]]
     bytes: int
+
+    @property
+    def memory(self) -> int:
+        return self.bytes + RECORD_OVERHEAD * len(self.records)
+
+
+class Pipeline(asyncio.Queue[Batch]):
+    """Batches that wait for their transaction. They hold from one record to thousands, so it is full by the
+    memory that they take: ``maxsize`` counts bytes.
+    """
+
+    def _init(self, maxsize: int) -> None:
+        super()._init(maxsize)
+        self._memory = 0
+
+    def full(self) -> bool:
+        return self._memory >= self.maxsize
+
+    def _put(self, item: Batch) -> None:
+        self._memory += item.memory
+        super()._put(item)
+
+    def _get(self) -> Batch:
+        batch: Batch = super()._get()
+        self._memory -= batch.memory
+        return batch
 
 
 @dataclass(slots=True)
@@ -91,7 +119,7 @@ class EnrichStage:
         self._open: OpenTransaction | None = None
         self._commit: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._batches: asyncio.Queue[Batch] = asyncio.Queue(PIPELINE)
+        self._batches = Pipeline(PIPELINE)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="enrich-transactions")
 
     async def open(self, limit: int, keep_trying: Callable[[], bool]) -> None:

@@ -54,8 +54,9 @@ def consumer_properties(settings: Settings, group: str, instance: str | None) ->
     session_ms = _ms(kafka.session_timeout)
     defaults: Configuration = _defaults(settings) | {
         "max.poll.interval.ms": max(_MAX_POLL_INTERVAL_MS, session_ms),
-        # Counts for each of the process's consumers, and is all that it holds of records not yet asked for.
-        "queued.max.messages.kbytes": 32 * 1024,
+        # Counts for each of the process's consumers, and is all that it holds of records not yet asked for:
+        # 200 ms of small events at full speed. Each takes as much again beside its bytes.
+        "queued.max.messages.kbytes": 16 * 1024,
         # When a full queue is looked at again. librdkafka's own 1 s starves the reader of a small queue.
         "fetch.queue.backoff.ms": 20,
     }

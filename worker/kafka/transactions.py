@@ -56,6 +56,7 @@ class TransactionalProducer:
         self._properties = dict(properties)
         self._deadline = deadline
         self.stable = stable
+        self._broken = False
         self._too_large = False
         self._name = str(properties["transactional.id"])
         self._log = log.bind(transactional_id=self._name)
@@ -85,16 +86,15 @@ class TransactionalProducer:
         self._producer = Producer(
             {
                 **self._properties,
+                # No delivery callback: each would want the interpreter for itself, 100,000 times a commit.
                 "message.max.bytes": self.limit,
-                "delivery.report.only.error": True,
-                "on_delivery": self._on_delivery,
             },
             logger=logging.getLogger("librdkafka"),
         )
 
     def begin(self) -> None:
         """Start a transaction. Local, does not block."""
-        self._too_large = False
+        self._broken = self._too_large = False
         try:
             self._producer.begin_transaction()
         except KafkaException as failure:
@@ -107,13 +107,16 @@ class TransactionalProducer:
 
         Raises NotQueued; the caller aborts.
         """
+        self._producer.poll(0)  # lets go of what is delivered, which stays in memory otherwise
         try:
             queued = self._producer.produce_batch(topic, records)
         except (KafkaException, BufferError) as failure:
             raise NotQueued(f"records not queued: {failure}") from failure
         if queued != len(records):
-            errors = {str(record["_error"]) for record in records if "_error" in record}
-            raise NotQueued(f"{len(records) - queued} records not queued: {sorted(errors)[:3]}")
+            errors = [record["_error"] for record in records if "_error" in record]
+            self._broken = any(error.code() == KafkaError._STATE for error in errors)
+            texts = sorted(set(map(str, errors)))
+            raise NotQueued(f"{len(records) - queued} records not queued: {texts[:3]}")
 
     def produce(
         self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers, timestamp: int = 0
@@ -134,6 +137,7 @@ class TransactionalProducer:
                 if time.monotonic() > give_up:
                     raise NotQueued("the client's queue stays full") from failure
             except KafkaException as failure:
+                self._broken = failure.args[0].code() == KafkaError._STATE
                 raise NotQueued(f"record not queued: {failure}") from failure
 
     def commit(self, offsets: Mapping[Partition, tuple[int, str]], group_metadata: Any) -> None:
@@ -154,6 +158,8 @@ class TransactionalProducer:
         """Roll the open transaction back. Raises RecordTooLarge where the broker had refused a batch as too
         large, Fatal where rolling back is impossible.
         """
+        if self._broken:
+            self._find_out()
         producer = self._producer
         try:
             self._call(lambda: producer.abort_transaction(TRY_SECONDS), aborting=True)
@@ -163,12 +169,20 @@ class TransactionalProducer:
         if self._too_large:
             raise self._shrink("a topic refused a batch as too large")
 
-    def _on_delivery(self, error: KafkaError | None, message: object) -> None:
-        """Only called for failures (delivery.report.only.error): what broke the transaction while it was
-        filled.
+    def _find_out(self) -> None:
+        """A transaction that a failed delivery broke takes no more records; by which error, only a commit
+        tells, which cannot succeed.
         """
-        if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-            self._too_large = True
+        self._broken = False
+        producer = self._producer
+        try:
+            _bounded(lambda: producer.commit_transaction(TRY_SECONDS))
+        except _Hangs:
+            return  # aborting will hang as well, and is dealt with
+        except KafkaException as failure:
+            error = failure.args[0]
+            self._raise_if_fatal(error)
+            self._too_large |= error.code() == KafkaError.MSG_SIZE_TOO_LARGE
 
     def _shrink(self, text: str) -> RecordTooLarge:
         self._too_large = False
