@@ -144,6 +144,52 @@ def test_event_without_a_place_is_rejected(folder: Path) -> None:
     assert window.exported == [at(0), at(1)]
 
 
+LONG = "x" * 150 + "={{ .Key }}/{{ .Topic }}/{{ .Partition }}/{{ .Start }}-{{ .End }}.{{ .Extension }}"
+
+
+def test_an_event_whose_folder_would_be_too_long_is_rejected(folder: Path) -> None:
+    """The longest folder that there can be, 255 bytes, is stored; the rest of the window goes on."""
+    sink = opened(folder, LONG)
+    values = [at(0, f'"{"k" * size}"') for size in (104, 105, 1, 120)]
+    window = fill(sink, values)
+
+    sink.deliver(window.manifest, window.payload)
+
+    assert window.exported == [values[0], values[2]]
+    assert sorted(exported(folder)) == sorted(window.exported)
+    assert max(len(path.parts[-4]) for path in data(folder)) == 255
+
+
+def test_an_event_whose_path_would_be_too_long_is_rejected(tmp_path: Path) -> None:
+    """4,095 bytes with everything are stored, which is what Linux takes; temporary names are shorter."""
+    name = f"{{{{ .Key }}}}/{LONG.partition('/')[2]}"
+    behind = len("/evaluations/3/") + 39 + len(".jsonl.gz")
+    folder = tmp_path
+    while (longest := 4095 - len(f"{folder}/") - behind) > 100:
+        folder /= "d" * 90
+    sink = opened(folder, name)
+    values = [at(0, f'"{"k" * size}"') for size in (longest, longest + 1)]
+    window = fill(sink, values)
+
+    sink.deliver(window.manifest, window.payload)
+
+    assert window.exported == values[:1]
+    assert len(bytes(data(folder)[0])) == 4095
+    assert sink.deliver(window.manifest, window.payload).created == 0
+
+
+def test_a_file_system_may_take_less(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it says of itself when the sink opens; then shorter names are rejected too."""
+    monkeypatch.setattr(os, "pathconf", lambda path, what: 143 if what == "PC_NAME_MAX" else 4096)
+    sink = opened(folder)
+
+    assert fill(sink, [at(0, f'"{"k" * 120}"')]).exported
+    monkeypatch.setattr(os, "pathconf", lambda path, what: 120 if what == "PC_NAME_MAX" else 4096)
+    sink.open()
+    values = [at(0, f'"{"k" * size}"') for size in (120, 115)]
+    assert fill(sink, values).exported == values[1:]
+
+
 def stop_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Make the file system fail after ``count`` more files."""
     link, left = os.link, iter(range(count))

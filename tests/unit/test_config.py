@@ -199,6 +199,22 @@ def test_a_file_name_that_lacks_the_range_is_refused(tmp_path: Path) -> None:
             "sinks.a.max_bytes: 64MiB is more than the sink's share of export.memory_budget, 32MiB",
         ),
         ('[sinks.v]\ntype = "vault"\ntoken = "t"\nfast = true', "sinks.v.attempts: fast allows 1"),
+        (
+            f"""[topics]\noutput = "{"t" * 220}"\n[sinks.a]\ntype = "file"\npath = "x"
+            name = "{{{{ .Topic }}}}-{{{{ .Partition }}}}-{{{{ .Start }}}}-{{{{ .End }}}}\"""",
+            f'sinks.a.name: every name would be too long: "{"t" * 40}…" has 271 bytes, and 255 is the most '
+            "between slashes",
+        ),
+        (
+            f'[sinks.a]\ntype = "s3"\nbucket = "b"\nprefix = "{"é" * 500}"',
+            'sinks.a.name: every name would be too long: "flag-evaluations-enriched/2147483647/000…" has '
+            "1085 bytes with its place, and 1024 is the most",
+        ),
+        (
+            f'[sinks.a]\ntype = "file"\npath = "{"/x" * 2020}"',
+            'sinks.a.name: every name would be too long: "flag-evaluations-enriched/2147483647/000…" has '
+            "4126 bytes with its place, and 4095 is the most",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, text: str, problem: str) -> None:

@@ -10,6 +10,7 @@ from itertools import combinations
 from worker.config.settings import Settings
 from worker.kafka import handed_through
 from worker.sinks.kafka import KafkaSettings
+from worker.sinks.objects import ObjectSettings
 from worker.units import format_bytes, format_seconds
 
 Path = tuple[str, ...]
@@ -31,6 +32,7 @@ def cross_field_problems(settings: Settings, failed: set[Path], *, enrich: bool)
         yield from _flags(settings, failed)
     yield from _properties(settings, failed)
     yield from _sinks(settings, failed)
+    yield from _object_names(settings, failed)
 
 
 def _unread(failed: set[Path], *paths: Path) -> bool:
@@ -137,3 +139,13 @@ def _sinks(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
                         (*here, "topic"),
                         f'"{sink.topic}" is topics.{role}; a sink needs a topic of its own',
                     )
+
+
+def _object_names(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
+    if _unread(failed, ("topics", "output")):
+        return
+    topic = settings.topics.output
+    for name, sink in settings.sinks.items():
+        unread = any(path[:2] == ("sinks", name) for path in failed)
+        if isinstance(sink, ObjectSettings) and not unread and (fault := sink.name_problem(topic)):
+            yield ("sinks", name, "name"), f"every name would be too long: {fault}"
