@@ -222,6 +222,36 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, text: s
     assert problems(tmp_path, text) == [problem]
 
 
+def test_two_sinks_that_would_share_objects_are_refused(tmp_path: Path) -> None:
+    """Both are named, along with all other problems; at run time each would stop the other."""
+    found = problems(
+        tmp_path,
+        """
+        [sinks.old]
+        type = "s3"
+        bucket = "b"
+        [sinks.new]
+        type = "s3"
+        bucket = "b"
+        format = "csv"
+        [sinks.elsewhere]
+        type = "s3"
+        bucket = "b"
+        prefix = "new/"
+        [sinks.unread]
+        type = "s3"
+        bucket = "b"
+        format = "txt"
+        """,
+    )
+
+    assert [problem.partition(";")[0] for problem in found] == [
+        'sinks.unread.format: "txt" is not possible',
+        "sinks.new.name: can give a name that sinks.old can give too (in a layout also that of an index), in "
+        "the same place: each would take the other's objects for its own",
+    ]
+
+
 def test_a_flag_file_of_unknown_format_is_refused(tmp_path: Path) -> None:
     """Its suffix tells the format, or the setting does."""
     assert problems(tmp_path, "", {"FLAGSTREAM_FLAGS__PATH": "flags"}) == [

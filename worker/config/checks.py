@@ -145,7 +145,19 @@ def _object_names(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
     if _unread(failed, ("topics", "output")):
         return
     topic = settings.topics.output
-    for name, sink in settings.sinks.items():
-        unread = any(path[:2] == ("sinks", name) for path in failed)
-        if isinstance(sink, ObjectSettings) and not unread and (fault := sink.name_problem(topic)):
+    read: dict[str, ObjectSettings] = {
+        name: sink
+        for name, sink in settings.sinks.items()
+        if isinstance(sink, ObjectSettings) and not any(path[:2] == ("sinks", name) for path in failed)
+    }
+    for name, sink in read.items():
+        if fault := sink.name_problem(topic):
             yield ("sinks", name, "name"), f"every name would be too long: {fault}"
+    for (name, sink), (other, its) in combinations(read.items(), 2):
+        if sink.shares_names(its, topic):
+            yield (
+                ("sinks", other, "name"),
+                f"can give a name that sinks.{name} can give too (in a layout also that of an index), in the "
+                "same place: each would take the other's objects for its own; give one of the two another "
+                "place, or begin its name with a folder of its own",
+            )

@@ -22,6 +22,7 @@ from worker.formats.jsonl import JsonLinesFormat
 from worker.formats.protocol import EncodedObject, Format, ObjectEncoder
 from worker.sinks.layouts import Layout, LayoutEncoder, NamedObject
 from worker.sinks.names import DEFAULT_NAME, OFFSET_DIGITS, NameTemplate, ObjectName
+from worker.sinks.overlap import overlap
 from worker.sinks.places import Place
 from worker.sinks.protocol import Delivery, Preview, Proof, Reject, WindowEncoder
 from worker.sinks.settings import SinkSettings
@@ -37,6 +38,8 @@ beyond it. Offsets have gaps, at each transaction one, so a window may span more
 
 LAST_PARTITION = 2**31 - 1
 """The largest number that Kafka gives a partition: none has a longer name."""
+
+_INDEX = "{{ .Topic }}/{{ .Partition }}/{{ .Start }}-{{ .End }}.json"
 
 FormatName = Literal["jsonl", "csv", "avro", "parquet"]
 CompressionName = Literal["auto", "none", "gzip", "zstd", "snappy", "lz4"]
@@ -134,6 +137,23 @@ class ObjectSettings(SinkSettings):
     def place(self) -> Place:
         """Where the objects are to be, and how long names may be there; by the configuration alone."""
         return Place()
+
+    def templates(self) -> Sequence[NameTemplate]:
+        """Those of all names that this sink gives. Raises ImportError where a format's library is missing."""
+        form = self.make_format()
+        names = NameTemplate(self.name, form.name, form.extension)
+        index = NameTemplate(f"{names.folder}_index/{_INDEX}", "index", "json")
+        return (names, index) if names.event_fields else (names,)
+
+    def shares_names(self, other: "ObjectSettings", topic: str) -> bool:
+        """Whether an object of this sink can have the name of one of ``other``, in the same place."""
+        here, there = self.place(), other.place()
+        if not here.store or here.store != there.store:
+            return False
+        try:
+            return overlap((here.root, self.templates()), (there.root, other.templates()), topic)
+        except ImportError:
+            return False  # another problem, told elsewhere
 
     def name_problem(self, topic: str) -> str | None:
         """Why no object of ``topic`` could ever be stored: its name would be too long. None if it can be."""
@@ -292,9 +312,6 @@ class ObjectSink:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._store.close()
-
-
-_INDEX = "{{ .Topic }}/{{ .Partition }}/{{ .Start }}-{{ .End }}.json"
 
 
 class _OneObject:
