@@ -15,8 +15,8 @@ from tests.contract.test_file import FileContract, files
 from worker.chunk import Partition
 from worker.errors import ObjectConflict, SinkRefused, SinkUnavailable
 from worker.sinks.file import FileSettings, FileSink
-from worker.testing import PARTITION, Window, event, events, fill
-from worker.window import Range
+from worker.testing import PARTITION, StoredRecord, Window, event, events, fill
+from worker.window import Manifest, Range
 
 HIVE = (
     'date={{ .EventTime "%Y-%m-%d" }}/hour={{ .EventTime "%H" }}/flag={{ .Key }}/'
@@ -142,6 +142,18 @@ def test_event_without_a_place_is_rejected(folder: Path) -> None:
     bad = [b'{"key":"a"}', b'{"key":"a","creationDate":"now"}', b'{"key":"a","creationDate":1e300}']
     window = fill(sink, [at(0), *bad, at(1)])
     assert window.exported == [at(0), at(1)]
+
+
+def test_a_finished_window_takes_its_objects(folder: Path) -> None:
+    """Its encoders are gone: while it waits to be delivered, other windows have the memory."""
+    encoder = opened(folder, BY_USER, format="parquet").begin(PARTITION, 0)
+    values = [at(0, user=user) for user in range(50)]
+    encoder.add(values, [StoredRecord(offset, value) for offset, value in enumerate(values)])
+    filled = encoder.memory
+
+    payload = encoder.finish(Manifest(Range(PARTITION, 0, 50), 50, "", ""))
+
+    assert sum(each.content.size for each in payload[1:]) < encoder.memory < filled / 5
 
 
 LONG = "x" * 150 + "={{ .Key }}/{{ .Topic }}/{{ .Partition }}/{{ .Start }}-{{ .End }}.{{ .Extension }}"
