@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import pytest
 
+from worker.chunk import Partition
 from worker.errors import ObjectConflict, SinkRefused, SinkUnavailable
 from worker.formats.gzip import read_manifest
 from worker.sinks.file import STAGING, FileSettings, FileSink
@@ -281,6 +282,20 @@ def test_file_where_a_folder_should_be(sink: FileSink, folder: Path) -> None:
     window = fill(sink, [event(1)])
     with pytest.raises(SinkRefused, match="Not a directory"):
         sink.deliver(window.manifest, window.payload)
+
+
+def test_a_refusal_names_the_file_and_not_its_temporary_one(folder: Path) -> None:
+    """A temporary name says nothing to people, and is gone when they look."""
+    name = "{{ .Topic }}-{{ .Partition }}-{{ .Start }}-{{ .End }}"
+    sink = FileSink(FileSettings(path=folder, name=name, compression="none"))
+    sink.open()
+    window = fill(sink, events(1), partition=Partition("t" * 249, 0))
+
+    with pytest.raises(SinkRefused, match="File name too long") as refused:
+        sink.deliver(window.manifest, window.payload)
+
+    assert str(folder / f"{'t' * 249}-0-") in str(refused.value)
+    assert STAGING not in str(refused.value)
 
 
 def test_size_limit_of_the_process(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from tests.contract.test_file import FileContract, files
 from worker.chunk import Partition
 from worker.errors import ObjectConflict, SinkRefused, SinkUnavailable
 from worker.sinks.file import FileSettings, FileSink
-from worker.testing import PARTITION, Window, event, events, fill
-from worker.window import Range
+from worker.testing import PARTITION, StoredRecord, Window, event, events, fill
+from worker.window import Manifest, Range
 
 HIVE = (
     'date={{ .EventTime "%Y-%m-%d" }}/hour={{ .EventTime "%H" }}/flag={{ .Key }}/'
@@ -142,6 +142,64 @@ def test_event_without_a_place_is_rejected(folder: Path) -> None:
     bad = [b'{"key":"a"}', b'{"key":"a","creationDate":"now"}', b'{"key":"a","creationDate":1e300}']
     window = fill(sink, [at(0), *bad, at(1)])
     assert window.exported == [at(0), at(1)]
+
+
+def test_a_finished_window_takes_its_objects(folder: Path) -> None:
+    """Its encoders are gone: while it waits to be delivered, other windows have the memory."""
+    encoder = opened(folder, BY_USER, format="parquet").begin(PARTITION, 0)
+    values = [at(0, user=user) for user in range(50)]
+    encoder.add(values, [StoredRecord(offset, value) for offset, value in enumerate(values)])
+    filled = encoder.memory
+
+    payload = encoder.finish(Manifest(Range(PARTITION, 0, 50), 50, "", ""))
+
+    assert sum(each.content.size for each in payload[1:]) < encoder.memory < filled / 5
+
+
+LONG = "x" * 150 + "={{ .Key }}/{{ .Topic }}/{{ .Partition }}/{{ .Start }}-{{ .End }}.{{ .Extension }}"
+
+
+def test_an_event_whose_folder_would_be_too_long_is_rejected(folder: Path) -> None:
+    """The longest folder that there can be, 255 bytes, is stored; the rest of the window goes on."""
+    sink = opened(folder, LONG)
+    values = [at(0, f'"{"k" * size}"') for size in (104, 105, 1, 120)]
+    window = fill(sink, values)
+
+    sink.deliver(window.manifest, window.payload)
+
+    assert window.exported == [values[0], values[2]]
+    assert sorted(exported(folder)) == sorted(window.exported)
+    assert max(len(path.parts[-4]) for path in data(folder)) == 255
+
+
+def test_an_event_whose_path_would_be_too_long_is_rejected(tmp_path: Path) -> None:
+    """4,095 bytes with everything are stored, which is what Linux takes; temporary names are shorter."""
+    name = f"{{{{ .Key }}}}/{LONG.partition('/')[2]}"
+    behind = len("/evaluations/3/") + 39 + len(".jsonl.gz")
+    folder = tmp_path
+    while (longest := 4095 - len(f"{folder}/") - behind) > 100:
+        folder /= "d" * 90
+    sink = opened(folder, name)
+    values = [at(0, f'"{"k" * size}"') for size in (longest, longest + 1)]
+    window = fill(sink, values)
+
+    sink.deliver(window.manifest, window.payload)
+
+    assert window.exported == values[:1]
+    assert len(bytes(data(folder)[0])) == 4095
+    assert sink.deliver(window.manifest, window.payload).created == 0
+
+
+def test_a_file_system_may_take_less(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it says of itself when the sink opens; then shorter names are rejected too."""
+    monkeypatch.setattr(os, "pathconf", lambda path, what: 143 if what == "PC_NAME_MAX" else 4096)
+    sink = opened(folder)
+
+    assert fill(sink, [at(0, f'"{"k" * 120}"')]).exported
+    monkeypatch.setattr(os, "pathconf", lambda path, what: 120 if what == "PC_NAME_MAX" else 4096)
+    sink.open()
+    values = [at(0, f'"{"k" * size}"') for size in (120, 115)]
+    assert fill(sink, values).exported == values[1:]
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:

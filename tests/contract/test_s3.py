@@ -15,6 +15,7 @@ from tests.support.seaweed import READER_KEY, READER_SECRET, Folder, SeaweedFs
 from worker.chunk import Partition
 from worker.errors import ObjectConflict, SinkRefused
 from worker.formats.manifest import parse_manifest
+from worker.sinks.names import DEFAULT_NAME
 from worker.sinks.objects import ObjectSink
 from worker.sinks.protocol import Delivery, Sink
 from worker.sinks.registry import build
@@ -154,6 +155,21 @@ def test_longest_topic(sink: Sink[Any], folder: Folder) -> None:
     (name,) = folder.names()
     metadata = folder.head(name)["Metadata"]
     assert sum(len(key) + len(value) for key, value in metadata.items()) < 1024
+
+
+def test_the_longest_key(folder: Folder, settings: S3Settings) -> None:
+    """1,024 bytes are stored. An event that would need one more is rejected and does not block its window."""
+    behind = len("/evaluations/3/") + 39 + len(".jsonl.gz")
+    size = 1024 - behind - 50
+    prefix = (settings.prefix + ("x" * 99 + "/") * 10)[:size]
+    sink = opened(settings.model_copy(update={"prefix": prefix, "name": f"{{{{ .Key }}}}/{DEFAULT_NAME}"}))
+    values = [event(0).replace(b"new-checkout", b"k" * size) for size in (50, 51)]
+    window = fill(sink, values)
+
+    assert sink.deliver(window.manifest, window.payload).created == 2
+
+    assert window.exported == values[:1]
+    assert max(len(settings.prefix + name) for name in folder.names()) == 1024
 
 
 @pytest.mark.parametrize("metadata", [{}, {MANIFEST: "{}"}])

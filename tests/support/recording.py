@@ -278,6 +278,10 @@ class RecordingKafka:
                 pass
             await asyncio.sleep(RETRY_SECONDS)
 
+    async def in_thread(self, function: Callable[[], None]) -> None:
+        await asyncio.sleep(0)
+        function()
+
     def restart(
         self, partition: Partition, epoch: int, *, condemned: str | None = None, to: int | None = None
     ) -> None:

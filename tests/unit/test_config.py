@@ -199,11 +199,57 @@ def test_a_file_name_that_lacks_the_range_is_refused(tmp_path: Path) -> None:
             "sinks.a.max_bytes: 64MiB is more than the sink's share of export.memory_budget, 32MiB",
         ),
         ('[sinks.v]\ntype = "vault"\ntoken = "t"\nfast = true', "sinks.v.attempts: fast allows 1"),
+        (
+            f"""[topics]\noutput = "{"t" * 220}"\n[sinks.a]\ntype = "file"\npath = "x"
+            name = "{{{{ .Topic }}}}-{{{{ .Partition }}}}-{{{{ .Start }}}}-{{{{ .End }}}}\"""",
+            f'sinks.a.name: every name would be too long: "{"t" * 40}…" has 271 bytes, and 255 is the most '
+            "between slashes",
+        ),
+        (
+            f'[sinks.a]\ntype = "s3"\nbucket = "b"\nprefix = "{"é" * 500}"',
+            'sinks.a.name: every name would be too long: "flag-evaluations-enriched/2147483647/000…" has '
+            "1085 bytes with its place, and 1024 is the most",
+        ),
+        (
+            f'[sinks.a]\ntype = "file"\npath = "{"/x" * 2020}"',
+            'sinks.a.name: every name would be too long: "flag-evaluations-enriched/2147483647/000…" has '
+            "4126 bytes with its place, and 4095 is the most",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, text: str, problem: str) -> None:
     """Also where every single one is acceptable."""
     assert problems(tmp_path, text) == [problem]
+
+
+def test_two_sinks_that_would_share_objects_are_refused(tmp_path: Path) -> None:
+    """Both are named, along with all other problems; at run time each would stop the other."""
+    found = problems(
+        tmp_path,
+        """
+        [sinks.old]
+        type = "s3"
+        bucket = "b"
+        [sinks.new]
+        type = "s3"
+        bucket = "b"
+        format = "csv"
+        [sinks.elsewhere]
+        type = "s3"
+        bucket = "b"
+        prefix = "new/"
+        [sinks.unread]
+        type = "s3"
+        bucket = "b"
+        format = "txt"
+        """,
+    )
+
+    assert [problem.partition(";")[0] for problem in found] == [
+        'sinks.unread.format: "txt" is not possible',
+        "sinks.new.name: can give a name that sinks.old can give too (in a layout also that of an index), in "
+        "the same place: each would take the other's objects for its own",
+    ]
 
 
 def test_a_flag_file_of_unknown_format_is_refused(tmp_path: Path) -> None:

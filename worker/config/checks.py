@@ -10,6 +10,7 @@ from itertools import combinations
 from worker.config.settings import Settings
 from worker.kafka import handed_through
 from worker.sinks.kafka import KafkaSettings
+from worker.sinks.objects import ObjectSettings
 from worker.units import format_bytes, format_seconds
 
 Path = tuple[str, ...]
@@ -31,6 +32,7 @@ def cross_field_problems(settings: Settings, failed: set[Path], *, enrich: bool)
         yield from _flags(settings, failed)
     yield from _properties(settings, failed)
     yield from _sinks(settings, failed)
+    yield from _object_names(settings, failed)
 
 
 def _unread(failed: set[Path], *paths: Path) -> bool:
@@ -137,3 +139,25 @@ def _sinks(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
                         (*here, "topic"),
                         f'"{sink.topic}" is topics.{role}; a sink needs a topic of its own',
                     )
+
+
+def _object_names(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
+    if _unread(failed, ("topics", "output")):
+        return
+    topic = settings.topics.output
+    read: dict[str, ObjectSettings] = {
+        name: sink
+        for name, sink in settings.sinks.items()
+        if isinstance(sink, ObjectSettings) and not any(path[:2] == ("sinks", name) for path in failed)
+    }
+    for name, sink in read.items():
+        if fault := sink.name_problem(topic):
+            yield ("sinks", name, "name"), f"every name would be too long: {fault}"
+    for (name, sink), (other, its) in combinations(read.items(), 2):
+        if sink.shares_names(its, topic):
+            yield (
+                ("sinks", other, "name"),
+                f"can give a name that sinks.{name} can give too (in a layout also that of an index), in the "
+                "same place: each would take the other's objects for its own; give one of the two another "
+                "place, or begin its name with a folder of its own",
+            )

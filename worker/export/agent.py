@@ -248,6 +248,10 @@ class ExportStage:
         """
         return await self._until_done(f"{what} {partition}", function)
 
+    async def in_thread(self, function: Callable[[], None]) -> None:
+        """Work that would hold up the event loop, and that nothing outside can keep from succeeding."""
+        await asyncio.get_running_loop().run_in_executor(self._threads, function)
+
     async def transact(
         self,
         partition: Partition,

@@ -8,7 +8,7 @@ from worker.chunk import Partition, Record
 from worker.dead_letters import DeadLetter, dead_letter, size
 from worker.export.screen import Events, screen
 from worker.kafka.offsets import Plan
-from worker.sinks.protocol import Reject, Sink, TransactionalSink
+from worker.sinks.protocol import Reject, Sink, TransactionalSink, WindowEncoder
 from worker.topic_formats.protocol import Decoder
 from worker.window import ContentDigest, Manifest, Range
 
@@ -23,16 +23,17 @@ class Limits:
     kinds: Events = "both"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Closed:
-    """A window that takes no more records. ``manifest`` is None when none of its records is exported."""
+    """A window that takes no more records: what it holds is known, what it looks like is not until
+    :meth:`encode`. ``manifest`` is None when none of its records is exported.
+    """
 
     sink: "Sink[Any] | TransactionalSink[Any]"
     range: Range
     position: int
     """The offset that was committed, and is again with the plan; ``range.start`` may lie before it."""
     manifest: Manifest | None
-    payload: Any
     rejects: list[DeadLetter]
     closed_by: str
     bytes: int
@@ -41,10 +42,26 @@ class Closed:
     """Encoded bytes, dead letters included."""
     plan: Plan | None
     """The plan that this window repeats; None for a new window."""
+    encoder: "WindowEncoder[Any] | None"
+    """None once it has been asked to finish."""
+    payload: Any = None
 
     @property
     def events(self) -> int:
         return self.manifest.records if self.manifest else 0
+
+    def encode(self) -> None:
+        """Make the payload, unless it is made. In a thread: of thousands of objects it takes seconds.
+
+        What the encoder raises ends the process: it cannot be asked again, its records are gone.
+        """
+        encoder, self.encoder = self.encoder, None
+        if encoder is None or self.manifest is None:
+            return
+        memory, size = encoder.memory, encoder.size
+        self.payload = encoder.finish(self.manifest)
+        self.bytes -= max(0, memory - encoder.memory)
+        self.size += encoder.size - size
 
 
 class Filling:
@@ -161,23 +178,22 @@ class Filling:
         self.rejected += 1
 
     def close(self, closed_by: str, topic_id: str) -> Closed:
-        """Encode what is left; the window takes no more."""
+        """The window takes no more. Cheap, whatever it holds: this is the event loop."""
         bounds = Range(self.partition, self.named, self.next)
-        manifest = payload = None
+        manifest = None
         if self._exported:
             manifest = Manifest(
                 bounds, self._exported, self._digest.hexdigest(), self.sink.fingerprint, topic_id
             )
-            payload = self._encoder.finish(manifest)
         return Closed(
             self.sink,
             bounds,
             self.position,
             manifest,
-            payload,
             self._rejects,
             closed_by,
             self.memory,
             self.size,
             self.plan,
+            self._encoder if manifest is not None else None,
         )

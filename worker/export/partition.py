@@ -82,6 +82,7 @@ class Kafka(Protocol):
     async def pause(self, partition: Partition, epoch: int) -> None: ...
     async def resume(self, partition: Partition, epoch: int) -> None: ...
     async def persist(self, what: str, partition: Partition, function: Callable[[], T]) -> T: ...
+    async def in_thread(self, function: Callable[[], None]) -> None: ...
     def restart(
         self, partition: Partition, epoch: int, *, condemned: str | None = None, to: int | None = None
     ) -> None: ...
@@ -310,6 +311,9 @@ class PartitionExport:
         return self._queue[0]
 
     async def _export(self, window: Closed) -> None:
+        # Before it is planned: what a revoke interrupts here is cut anew by the next owner.
+        await self._kafka.in_thread(window.encode)
+        self._charge()  # what waited to be encoded is gone
         if isinstance(window.sink, TransactionalSink):
             await self._commit(window)
             if window.manifest is not None and window.sink is self._to.sink:

@@ -26,7 +26,8 @@ class EncodedObject:
 
 
 class ObjectEncoder(Protocol):
-    """Encodes the records of one object as they come. Called on the event loop: no I/O.
+    """Encodes the records of one object as they come. No I/O; called on the event loop, but for ``finish``,
+    which has a thread.
 
     The same records give the same bytes however the calls of ``add`` are cut, in every process.
     """

@@ -21,12 +21,17 @@ from pydantic import Field
 from worker.errors import ObjectConflict, SinkError, SinkRefused, SinkUnavailable
 from worker.formats.protocol import EncodedObject, Format
 from worker.sinks.objects import ObjectSettings, ObjectSink
+from worker.sinks.places import Place
 from worker.sinks.protocol import Proof
 
 STAGING = ".flagstream-tmp"
 """The folder below ``path`` for files that are not whole yet: one place to clean up, and no reader's glob
-meets them.
+meets them. With the names in it, it is shorter than any file's name (two offsets alone are 38 bytes), so that
+what fits as a file fits as a temporary one.
 """
+
+LONGEST_NAME, LONGEST_PATH = 255, 4095
+"""Bytes that Linux and nearly all file systems take (NAME_MAX, PATH_MAX without its closing zero)."""
 
 STALE_AFTER = 86_400.0
 """Seconds after which a temporary file is taken for a dead process's. A frozen one that wakes later finds its
@@ -57,12 +62,25 @@ class FileSettings(ObjectSettings):
         )
     )
 
+    def place(self) -> Place:
+        root = f"{os.path.abspath(self.path)}/".replace("//", "/")
+        return Place("file", root, len(os.fsencode(self.path)) + 1, LONGEST_PATH, LONGEST_NAME)
+
 
 class FileSink(ObjectSink):
     """An :class:`~worker.sinks.objects.ObjectSink` of files."""
 
     def __init__(self, settings: FileSettings) -> None:
         super().__init__(FileStore(settings.path), settings)
+        self._root = settings.path
+
+    def open(self) -> None:
+        super().open()
+        # Less on some, such as 143 with eCryptfs; all workers share one file system, so they find the same.
+        with _translated(self._root):
+            limits = [os.pathconf(self._root, what) for what in ("PC_PATH_MAX", "PC_NAME_MAX")]
+        path, name = (limit if limit > 0 else LONGEST_PATH for limit in limits)
+        self.limit_names(path - 1, name)
 
 
 class FileStore:
@@ -110,7 +128,7 @@ class FileStore:
                     yield name
 
     def prove(self) -> Iterator[Proof]:
-        probe = f"{STAGING}/{secrets.token_hex(16)}.probe"
+        probe = f"{STAGING}/{secrets.token_hex(8)}.probe"
         try:
             self.open()
             yield Proof("write", "proved", f"a file below {self._root}")
@@ -136,7 +154,7 @@ class FileStore:
     @contextmanager
     def _staged(self, parts: Sequence[bytes]) -> Iterator[Path]:
         """A temporary file with ``parts``, durable; gone when the block ends, however it ends."""
-        path = self._root / STAGING / f"{secrets.token_hex(16)}.tmp"
+        path = self._root / STAGING / f"{secrets.token_hex(8)}.tmp"
         try:
             with open(path, "xb") as file:
                 file.writelines(parts)
@@ -227,9 +245,15 @@ def failure(error: OSError, path: Path) -> SinkError:
     """SinkRefused for what only a person can mend, SinkUnavailable for the rest (disk full, quota, I/O, stale
     NFS).
     """
-    text = f"{error.filename or path}: {error.strerror or error}"
+    text = f"{_concerned(error, path)}: {error.strerror or error}"
     if error.errno not in _REFUSED:
         return SinkUnavailable(text)
     if error.filename2 is not None and error.errno in _NO_LINKS:
         text = f"cannot link {error.filename} to {error.filename2}: {error.strerror}; path needs hard links"
     return SinkRefused(text)
+
+
+def _concerned(error: OSError, path: Path) -> str:
+    """The file that people know: a temporary one has no meaning for them, and is gone when they look."""
+    named = str(error.filename2 or error.filename or path)
+    return f"{path} (its temporary file)" if STAGING in Path(named).parts else named

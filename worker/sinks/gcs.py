@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from worker.sinks.objects import ObjectSettings
+from worker.sinks.places import Place
+from worker.sinks.places import bucket as in_bucket
 from worker.units import MIB, Bytes, Seconds, shown, wrong
 
 CHUNK_UNIT = 256 * 1024
@@ -109,6 +111,9 @@ class GcsSettings(ObjectSettings):
             "Cloud Storage honours it; some emulators do not."
         ),
     )
+
+    def place(self) -> Place:
+        return in_bucket(f"gcs {self.endpoint} {self.bucket}", self.prefix)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         yield from super().problems()

@@ -8,7 +8,7 @@ could ask with one listing which ranges a sink holds; so each window first store
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
 from typing import BinaryIO
@@ -22,6 +22,7 @@ from worker.formats.json_text import plain
 from worker.formats.manifest import difference, manifest_json, parse_manifest
 from worker.formats.protocol import EncodedObject, Format, ObjectEncoder
 from worker.sinks.names import EVENT_FIELDS, OFFSET_DIGITS, Field, NameTemplate
+from worker.sinks.places import Place
 from worker.sinks.protocol import Reject
 from worker.window import ContentDigest, Manifest, Range
 
@@ -30,6 +31,10 @@ ABSENT = "__HIVE_DEFAULT_PARTITION__"
 PATH_MEMORY = 64 * 1024
 """Bytes that an object takes while its window is closed; *measured*: Parquet 70 KB, Avro 9, gzip 3. It bounds
 how many objects a window can become.
+"""
+FINISHED_MEMORY = 4 * 1024
+"""Bytes that an object takes beside its content once its encoder is gone; *measured*: Parquet 3.2 KB, others
+less than 1.
 """
 LONGEST_VALUE = 120
 """Characters of a value in a name; a longer one is cut and told apart by a hash. Object stores take names of
@@ -72,15 +77,24 @@ class Index:
 
 
 class Layout:
-    """Where the events of a window belong. ``zone``: of the times in names."""
+    """Where the events of a window belong. ``zone``: of the times in names; ``place``: where those have to
+    fit.
+    """
 
-    def __init__(self, names: NameTemplate, form: Format, zone: str) -> None:
+    def __init__(self, names: NameTemplate, form: Format, zone: str, place: Place) -> None:
         self.names = names
         self.format = form
+        self.place = place
         fields = names.event_fields
         self._of_window = [name for name in fields if name.name == "Time"]
         self._of_event = [name for name in fields if name.name != "Time"]
         self._time = _clock(zone)
+        # Of the window's own fields the longest that there can be: whether an event fits must not depend on
+        # the first one of its window.
+        self._longest = tuple([_times(name.form, zone)[1] for name in self._of_window])
+        self._shortest = {
+            name: _times(name.form, zone)[0] if name.form else "x" for name in names.event_fields
+        }
 
     def path(self, value: bytes) -> tuple[str, ...]:
         """The values of the event fields in the event ``value``. Raises ValueError for an event without
@@ -103,6 +117,17 @@ class Layout:
             **dict(zip(self._of_window, moment, strict=True)),
         }
         return self.names.render(range_, values)
+
+    def too_long(self, partition: Partition, path: tuple[str, ...]) -> str | None:
+        """Why no object of ``path`` can be stored: its name would be too long. None if it can be."""
+        return self.place.fault(self.name(Range(partition, 0, 0), path, self._longest))
+
+    def always_too_long(self, partition: Partition) -> str | None:
+        """Why nothing at all of ``partition`` can be stored: also the shortest name is too long."""
+        range_ = Range(partition, 0, 0)
+        shortest = self.names.render(range_, self._shortest)
+        index = self.index_name(range_) if self._shortest else ""
+        return self.place.fault(shortest) or self.place.fault(index)
 
     def index_name(self, range_: Range) -> str:
         """The name of the index object of ``range_``."""
@@ -134,11 +159,12 @@ class LayoutEncoder:
         self._prepare = prepare
         self._paths: dict[tuple[str, ...], _PathObject] = {}
         self._first: bytes | None = None
+        self._finished = 0
         self.size = 0
 
     @property
     def memory(self) -> int:
-        return sum(path.encoder.memory + PATH_MEMORY for path in self._paths.values())
+        return self._finished + sum(path.encoder.memory + PATH_MEMORY for path in self._paths.values())
 
     def add(self, values: Sequence[bytes], records: Sequence[Record]) -> Sequence[Reject]:
         places, rejects = self._places(values)
@@ -164,6 +190,12 @@ class LayoutEncoder:
                 self._layout.moment(value)  # any may turn out to be the window's first one
             except (ValueError, RecursionError) as error:
                 rejects.append(Reject(index, "no_path", f"has no place in the layout: {error}"))
+                continue
+            known = path in places or path in self._paths
+            if not known and (fault := self._layout.too_long(self._partition, path)):
+                rejects.append(
+                    Reject(index, "name_too_long", f"its object's name would be too long: {fault}")
+                )
             else:
                 places.setdefault(path, []).append(index)
         return places, rejects
@@ -174,7 +206,9 @@ class LayoutEncoder:
         objects: list[NamedObject] = []
         for path in sorted(self._paths):
             name = self._layout.name(manifest.range, path, moment)
-            content = self._paths[path].finish(manifest, "/".join((*moment, *path)))
+            # Each encoder goes when its object is there: thousands of them at once would hold up all threads.
+            content = self._paths.pop(path).finish(manifest, "/".join((*moment, *path)))
+            self._finished += content.size + FINISHED_MEMORY
             objects.append(NamedObject(name, content, self._layout.format))
         return (self._index(manifest, objects), *objects)
 
@@ -233,6 +267,17 @@ def _clock(zone: str) -> Callable[[str, int], str]:
         return datetime.fromtimestamp(seconds, where).strftime(form)
 
     return clock
+
+
+def _times(form: str, zone: str) -> tuple[str, str]:
+    """The shortest that ``form`` gives, and something that is longer than all that it can give.
+
+    Tried out on every day of a year, which has each month with each weekday, at an hour of two digits; a zone
+    may have had a longer name or an odder offset (``+005328``) in former times.
+    """
+    last = datetime(2026, 12, 31, 22, 59, 59, tzinfo=ZoneInfo(zone))
+    shown = sorted(((last - timedelta(days=days)).strftime(form) for days in range(365)), key=len)
+    return shown[0], shown[-1] + "x" * 4 * form.lower().count("z")
 
 
 def path_safe(text: str) -> str:

@@ -56,6 +56,7 @@ _VARIABLE_WIDTH = {"Topic", "Partition"}
 _MARK = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _FIELD = re.compile(r"\s*\.([A-Za-z]+)(?:\.([A-Za-z_][A-Za-z0-9_-]*))?(?:\s+\"([^\"]*)\")?\s*")
 _HOSTS_ZONE = re.compile(r"(?<!%)(?:%%)*%[-_0^#EO]*[0-9]*s")
+_SAMPLE = datetime(2026, 11, 22, 13, tzinfo=UTC)
 _NOT_OF_THE_RANGE = {
     "Hostname": "the host",
     "Timestamp": "the clock",
@@ -79,6 +80,11 @@ class Field:
         form = f' "{self.form}"' if self.form else ""
         return f"{{{{ .{self.name}{member}{form} }}}}"
 
+    @property
+    def sample(self) -> str:
+        """Some time in this form. The slashes of any other are at the same places."""
+        return _SAMPLE.strftime(self.form)
+
 
 Piece = str | Field
 
@@ -90,15 +96,15 @@ class NameTemplate:
     """
 
     def __init__(self, text: str, format: str, extension: str) -> None:
-        self._pieces = _pieces(text)
+        self.pieces = _pieces(text)
         self._format = format
         self._extension = extension
-        _check(text, self._pieces)
+        _check(text, self.pieces)
 
     @property
     def event_fields(self) -> Sequence[Field]:
         """The fields that are filled from events, in order; none: a name is a function of the range."""
-        return [piece for piece in self._pieces if isinstance(piece, Field) and piece.name not in _OF_RANGE]
+        return [piece for piece in self.pieces if isinstance(piece, Field) and piece.name not in _OF_RANGE]
 
     def render(self, range_: Range, values: Mapping[Field, str] | None = None) -> str:
         """The name of ``range_``'s object, with ``/`` between folders; ``values`` are those of the event
@@ -114,7 +120,7 @@ class NameTemplate:
         }
         return "".join(
             piece if isinstance(piece, str) else known.get(piece.name) or (values or {})[piece]
-            for piece in self._pieces
+            for piece in self.pieces
         )
 
     def parse(self, name: str, partition: Partition) -> Range | None:
@@ -128,7 +134,7 @@ class NameTemplate:
         """What :meth:`parse` does, for many names of one partition. Only without event fields."""
         seen: set[str] = set()
         pattern = ""
-        for piece in self._pieces:
+        for piece in self.pieces:
             pattern += (
                 re.escape(piece) if isinstance(piece, str) else self._group(piece.name, partition, seen)
             )
@@ -150,13 +156,13 @@ class NameTemplate:
     @property
     def folder(self) -> str:
         """The folders that all names begin with, each followed by ``/``."""
-        first = self._pieces[0]
+        first = self.pieces[0]
         return first[: first.rfind("/") + 1] if isinstance(first, str) else ""
 
     def _leading(self, partition: Partition) -> tuple[str, Field | None]:
         known = {"Topic": partition.topic, "Partition": str(partition.index)}
         prefix = ""
-        for piece in self._pieces:
+        for piece in self.pieces:
             if isinstance(piece, Field) and piece.name not in known:
                 return prefix, piece
             prefix += piece if isinstance(piece, str) else known[piece.name]
@@ -233,7 +239,7 @@ def _check_form(mark: str, name: str, form: str) -> None:
         raise ValueError(f'{mark} needs a form of strftime, such as {{{{ .{name} "%Y-%m-%d" }}}}')
     if _HOSTS_ZONE.search(form):
         raise ValueError(f"{mark}: %s counts in the host's own time zone, so two hosts would differ")
-    shown = datetime(2026, 11, 22, 13, tzinfo=UTC).strftime(form)
+    shown = _SAMPLE.strftime(form)
     if not shown.strip("/") or not shown.isprintable() or "\\" in shown or "%" in shown:
         raise ValueError(f"{mark}: the form gives {shown!r}, which cannot stand in a name")
 

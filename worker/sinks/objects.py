@@ -22,6 +22,8 @@ from worker.formats.jsonl import JsonLinesFormat
 from worker.formats.protocol import EncodedObject, Format, ObjectEncoder
 from worker.sinks.layouts import Layout, LayoutEncoder, NamedObject
 from worker.sinks.names import DEFAULT_NAME, OFFSET_DIGITS, NameTemplate, ObjectName
+from worker.sinks.overlap import overlap
+from worker.sinks.places import Place
 from worker.sinks.protocol import Delivery, Preview, Proof, Reject, WindowEncoder
 from worker.sinks.settings import SinkSettings
 from worker.units import Count, wrong
@@ -33,6 +35,11 @@ WIDEST_WINDOW = 1_000_000
 """Offsets, and ten times ``max_events``: how far before a position a listing looks for a window that reaches
 beyond it. Offsets have gaps, at each transaction one, so a window may span more of them than it has events.
 """
+
+LAST_PARTITION = 2**31 - 1
+"""The largest number that Kafka gives a partition: none has a longer name."""
+
+_INDEX = "{{ .Topic }}/{{ .Partition }}/{{ .Start }}-{{ .End }}.json"
 
 FormatName = Literal["jsonl", "csv", "avro", "parquet"]
 CompressionName = Literal["auto", "none", "gzip", "zstd", "snappy", "lz4"]
@@ -127,6 +134,37 @@ class ObjectSettings(SinkSettings):
             except ImportError:
                 yield "format", "parquet needs pyarrow: install flagstream[parquet]"
 
+    def place(self) -> Place:
+        """Where the objects are to be, and how long names may be there; by the configuration alone."""
+        return Place()
+
+    def templates(self) -> Sequence[NameTemplate]:
+        """Those of all names that this sink gives. Raises ImportError where a format's library is missing."""
+        form = self.make_format()
+        names = NameTemplate(self.name, form.name, form.extension)
+        index = NameTemplate(f"{names.folder}_index/{_INDEX}", "index", "json")
+        return (names, index) if names.event_fields else (names,)
+
+    def shares_names(self, other: "ObjectSettings", topic: str) -> bool:
+        """Whether an object of this sink can have the name of one of ``other``, in the same place."""
+        here, there = self.place(), other.place()
+        if not here.store or here.store != there.store:
+            return False
+        try:
+            return overlap((here.root, self.templates()), (there.root, other.templates()), topic)
+        except ImportError:
+            return False  # another problem, told elsewhere
+
+    def name_problem(self, topic: str) -> str | None:
+        """Why no object of ``topic`` could ever be stored: its name would be too long. None if it can be."""
+        try:
+            form = self.make_format()
+        except ImportError:
+            return None  # another problem, told elsewhere
+        names = NameTemplate(self.name, form.name, form.extension)
+        layout = Layout(names, form, self.time_zone, self.place())
+        return layout.always_too_long(Partition(topic, LAST_PARTITION))
+
     def make_format(self) -> Format:
         """The format. Raises ImportError where its library is missing."""
         kind: Any = _COMPRESSIONS[self.format][0] if self.compression == "auto" else self.compression
@@ -186,7 +224,7 @@ class ObjectSink:
         self._store = store
         self._format = settings.make_format()
         self._names = NameTemplate(settings.name, self._format.name, self._format.extension)
-        self._layout = Layout(self._names, self._format, settings.time_zone)
+        self._layout = Layout(self._names, self._format, settings.time_zone, settings.place())
         self._several = bool(self._names.event_fields)
         self._event_ids = settings.event_ids
         # Events that are left out count for no limit: such a window can be as wide as the topic.
@@ -207,6 +245,10 @@ class ObjectSink:
     def open(self) -> None:
         """Proves that the store can be used; see the store."""
         self._store.open()
+
+    def limit_names(self, longest: int, part: int) -> None:
+        """The store turned out to take names of so many bytes only; before the first window."""
+        self._layout.place = self._layout.place.limited(longest, part)
 
     def begin(self, partition: Partition, start: int) -> WindowEncoder[Sequence[NamedObject]]:
         def prepare(values: Sequence[bytes], records: Sequence[Record]) -> Sequence[bytes]:
@@ -270,9 +312,6 @@ class ObjectSink:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._store.close()
-
-
-_INDEX = "{{ .Topic }}/{{ .Partition }}/{{ .Start }}-{{ .End }}.json"
 
 
 class _OneObject:

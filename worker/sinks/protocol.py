@@ -2,8 +2,8 @@
 
 The engine (``worker.export``) owns offsets, plans, retries, back-off and memory; a sink owns one destination.
 All calls that may block (``open``, ``deliver``, ``holdings``, ``close``) are made in worker threads, never on
-the event loop, and ``deliver`` runs for several partitions at once. A sink keeps no state about partitions
-between calls.
+the event loop, and so is an encoder's ``finish``. ``deliver`` runs for several partitions at once. A sink
+keeps no state about partitions between calls.
 
 There are two shapes:
 
@@ -74,8 +74,9 @@ class Preview:
 class WindowEncoder(Protocol[Encoded_co]):
     """Collects one window, encoding as it goes: a window in memory is its compressed bytes, not its events.
 
-    Called on the event loop: no I/O here. The same records give the same content however the calls of ``add``
-    are cut.
+    No I/O here. Called on the event loop, but for ``finish``, which has a thread: what takes long and can
+    wait belongs there. Never by two at once. The same records give the same content however the calls of
+    ``add`` are cut.
     """
 
     @property
@@ -85,7 +86,9 @@ class WindowEncoder(Protocol[Encoded_co]):
 
     @property
     def memory(self) -> int:
-        """Bytes of memory that the window takes, for the budget: at least ``size``."""
+        """Bytes of memory that the window takes, for the budget: at least ``size``. Read after ``finish``
+        too.
+        """
         ...
 
     def add(self, values: Sequence[bytes], records: Sequence[Record]) -> Sequence[Reject]:
@@ -95,7 +98,9 @@ class WindowEncoder(Protocol[Encoded_co]):
         ...
 
     def finish(self, manifest: Manifest) -> Encoded_co:
-        """Close the window; called once, with at least one exported record, after the last ``add``."""
+        """Close the window; called once, in a thread, with at least one exported record, after the last
+        ``add``. Its payload serves all tries to deliver. Raises nothing: the process would end.
+        """
         ...
 
 

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr
 
 from worker.sinks.objects import ObjectSettings
+from worker.sinks.places import Place
+from worker.sinks.places import bucket as in_bucket
 from worker.units import MIB, Bytes, Seconds, wrong
 
 Acl = Literal[
@@ -119,6 +121,9 @@ class S3Settings(ObjectSettings):
             "writers at the same moment both write. S3, MinIO, SeaweedFS and R2 honour it."
         ),
     )
+
+    def place(self) -> Place:
+        return in_bucket(f"s3 {self.endpoint} {self.bucket}", self.prefix)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         yield from super().problems()

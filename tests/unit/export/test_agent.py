@@ -1,7 +1,8 @@
 """The stage around the partitions of one sink: retries, restarts, dead letters, and what people see."""
 
 import asyncio
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -12,11 +13,14 @@ from worker.config.settings import TopicSettings
 from worker.errors import OwnershipLost, SinkRefused, SinkUnavailable, TransactionAborted
 from worker.export.agent import LONGEST_PAUSE, ExportStage
 from worker.export.budget import MemoryBudget
+from worker.formats.compression import Compression
+from worker.formats.jsonl import JsonLinesEncoder
 from worker.kafka.offsets import Committed as Metadata
 from worker.kafka.source import ChunkSource
 from worker.kafka.topics import TopicFacts
 from worker.kafka.transactions import TransactionalProducer
 from worker.sinks.settings import SinkSettings
+from worker.window import Manifest
 
 OTHER = Partition("evaluations", 4)
 DEAD_LETTERS = "dead"
@@ -100,10 +104,10 @@ class RecordingProducer:
 class Stage:
     """An export stage between a recorded consumer, a recorded producer and a recorded sink."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, sink: type[RecordingSink] = RecordingSink, **settings: Any) -> None:
         self.trace: list[Step] = []
         self.errors: list[BaseException] = []
-        self.sink = RecordingSink(self.trace)
+        self.sink = sink(self.trace)
         self.source = RecordingSource()
         self.producer = RecordingProducer(self.source)
         self.stage = ExportStage(
@@ -330,6 +334,64 @@ async def test_a_revoke_takes_no_longer_than_its_budget() -> None:
 
     assert len(rig.trace) == 1
     assert Metadata.parse(rig.source.committed[PARTITION][1]).plan is not None
+
+
+class SlowToFinish(RecordingSink):
+    """Its encoders write down each call of ``finish``, and end it only when the event loop says so."""
+
+    def __init__(self, trace: list[Step]) -> None:
+        super().__init__(trace)
+        self.finishing = threading.Event()
+        self.may_finish = threading.Event()
+        self.finished = 0
+
+    def begin(self, partition: Partition, start: int) -> JsonLinesEncoder:
+        sink = self
+
+        class Encoder(JsonLinesEncoder):
+            def finish(self, manifest: Manifest) -> Sequence[bytes]:
+                sink.finished += 1
+                sink.finishing.set()
+                assert sink.may_finish.wait(30), "the event loop stands still"
+                return super().finish(manifest)
+
+        return Encoder(Compression("none", 1).output())
+
+
+def test_the_event_loop_runs_on_while_a_window_is_encoded() -> None:
+    """A window of thousands of objects takes seconds to finish: heartbeats and health are answered."""
+    rig = Stage(SlowToFinish, max_events=100)
+    sink = cast(SlowToFinish, rig.sink)
+    sink.failures.append(SinkUnavailable("down", retry_after=0))
+
+    async def export() -> None:
+        await rig.assigned()
+        feeding = asyncio.create_task(rig.feed(chunk(0, 100)))
+        assert await asyncio.to_thread(sink.finishing.wait, 30)
+        sink.may_finish.set()  # by the loop, which would be in ``finish`` otherwise
+        await feeding
+        await rig.stage.drain(asyncio.get_running_loop().time() + 30)
+
+    asyncio.run(export())
+
+    assert rig.source.committed[PARTITION][0] == 100
+
+
+@in_virtual_time
+async def test_a_window_is_encoded_once_however_often_it_is_delivered() -> None:
+    """Tries of a delivery share one payload."""
+    rig = Stage(SlowToFinish)
+    sink = cast(SlowToFinish, rig.sink)
+    sink.may_finish.set()
+    sink.failures.extend(SinkUnavailable("down") for _ in range(3))
+    await rig.assigned()
+
+    await rig.feed(chunk(0, 4))
+    await passed(60)
+
+    assert rig.source.committed[PARTITION][0] == 4
+    assert len(rig.trace) == 4
+    assert sink.finished == 1
 
 
 @in_virtual_time

@@ -7,8 +7,10 @@ import pytest
 from tests.support.recording import PARTITION, RecordingSink, StoredRecord, event
 from worker.chunk import Record
 from worker.export.filling import Filling, Limits
+from worker.formats.parquet import ParquetFormat
 from worker.kafka.offsets import Plan
 from worker.sinks.protocol import Reject
+from worker.testing import event as whole_event
 from worker.window import ContentDigest, Range
 
 MIB = 1024**2
@@ -96,9 +98,41 @@ def test_content_does_not_depend_on_how_chunks_were_cut() -> None:
         single.add(records(at))
 
     one, other = together.close("events", ""), single.close("events", "")
+    one.encode()
+    other.encode()
 
     assert one.manifest == other.manifest
     assert b"".join(one.payload) == b"".join(other.payload)
+
+
+def test_is_encoded_once() -> None:
+    """What it holds is known when it is closed, its payload from the first call on."""
+    window = filling()
+    window.add(records(0, 1))
+
+    closed = window.close("events", "")
+    assert closed.payload is None
+    closed.encode()
+    payload = closed.payload
+    closed.encode()
+
+    assert b"".join(payload) == event(0) + b"\n" + event(1) + b"\n"
+    assert closed.payload is payload
+
+
+def test_takes_less_memory_when_it_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then it takes what waits to be encoded; rows of Parquet take much."""
+    form = ParquetFormat("both", "snappy", event_ids=False)
+    monkeypatch.setattr(RecordingSink, "begin", lambda *_: form.begin(PARTITION))
+    window = filling(events=100)
+    window.add(records(*range(100), values=dict.fromkeys(range(100), whole_event(1))))
+
+    closed = window.close("events", "")
+    before = closed.bytes
+    closed.encode()
+
+    assert before > closed.bytes >= sum(map(len, closed.payload))
+    assert closed.size == sum(map(len, closed.payload))
 
 
 def test_is_named_from_where_the_last_object_ended() -> None:
@@ -143,6 +177,7 @@ def test_rejects_of_the_format_are_not_in_the_digest(monkeypatch: pytest.MonkeyP
     window.add(records(0, 1, 2, 3, values={0: None, 2: b'{"no":1}'}))
 
     closed = window.close("events", "")
+    closed.encode()
 
     assert closed.manifest is not None
     assert closed.manifest.digest == digest([event(1), event(3)])

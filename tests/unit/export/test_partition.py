@@ -34,6 +34,7 @@ from worker.export.budget import MemoryBudget
 from worker.export.dead import DeadLetterSink
 from worker.export.filling import Limits
 from worker.export.partition import Destination, PartitionExport
+from worker.formats.jsonl import JsonLinesEncoder
 from worker.kafka.offsets import Committed as Metadata
 from worker.kafka.offsets import Plan
 from worker.operate.metrics import REGISTRY
@@ -1125,6 +1126,21 @@ async def test_an_error_of_our_own_ends_the_process(monkeypatch: pytest.MonkeyPa
     """It is not swallowed with the task that it happened in."""
     rig = Rig()
     monkeypatch.setattr(RecordingKafka, "commit", None)
+    export = await rig.begin()
+
+    export.accept(chunk(0, 100))
+    await settled()
+
+    assert [type(step) for step in rig.trace] == [Broke]
+
+
+@in_virtual_time
+async def test_an_encoder_that_fails_ends_the_process_before_anything_is_planned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It cannot be asked again, and nothing was promised: the next start cuts the window anew."""
+    rig = Rig()
+    monkeypatch.setattr(JsonLinesEncoder, "finish", None)
     export = await rig.begin()
 
     export.accept(chunk(0, 100))
