@@ -74,7 +74,7 @@ def bare() -> None:
     from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
     from worker.kafka import properties
-    from worker.kafka.source import MAX_RECORDS, POLL_SECONDS
+    from worker.kafka.consumer import MAX_RECORDS, POLL_SECONDS
 
     made = settings()
     consumer = Consumer(properties.consumer_properties(made, properties.enrich_group(made), None))

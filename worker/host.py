@@ -31,7 +31,8 @@ from worker.export.budget import MemoryBudget
 from worker.flag_sources.opening import watch
 from worker.flags import FlagFileError, FlagSet
 from worker.kafka import properties
-from worker.kafka.source import ChunkSource, Stage
+from worker.kafka.consumer import Stage
+from worker.kafka.source import ChunkSource
 from worker.kafka.topics import TopicFacts, TopicsNotReady, examine
 from worker.kafka.transactions import TransactionalProducer
 from worker.operate import metrics

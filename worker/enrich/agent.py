@@ -95,7 +95,7 @@ class OpenTransaction:
 
 
 class EnrichStage:
-    """Satisfies :class:`worker.kafka.source.Stage`. ``fail`` is told an error that ends the process."""
+    """Satisfies :class:`worker.kafka.consumer.Stage`. ``fail`` is told an error that ends the process."""
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ one.
 
 
 class ExportStage:
-    """Satisfies :class:`worker.kafka.source.Stage` and :class:`worker.export.partition.Kafka`.
+    """Satisfies :class:`worker.kafka.consumer.Stage` and :class:`worker.export.partition.Kafka`.
 
     ``producer`` writes the dead letters and what a transactional sink delivers; for dead letters alone it is
     opened when the first one is to be written, unless its id is stable. ``revoke_budget``: seconds that a

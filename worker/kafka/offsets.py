@@ -2,19 +2,17 @@
 
 Kafka keeps up to 4,095 characters of metadata with each committed offset. Ours is one JSON object:
 
-==========
-==================================================================================================== ``v``
-  version of this format, 1 ``from``    the offset from which the next window is *named*, when the records
-  before the committed offset were
-            exported nowhere (all rejected); absent when it is the committed offset itself
+=========== ==========================================================================================
+``v``       version of this format, 1
+``from``    the offset from which the next window is *named*, when the records before the committed offset
+            were exported nowhere (all rejected); absent when it is the committed offset itself
 ``end``     a plan: the window ``[committed offset, end)`` is to be delivered before anything else
 ``n``       its exported records
 ``digest``  their content digest
 ``cfg``     fingerprint of the sink's configuration that the plan was made with
 ``tid``     the topic's id, where the broker tells it: a topic that was recreated has another one
 ``since``   when the group began, ms since the epoch, if it was told to start at "latest"
-==========
-====================================================================================================
+=========== ==========================================================================================
 
 An offset without such metadata was not committed by us: an operator's reset.
 """

@@ -1,0 +1,100 @@
+"""What librdkafka reports, put into words: hints for people, errors that end the process, how far behind we
+are.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+
+import structlog
+from confluent_kafka import KafkaError
+
+from worker.chunk import Partition
+from worker.errors import ExitCode, Fatal
+from worker.operate import metrics
+
+log = structlog.get_logger(__name__)
+
+REMIND_SECONDS = 60.0
+"""How often the same error is logged: librdkafka tells it with every try to connect."""
+
+HINTS = {
+    KafkaError._ALL_BROKERS_DOWN: "no broker answers at kafka.bootstrap_servers; retried until one does",
+    KafkaError._TRANSPORT: "a broker cannot be reached; retried until it can",
+    KafkaError._RESOLVE: "a broker's name does not resolve; retried until it does",
+    KafkaError._AUTHENTICATION: "check the credentials in kafka.properties",
+    KafkaError._SSL: "check the TLS settings in kafka.properties",
+    KafkaError.UNKNOWN_TOPIC_OR_PART: "the topic does not exist; create it, or set topics.create = true",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "this user may not read the topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "this user may not use the consumer group",
+}
+
+
+_INSTANCE_TAKEN = (KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID)
+"""Comes as a fatal error (_FATAL) that has its own reason in the text only."""
+
+
+def raise_if_fatal(error: KafkaError | None) -> None:
+    """Raises Fatal, with the exit code that fits, for an error that no retry mends."""
+    if error is None:
+        return
+    if any(KafkaError(code).str() in error.str() for code in _INSTANCE_TAKEN):
+        raise Fatal(ExitCode.FENCED, f"another process uses our group.instance.id: {error.str()}")
+    if error.fatal() or error.code() == KafkaError._FATAL:
+        raise Fatal(ExitCode.KAFKA, f"{error.name()}: {error.str()}")
+
+
+def lag(found: Mapping[str, int], position: int) -> int:
+    """Records behind, from librdkafka's statistics of a partition.
+
+    The last stable offset of a transactional topic lies behind markers that nobody reads, so at its end the
+    difference never becomes zero; but then the fetcher has passed them too and holds nothing.
+    """
+    end = found["ls_offset"] if found["ls_offset"] >= 0 else found["hi_offset"]
+    if end < 0 or (found["fetchq_cnt"] == 0 and found["next_offset"] >= end):
+        return 0
+    return max(0, end - position)
+
+
+class Reports:
+    """What librdkafka tells the consumer ``name`` of ``topic``, in its thread. ``problem`` is what is wrong
+    between us and Kafka, for people; empty if nothing is known.
+    """
+
+    def __init__(self, name: str, topic: str) -> None:
+        self.problem = ""
+        self._name = name
+        self._topic = topic
+        self._fatal: KafkaError | None = None
+        self._told: dict[int, float] = {}
+        self._log = log.bind(source=name, topic=topic)
+
+    def raise_if_fatal(self) -> None:
+        """Raises Fatal for an error, told before, that ends the process."""
+        raise_if_fatal(self._fatal)
+
+    def error(self, error: KafkaError) -> None:
+        """librdkafka goes on trying by itself; people have to see why nothing moves."""
+        if error.code() in (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID):
+            self._fatal = error
+            return
+        hint = HINTS.get(error.code(), "retried until it passes")
+        metrics.KAFKA_ERRORS.labels(self._name, error.name()).inc()
+        now = time.monotonic()
+        if now - self._told.get(error.code(), -REMIND_SECONDS) >= REMIND_SECONDS:
+            self._told[error.code()] = now
+            self._log.error("kafka_error", error=f"{error.name()}: {error.str()}", hint=hint)
+        self.problem = f"{error.name()}: {hint}"
+
+    def statistics(self, text: str, positions: Mapping[Partition, int]) -> None:
+        """How far behind the partitions are, of which ``positions`` has the next offset to read."""
+        statistics = json.loads(text)
+        if self.problem and statistics.get("cgrp", {}).get("join_state") == "steady":
+            self._log.info("kafka_recovered", problem=self.problem)
+            self.problem = ""
+            self._told.clear()
+        partitions = statistics.get("topics", {}).get(self._topic, {}).get("partitions", {})
+        for index, found in partitions.items():
+            partition = Partition(self._topic, int(index))
+            if partition in positions:
+                metrics.LAG.labels(self._name, self._topic, index).set(lag(found, positions[partition]))
