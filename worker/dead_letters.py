@@ -1,6 +1,7 @@
 """Dead letters: records that cannot be processed, kept as they were, with the reason in their headers."""
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 from worker import __version__
 from worker.chunk import Headers, Partition, Record
@@ -22,10 +23,29 @@ class DeadLetter:
     reason: str
 
 
+def headers_of(record: Record) -> Headers | None:
+    """The record's headers; None where one has a name that is not UTF-8: Kafka takes it, our client cannot
+    tell it.
+    """
+    try:
+        return record.headers() or []
+    except SystemError:  # so confluent-kafka passes on that Python refused the name
+        forget_headers(record)
+        return None
+
+
+def forget_headers(record: Record) -> None:
+    """Of a record that has refused to tell its headers: asked again it would answer with a null pointer for the
+    name, which nobody may touch.
+    """
+    cast(Any, record).set_headers([])  # only confluent-kafka's records do that
+
+
 def dead_letter(
     partition: Partition, record: Record, *, stage: str, reason: str, error: str, limit: int
 ) -> DeadLetter:
     """The dead letter of ``record``: original key, value and headers, plus ``flagstream-*`` headers.
+    Headers that cannot be read are left out.
 
     ``limit`` is the largest record that the dead-letter topic takes, in bytes. One that does not fit is cut:
     first the value, with its full size in ``flagstream-truncated-from``; where headers and key alone are too
@@ -43,7 +63,7 @@ def dead_letter(
         "version": __version__,
     }
     ours: Headers = [(PREFIX + name, text.encode(errors="replace")) for name, text in added.items()]
-    return fit(DeadLetter(record.key(), record.value(), [*(record.headers() or []), *ours], reason), limit)
+    return fit(DeadLetter(record.key(), record.value(), [*(headers_of(record) or []), *ours], reason), limit)
 
 
 def fit(letter: DeadLetter, limit: int) -> DeadLetter:

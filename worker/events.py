@@ -25,11 +25,13 @@ Reason = Literal[
     "out_of_range",
     "too_deep",
     "too_large",
+    "invalid_headers",
     "unknown_schema",
     "invalid_avro",
 ]
 """Why a record is a dead letter: its header and a metric label, so names stay as they are. `too_large` is
-said of records that the topic refuses, and the last two of topics in Avro, not by the decoder."""
+said of records that the topic refuses, `invalid_headers` of those that the client cannot read, and the last
+two of topics in Avro, not by the decoder."""
 
 
 @dataclass(frozen=True, slots=True)

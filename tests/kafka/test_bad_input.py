@@ -10,6 +10,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from tests.support.broken_records import ACCEPTED, BROKEN_RECORDS, EVENT, MEBIBYTE
 from tests.support.kafka_records import Received, Sent, consume_all, produce
+from tests.support.raw_headers import produce_with_header_name
 from tests.support.running_worker import RunningWorker, Topics, await_records, configuration
 from worker import __version__
 
@@ -172,6 +173,33 @@ def test_a_limit_that_the_broker_lowers_under_way_ends_in_dead_letters(
     assert [len(record.value or b"") > 100_000 for record in output] == [False, True, False]
     assert reasons(dead) == ["too_large"]
     assert header(dead[0], "truncated-from") == str(len(BIG_EVENT))
+
+
+@pytest.mark.parametrize("stage", ["enrich", "sink"])
+def test_a_header_whose_name_is_not_utf8(
+    admin: AdminClient, bootstrap: str, tmp_path: Path, stage: str
+) -> None:
+    """Kafka takes it, our client cannot read it. An event with it is a dead letter of the enrich stage; where
+    a sink has to reject the record for another reason, its letter goes without the headers. Those around it
+    pass."""
+    topics = Topics.create(admin, "names")
+    topic, bad = (topics.ingest, EVENT) if stage == "enrich" else (topics.output, b"no event")
+    produce(bootstrap, topic, [Sent(b"k", EVENT)])
+    produce_with_header_name(bootstrap, topic, b"bad", bad, b"caf\xe9")
+    produce(bootstrap, topic, [Sent(b"k", EVENT)])
+    archive = {"type": "file", "path": str(tmp_path / "archive"), "flush_interval": "500ms"}
+    config = configuration(bootstrap, tmp_path, topics, sinks={"archive": archive})
+    arguments = ["--stage", "enrich"] if stage == "enrich" else ["--sink", "archive"]
+
+    with RunningWorker(config, tmp_path, arguments=arguments) as worker:
+        [dead] = await_records(bootstrap, topics.dead_letters, 1)
+        if stage == "enrich":
+            assert [record.key for record in await_records(bootstrap, topics.output, 2)] == [b"k", b"k"]
+        assert worker.stop() == 0
+
+    assert (dead.key, dead.value) == (b"bad", bad)
+    assert header(dead, "reason") == ("invalid_headers" if stage == "enrich" else "foreign")
+    assert all(name.startswith("flagstream-") for name, _ in dead.headers)
 
 
 def _lower(admin: AdminClient, topic: str, limit: int) -> None:

@@ -1,6 +1,7 @@
 """The enrich stage on a real Kafka: what comes out, where, and that each event does so once."""
 
 import json
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -421,6 +422,25 @@ class TestDeletedRecords:
         assert f"{topics.ingest}-0" in problem
         assert "deleted before they were read" in problem
         assert sorted(map(number, records)) == [0, 4, 5, 6]
+
+    def test_what_was_read_before_comes_out(self, admin: AdminClient, bootstrap: str, tmp_path: Path) -> None:
+        """The worker holds the last copy of what it has read: with `continue` it commits that before it goes
+        on behind the hole."""
+        topics = Topics.create(admin, "overtaken")
+        enrich = {"commit_interval": "5s", "on_missing_records": "continue", "transaction_timeout": "60s"}
+        settings = configuration(bootstrap, tmp_path, topics, kafka={"session_timeout": "60s"}, enrich=enrich)
+        produce(bootstrap, topics.ingest, [Sent(b"k", event(n)) for n in range(100)])
+        with RunningWorker(settings, tmp_path, arguments=ENRICH, crash="enrich.produced:freeze") as worker:
+            eventually(lambda: worker.frozen)
+            produce(bootstrap, topics.ingest, [Sent(b"k", event(n)) for n in range(100, 200)])
+            hole = TopicPartition(topics.ingest, 0, 150)
+            admin.delete_records([hole])[hole].result(30)
+            worker.send(signal.SIGCONT)
+            worker.await_event("records_missing", continues_at=150)
+            records = await_records(bootstrap, topics.output, 150)
+            assert worker.stop() == 0
+
+        assert sorted(map(number, records)) == [*range(100), *range(150, 200)]
 
 
 class TestFlags:

@@ -356,6 +356,26 @@ def test_latest_means_when_the_group_began(bootstrap: str, admin: AdminClient) -
     asyncio.run(main())
 
 
+def test_latest_reads_a_partition_that_is_added_later_from_its_beginning(
+    bootstrap: str, admin: AdminClient
+) -> None:
+    """Also if the timestamps of its records are older than the group: a replay, or a clock that is wrong."""
+    topic = create_topic(admin, "source", 1)
+    first = Partition(topic, 0)
+
+    async def main() -> None:
+        async with running(bootstrap, topic, topic, start="latest") as run:
+            await run.stage.until(lambda: bool(run.stage.positions))
+            text = Committed(since=run.source.since).text()
+            await run.source.commit(first, run.stage.positions[first].epoch, 0, text)
+        admin.create_partitions([NewPartitions(topic, 2)])[topic].result(30)
+        produce(bootstrap, topic, [Sent(b"k", b"old", partition=1, timestamp_ms=1_700_000_000_000)])
+        async with running(bootstrap, topic, topic, start="latest") as run:
+            await run.stage.until(lambda: any(c.partition.index == 1 for c in run.stage.chunks))
+
+    asyncio.run(main())
+
+
 def test_a_commit_that_is_not_answered_in_time_is_fenced(own_broker: Callable[..., KafkaBroker]) -> None:
     """A commit whose outcome is unknown may land later. So the group is left and joined again before any
     other commit, and the caller's work is void."""

@@ -12,6 +12,7 @@ from worker.errors import ObjectConflict, OwnershipLost, SinkError, SinkRefused
 from worker.formats.compression import Compression
 from worker.formats.jsonl import JsonLinesEncoder
 from worker.kafka.offsets import Committed as Metadata
+from worker.kafka.offsets import Since
 from worker.sinks.protocol import Delivery, Preview, Proof, Transaction
 from worker.window import Manifest, Range
 
@@ -218,7 +219,7 @@ class RecordingKafka:
 
     trace: list[Step]
     at: int = 0
-    since: int | None = None
+    since: Since | None = None
     fresh: bool = True
     tells_refusals: bool = False
     held: set[int] = field(default_factory=lambda: {EPOCH})

@@ -230,9 +230,17 @@ class RunningWorker:
         self._process.kill()
         self.wait()
 
+    @property
+    def frozen(self) -> bool:
+        """Whether a signal has stopped it (SIGSTOP)."""
+        return self._stat()[0] == "T"
+
+    def _stat(self) -> list[str]:
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+
     def cpu_seconds(self) -> float:
         """CPU time used so far, of all threads."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = self._stat()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _url(self, path: str) -> str:

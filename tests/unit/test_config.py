@@ -85,6 +85,13 @@ def test_the_example_shows_every_setting_with_its_default() -> None:
     assert archive == type(archive)(path=Path("archive"))  # type: ignore[call-arg]
 
 
+def test_static_membership_needs_the_classic_protocol(tmp_path: Path) -> None:
+    """Under KIP-848 leaving and joining again does not fence what a static member sent before."""
+    text = '[kafka]\ngroup_protocol = "consumer"\nstatic_membership = true\ninstance = "pod-0"'
+    [problem] = problems(tmp_path, text)
+    assert problem.startswith('kafka.static_membership: does not go with kafka.group_protocol = "consumer"')
+
+
 def test_ten_mistakes_give_ten_lines(tmp_path: Path) -> None:
     """Every mistake is told at once, each with its path, what was found and what would be right."""
     text = """

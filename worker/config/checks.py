@@ -70,6 +70,16 @@ def _static_membership(settings: Settings, failed: set[Path]) -> Iterator[Proble
     kafka = settings.kafka
     if kafka.static_membership and not kafka.instance and not _unread(failed, here, ("kafka", "instance")):
         yield here, "needs kafka.instance, a name that this process keeps and no other has"
+    if (
+        kafka.static_membership
+        and kafka.group_protocol == "consumer"
+        and not _unread(failed, here, ("kafka", "group_protocol"))
+    ):
+        yield (
+            here,
+            'does not go with kafka.group_protocol = "consumer": there the broker takes commits of a static '
+            "member's former life still, and a late one could make events come twice",
+        )
 
 
 def _transaction(settings: Settings, failed: set[Path]) -> Iterator[Problem]:

@@ -88,8 +88,7 @@ class KafkaSettings(Section):
         default=False,
         description=(
             "Join the groups under the instance's name, so that a restart gets its partitions back without a "
-            'rebalance. Needs kafka.instance. With group_protocol = "consumer" a killed process can come '
-            "back only after the session has timed out."
+            'rebalance. Needs kafka.instance and group_protocol = "classic".'
         ),
     )
     session_timeout: Seconds = Field(

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from operator import methodcaller
+from operator import length_hint, methodcaller
 from typing import Any
 
 import structlog
@@ -19,7 +19,7 @@ import structlog
 from worker.chunk import Chunk, Partition, Position, Record
 from worker.config.settings import EnrichSettings, TopicSettings
 from worker.crashpoints import reached
-from worker.dead_letters import ENVELOPE, DeadLetter, dead_letter, size
+from worker.dead_letters import ENVELOPE, DeadLetter, dead_letter, forget_headers, headers_of, size
 from worker.enrich.transform import Dead, Drop, Transform
 from worker.errors import OwnershipLost, TransactionAborted
 from worker.kafka.offsets import Committed
@@ -35,6 +35,8 @@ PIPELINE = 18 * 1024**2
 """Bytes that enriched records may take while a transaction is committed: 100 ms of work at full speed."""
 RECORD_OVERHEAD = 250
 """Bytes that a waiting record takes beside its value: the dictionary for ``produce_batch``, the key."""
+CATCH_UP_SECONDS = 0.02
+"""Between looks at whether what was read of a partition is produced, on the one occasion that asks."""
 SURELY_FITS = 1_000
 """Bytes of key and value that need no look at the topic's limit, which leaves at least so many."""
 
@@ -118,6 +120,7 @@ class EnrichStage:
         self._held: dict[Partition, Position] = {}
         self._open: OpenTransaction | None = None
         self._commit: asyncio.Task[None] | None = None
+        self._pins: dict[Partition, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._batches = Pipeline(PIPELINE)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="enrich-transactions")
@@ -153,10 +156,14 @@ class EnrichStage:
         variations.
         """
         records = chunk.records
-        plain = not self._settings.keep_timestamps and not any(map(_headers, records))
+        headers, unreadable = _headers_among(records)
+        plain = not headers and not self._settings.keep_timestamps
         values = [record.value() for record in records]
         json = self.decoder is None and self.encoder is None
         outcomes = self.transform.many(values) if json else self._recoded(values)
+        for index in unreadable:
+            if isinstance(outcomes[index], bytes):
+                outcomes[index] = Dead("invalid_headers", "The name of a header is not UTF-8")
         sizes = [len(outcome) for outcome in outcomes if outcome.__class__ is bytes]
         keys = [record.key() for record in records]
         largest = max(sizes, default=0) + max(map(len, filter(None, keys)), default=0)
@@ -252,6 +259,8 @@ class EnrichStage:
         try:
             while True:
                 batch = await self._batches.get()
+                if (pin := self._pins.get(batch.partition)) is not None:
+                    await asyncio.wait([pin])  # repeated after a transaction it would set the offset back
                 await self._ended()
                 await self._produce(batch)
         except Exception as error:
@@ -264,7 +273,8 @@ class EnrichStage:
         held = self._held.get(chunk.partition)
         if held is None or held.epoch != chunk.epoch:
             return
-        if chunk.start != held.offset:
+        earlier = self._open.epochs.get(chunk.partition) if self._open else None
+        if chunk.start != held.offset or earlier not in (None, chunk.epoch):
             log.error(
                 "chunk_out_of_order", partition=str(chunk.partition), expected=held.offset, found=chunk.start
             )
@@ -382,9 +392,8 @@ class EnrichStage:
         finally:
             self._commit = None
 
-    async def _rewind(self, epochs: Mapping[Partition, int]) -> None:
-        for partition, position in (await self.source.rewind(epochs)).items():
-            self._held[partition] = position
+    async def _rewind(self, epochs: Mapping[Partition, int], to: int | None = None) -> None:
+        self._held.update(await self.source.rewind(epochs, to))
 
     async def _blocking(self, function: Callable[[], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, function)
@@ -396,9 +405,7 @@ class EnrichStage:
         for partition, position in positions.items():
             if position.committed is None and self.source.since is not None:
                 # "latest" is decided once, also if nothing comes before the next start.
-                task = asyncio.create_task(self._pin(partition, position))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._pins[partition] = asyncio.create_task(self._pin(partition, position))
             if not position.readable:
                 await self.missing(partition, position)
 
@@ -413,6 +420,9 @@ class EnrichStage:
             log.info("ownership_lost", error=str(error))
         except Exception as error:
             self._fail(error)
+        finally:
+            if self._pins.get(partition) is asyncio.current_task():
+                del self._pins[partition]
 
     async def revoked(self, partitions: Collection[Partition]) -> None:
         await self.flush()
@@ -431,7 +441,7 @@ class EnrichStage:
 
     async def missing(self, partition: Partition, position: Position) -> None:
         """Ingest records were deleted before they were read: stop there, or go on behind them if so
-        configured.
+        configured, once what was read before is committed.
         """
         problem = (
             f"{partition}: the topic holds the offsets {position.low} to {position.high}, but the next to "
@@ -440,14 +450,44 @@ class EnrichStage:
         )
         if self._settings.on_missing_records == "continue" and position.offset < position.low:
             log.error("records_missing", problem=problem, continues_at=position.low)
-            self._held.update(await self.source.rewind({partition: position.epoch}, to=position.low))
+            # Not awaited by the consumer's thread: what was read may need its polls to be committed.
+            task = asyncio.create_task(self._go_on_behind(partition, position))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
             return
         self.stopped[partition] = problem
         log.error("partition_stopped", problem=problem, ways_out='enrich.on_missing_records = "continue"')
         await self.source.pause(partition, position.epoch)
+
+    async def _go_on_behind(self, partition: Partition, position: Position) -> None:
+        try:
+            while (held := self._held.get(partition)) is not None and held.epoch == position.epoch:
+                if held.offset >= position.offset:
+                    await self.flush()
+                    await self._rewind({partition: position.epoch}, to=position.low)
+                    return
+                await asyncio.sleep(CATCH_UP_SECONDS)  # its chunks are in the channel or the pipeline
+        except OwnershipLost as error:
+            log.info("ownership_lost", error=str(error))
+        except Exception as error:
+            self._fail(error)
 
     async def flush(self) -> None:
         """Commit what is in the open transaction; returns when it has ended, one way or the other."""
         await self._ended()
         self._close()
         await self._ended()
+
+
+def _headers_among(records: Sequence[Record]) -> tuple[bool, Collection[int]]:
+    """Whether any of ``records`` has headers, and the places of those whose headers cannot be read. Seldom is
+    there one, so it is looked for in one go, and only then one by one.
+    """
+    rest = iter(records)
+    try:
+        return any(map(_headers, rest)), ()
+    except SystemError:
+        refused = len(records) - 1 - length_hint(rest)
+        forget_headers(records[refused])
+    later = range(refused + 1, len(records))
+    return True, [refused, *(index for index in later if headers_of(records[index]) is None)]

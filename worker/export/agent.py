@@ -27,6 +27,7 @@ from worker.export.budget import MemoryBudget
 from worker.export.dead import DeadLetterSink
 from worker.export.filling import Limits
 from worker.export.partition import Destination, PartitionExport
+from worker.kafka.offsets import Since
 from worker.kafka.source import ChunkSource
 from worker.kafka.topics import TopicFacts
 from worker.kafka.transactions import NotQueued, TransactionalProducer
@@ -205,7 +206,7 @@ class ExportStage:
     # ── what a partition asks ────────────────────────────────────────────────────────────
 
     @property
-    def since(self) -> int | None:
+    def since(self) -> Since | None:
         return self.source.since
 
     @property
@@ -229,6 +230,9 @@ class ExportStage:
 
         async def restart() -> None:
             try:
+                # A transaction that is under way in the thread would be committed behind our back: the
+                # generation of the group stays the same.
+                await asyncio.get_running_loop().run_in_executor(self._transactions, _nothing)
                 for found, position in (await self.source.rewind({partition: epoch}, to)).items():
                     self._begin(found, position, condemned)
             except OwnershipLost:
@@ -366,3 +370,7 @@ class ExportStage:
             self._log.info("sink_recovered", what=what)
         if what.startswith("deliver"):
             metrics.DELIVERY_SECONDS.labels(self._name).observe(seconds)
+
+
+def _nothing() -> None:
+    """Comes back when what was asked of the thread before is done."""

@@ -38,7 +38,7 @@ from worker.export.takeover import (
     go_on_behind,
     repeat,
 )
-from worker.kafka.offsets import Committed, MetadataUnreadable, Plan
+from worker.kafka.offsets import Committed, MetadataUnreadable, Plan, Since
 from worker.operate import metrics
 from worker.sinks.protocol import (
     ConfiguredTransactionalSink,
@@ -66,7 +66,7 @@ class Kafka(Protocol):
     """What a partition asks of the stage: commits, and calls of the sink off the event loop."""
 
     @property
-    def since(self) -> int | None: ...
+    def since(self) -> Since | None: ...
     @property
     def fresh(self) -> bool: ...
     async def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> None: ...

@@ -24,6 +24,7 @@ from worker.chunk import Chunk, Partition, Position, Record
 from worker.crashpoints import reached
 from worker.errors import OwnershipLost
 from worker.kafka.calls import Calls
+from worker.kafka.offsets import Since
 from worker.kafka.positions import StartingPoints
 from worker.kafka.reports import Reports, raise_if_fatal
 from worker.operate import metrics
@@ -137,7 +138,7 @@ class ConsumerThread:
         return self._thread.is_alive()
 
     @property
-    def since(self) -> int | None:
+    def since(self) -> Since | None:
         """See :class:`StartingPoints`."""
         return self._starts.since
 
@@ -254,10 +255,13 @@ class ConsumerThread:
 
     def _deliver(self, messages: list[Message], rebalances: int) -> None:
         errors = [message for message in messages if message.error() is not None]
-        for message in errors:
-            self._on_message_error(message)
         if errors:
             messages = [message for message in messages if message.error() is None]
+        self._pass_on(messages, rebalances)
+        for message in errors:
+            self._on_message_error(message)
+
+    def _pass_on(self, messages: list[Message], rebalances: int) -> None:
         if rebalances != self._rebalances:
             # A callback ran inside this consume(): what it returned may belong to an earlier tenure. Fetch
             # again.
@@ -450,8 +454,10 @@ class ConsumerThread:
             and position is not None
         ):
             low, high = self._starts.watermarks(partition)
-            if low <= self._next[partition] <= high:
-                self._seek(partition)  # said of an earlier position, before a rewind
+            if low <= self._next[partition] <= high or self._waiting:
+                # Said of an earlier position, before a rewind; or what was read has to be handed over first,
+                # and the error comes again.
+                self._seek(partition)
                 return
             at = replace(position, offset=self._next[partition], low=low, high=high)
             self._ask(self._stage.missing(partition, at))

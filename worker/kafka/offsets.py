@@ -12,6 +12,7 @@ Kafka keeps up to 4,095 characters of metadata with each committed offset. Ours 
 ``cfg``     fingerprint of the sink's configuration that the plan was made with
 ``tid``     the topic's id, where the broker tells it: a topic that was recreated has another one
 ``since``   when the group began, ms since the epoch, if it was told to start at "latest"
+``of``      how many partitions the topic had then
 =========== ==========================================================================================
 
 An offset without such metadata was not committed by us: an operator's reset.
@@ -38,6 +39,16 @@ class Plan:
     config: str
 
 
+@dataclass(frozen=True, slots=True)
+class Since:
+    """When a group that was told to start at "latest" began, ms since the epoch, and how many partitions the
+    topic had: one that was added later is new to the group, whatever the timestamps of its records.
+    """
+
+    at: int
+    partitions: int
+
+
 class _Fields(msgspec.Struct, omit_defaults=True):
     v: int = 0
     named_from: int | None = msgspec.field(default=None, name="from")
@@ -47,6 +58,7 @@ class _Fields(msgspec.Struct, omit_defaults=True):
     cfg: str | None = None
     tid: str = ""
     since: int | None = None
+    of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +68,14 @@ class Committed:
     plan: Plan | None = None
     named_from: int | None = None
     topic_id: str = ""
-    since: int | None = None
+    since: Since | None = None
     ours: bool = True
 
     def text(self) -> str:
         """As committed: ``{"v":1}`` and whatever else is known."""
-        fields = _Fields(v=VERSION, named_from=self.named_from, tid=self.topic_id, since=self.since)
+        fields = _Fields(v=VERSION, named_from=self.named_from, tid=self.topic_id)
+        if self.since is not None:
+            fields.since, fields.of = self.since.at, self.since.partitions
         if self.plan is not None:
             fields.end, fields.n = self.plan.end, self.plan.records
             fields.digest, fields.cfg = self.plan.digest, self.plan.config
@@ -85,4 +99,7 @@ class Committed:
         plan = None
         if fields.end is not None:
             plan = Plan(fields.end, fields.n or 0, fields.digest or "", fields.cfg or "")
-        return cls(plan, fields.named_from, fields.tid, fields.since)
+        since = None
+        if fields.since is not None and fields.of is not None:
+            since = Since(fields.since, fields.of)
+        return cls(plan, fields.named_from, fields.tid, since)

@@ -9,8 +9,8 @@ from typing import TypeVar
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from worker.chunk import Partition, Position
-from worker.errors import OwnershipLost
-from worker.kafka.offsets import Committed
+from worker.errors import ExitCode, Fatal, OwnershipLost
+from worker.kafka.offsets import Committed, MetadataUnreadable, Since
 from worker.kafka.reports import Reports, raise_if_fatal
 from worker.units import Start
 
@@ -38,8 +38,8 @@ class StartingPoints:
         stopping: threading.Event,
         alive: Callable[[], None],
     ) -> None:
-        self.since: int | None = None
-        """When the group began (ms since the epoch), if ``start`` is "latest"."""
+        self.since: Since | None = None
+        """When the group began, if ``start`` is "latest"."""
         self._topic = topic
         self._start = start
         self._epochs = epochs
@@ -85,13 +85,16 @@ class StartingPoints:
         if isinstance(self._start, datetime):
             millis = int(self._start.timestamp() * 1000)
         else:
-            millis = self._group_start()
+            began = self._group_start()
+            if partition.index >= began.partitions:
+                return low
+            millis = began.at
         wanted = [TopicPartition(partition.topic, partition.index, millis)]
         found = self._query(lambda: self.consumer.offsets_for_times(wanted, timeout=QUERY_SECONDS))[0]
         return found.offset if found.offset >= 0 else high
 
-    def _group_start(self) -> int:
-        """When the group began, in ms since the epoch: what "latest" means for a partition without an offset.
+    def _group_start(self) -> Since:
+        """When the group began: what "latest" means for a partition without an offset.
 
         The first member to ask decides; all commits carry the time on (:attr:`since`). So a partition that is
         added later, or first assigned later, starts where the group did and not at a moment at which it holds
@@ -101,8 +104,9 @@ class StartingPoints:
             topic = self._query(lambda: self.consumer.list_topics(self._topic, timeout=QUERY_SECONDS))
             every = [TopicPartition(self._topic, index) for index in topic.topics[self._topic].partitions]
             committed = self._committed(every)
-            known = [Committed.parse(tp.metadata or "").since for tp in committed if tp.offset >= 0]
-            self.since = min((since for since in known if since), default=int(time.time() * 1000))
+            known = [since for tp in committed if tp.offset >= 0 and (since := _since(tp.metadata or ""))]
+            now = Since(int(time.time() * 1000), len(every))
+            self.since = min(known, key=lambda since: since.at, default=now)
         return self.since
 
     def _query(self, function: Callable[[], T | None]) -> T:
@@ -118,3 +122,10 @@ class StartingPoints:
                 if answer is not None:
                     return answer
         raise OwnershipLost(f"{self._topic}: stopped while Kafka was asked for positions")
+
+
+def _since(metadata: str) -> Since | None:
+    try:
+        return Committed.parse(metadata).since
+    except MetadataUnreadable as error:  # which must not be taken for a group that has just begun
+        raise Fatal(ExitCode.KAFKA, f"when the group began is not to be found out: {error}") from None

@@ -18,6 +18,7 @@ from mode import Service
 
 from worker.chunk import Chunk, Partition, Position
 from worker.kafka.consumer import POLL_SECONDS, ConsumerThread, Stage
+from worker.kafka.offsets import Since
 from worker.units import Start
 
 T = TypeVar("T")
@@ -80,8 +81,8 @@ class ChunkSource(Service):
         return self._thread.alive_at if self._thread.running else time.monotonic()
 
     @property
-    def since(self) -> int | None:
-        """When the group began (ms since the epoch), if ``start`` is "latest"; belongs into every commit's
+    def since(self) -> Since | None:
+        """When the group began, if ``start`` is "latest"; belongs into every commit's
         metadata.
         """
         return self._thread.since

@@ -4,6 +4,7 @@ The address of a resumable upload lets its holder write, so neither it nor a req
 """
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,7 @@ from google.api_core.exceptions import GoogleAPICallError
 from google.auth.exceptions import GoogleAuthError, RefreshError, TransportError
 
 from worker.errors import SinkError, SinkRefused, SinkUnavailable
+from worker.sinks.retry_after import seconds_to_wait
 
 _PASSING = {408, 409, 412, 429}
 """Answers below 500 that a retry mends. 412 only gets here without an object that could explain it."""
@@ -68,8 +70,7 @@ def _explained(response: requests.Response) -> tuple[set[str], str]:
 
 
 def _retry_after(response: requests.Response) -> float | None:
-    seconds = response.headers.get("Retry-After", "").strip()
-    return float(seconds) if seconds.isdecimal() else None
+    return seconds_to_wait(response.headers.get("Retry-After"), time.time())
 
 
 def _redacted(text: str) -> str:

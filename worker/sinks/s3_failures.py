@@ -3,10 +3,9 @@
 ``botocore`` puts neither keys nor signatures into its messages.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -18,6 +17,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as NoConnection
 
 from worker.errors import SinkError, SinkRefused, SinkUnavailable
+from worker.sinks.retry_after import seconds_to_wait
 
 _PASSING = {408, 409, 412, 429}
 """Answers below 500 that pass by themselves. 409 and 412 only get here without an object to explain them."""
@@ -80,11 +80,4 @@ def _headers(error: ClientError) -> dict[str, str]:
 
 
 def _retry_after(error: ClientError) -> float | None:
-    """Seconds that the answer asks to wait, given as such or as a time (RFC 9110, 10.2.3)."""
-    text = _headers(error).get("retry-after", "").strip()
-    if text.isdecimal():
-        return float(text)
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None
+    return seconds_to_wait(_headers(error).get("retry-after"), time.time())

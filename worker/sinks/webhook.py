@@ -8,7 +8,6 @@ import gzip
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from http import HTTPStatus
 
@@ -17,8 +16,9 @@ from worker.errors import PartitionStopped, SinkError, SinkRefused, SinkUnavaila
 from worker.sinks.circuit_breaker import CircuitBreaker
 from worker.sinks.guarded_http import Answer, GuardedClient
 from worker.sinks.protocol import Delivery, Preview, Proof
+from worker.sinks.retry_after import seconds_to_wait
 from worker.sinks.webhook_body import Part, Parts, PartsEncoder, go_json
-from worker.sinks.webhook_settings import LONGEST_WAIT, WebhookSettings
+from worker.sinks.webhook_settings import WebhookSettings
 from worker.sinks.webhook_signing import Signer
 from worker.window import Manifest, Range
 
@@ -138,25 +138,6 @@ class WebhookSink:
             f"{self._client.shown} has answered 410 Gone: it wants no more requests. Correct endpoint_url, "
             "or have the receiver take requests again, and start the worker again"
         )
-
-
-def seconds_to_wait(retry_after: str | None, now: float) -> float | None:
-    """The value of a Retry-After header as seconds from ``now`` (since 1970), at most LONGEST_WAIT.
-
-    None, which leaves the wait to the engine's back-off, when it is absent, not understood, or over already:
-    a wait of 0 would have the receiver called again without a pause.
-    """
-    if retry_after is None:
-        return None
-    try:
-        seconds = int(text) if (text := retry_after.strip()).isdecimal() else _until(text, now)
-    except ValueError:
-        return None
-    return min(float(seconds), LONGEST_WAIT) if seconds > 0 else None
-
-
-def _until(date: str, now: float) -> float:
-    return parsedate_to_datetime(date).timestamp() - now
 
 
 def _fixed_headers(settings: WebhookSettings) -> list[tuple[str, str]]:

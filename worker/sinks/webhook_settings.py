@@ -7,12 +7,10 @@ from typing import Annotated, Any, Literal
 import httpx
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from worker.sinks.retry_after import LONGEST_WAIT
 from worker.sinks.settings import SinkSettings
 from worker.sinks.webhook_signing import key_of
 from worker.units import Bytes, Count, Seconds, Written, wrong
-
-LONGEST_WAIT = 600.0
-"""Seconds; what a receiver asks for beyond it (Retry-After of a day, a wrong clock) is cut to it."""
 
 _OURS = {
     "content-type",

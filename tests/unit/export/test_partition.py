@@ -36,7 +36,7 @@ from worker.export.filling import Limits
 from worker.export.partition import Destination, PartitionExport
 from worker.formats.jsonl import JsonLinesEncoder
 from worker.kafka.offsets import Committed as Metadata
-from worker.kafka.offsets import Plan
+from worker.kafka.offsets import Plan, Since
 from worker.operate.metrics import REGISTRY
 from worker.sinks.settings import SinkSettings
 from worker.window import ContentDigest, Manifest, Range
@@ -215,7 +215,7 @@ def _digest_of(offsets: list[int]) -> str:
 async def test_when_the_group_began_is_kept_in_every_commit() -> None:
     """A start at "latest" has to mean the same moment for a partition that is added later."""
     rig = Rig(max_events=2)
-    rig.kafka.since = 1_700_000_000_000
+    rig.kafka.since = Since(1_700_000_000_000, 8)
     export = await rig.begin()
 
     export.accept(chunk(0, 4))

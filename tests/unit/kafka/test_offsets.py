@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from worker.kafka.offsets import Committed, MetadataUnreadable, Plan
+from worker.kafka.offsets import Committed, MetadataUnreadable, Plan, Since
 
 PLAN = Plan(end=57, records=40, digest="sha256:ab", config="f00")
 
@@ -30,9 +30,9 @@ def test_a_plan_is_written_in_full() -> None:
     [
         Committed(),
         Committed(PLAN),
-        Committed(PLAN, named_from=12, topic_id="AAAA", since=1_700_000_000_000),
+        Committed(PLAN, named_from=12, topic_id="AAAA", since=Since(1_700_000_000_000, 8)),
         Committed(Plan(end=1, records=0, digest="", config="")),
-        Committed(named_from=0, since=0),
+        Committed(named_from=0, since=Since(0, 1)),
     ],
 )
 def test_what_is_written_is_read_back(committed: Committed) -> None:
@@ -64,7 +64,10 @@ def test_fields_of_a_later_worker_are_passed_over() -> None:
 def test_a_plan_fits_into_kafkas_metadata() -> None:
     """4,095 characters at most; ours are a few hundred even with the largest numbers and a SHA-256."""
     largest = Committed(
-        Plan(2**63 - 1, 100_000_000, "sha256:" + "f" * 64, "f" * 64), 2**63 - 1, "i" * 22, 2**63 - 1
+        Plan(2**63 - 1, 100_000_000, "sha256:" + "f" * 64, "f" * 64),
+        2**63 - 1,
+        "i" * 22,
+        Since(2**63 - 1, 2**31),
     )
 
     assert len(largest.text()) < 500

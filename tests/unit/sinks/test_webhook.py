@@ -4,7 +4,6 @@ import gzip
 import pickle
 import traceback
 from collections.abc import Callable, Iterator
-from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -13,8 +12,8 @@ from pydantic import ValidationError
 from tests.support.receiver import Answer, CloseHalfWay, Hang, Receiver, Reply, Request, receiving
 from worker.errors import PartitionStopped, SinkRefused, SinkUnavailable
 from worker.sinks.registry import SINKS, build
-from worker.sinks.webhook import WebhookSink, seconds_to_wait
-from worker.sinks.webhook_settings import LONGEST_WAIT, WebhookSettings
+from worker.sinks.webhook import WebhookSink
+from worker.sinks.webhook_settings import WebhookSettings
 from worker.sinks.webhook_signing import Signer
 from worker.testing import Window, events, fill
 from worker.window import Manifest
@@ -207,28 +206,6 @@ class TestCircuit:
             deliver(sink, other)
         assert error.value.retry_after == 12.0
         assert len(receiver.requests) == 1
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        (None, None),
-        ("7", 7.0),
-        (" 7 ", 7.0),
-        ("0", None),
-        ("-1", None),
-        ("soon", None),
-        ("1.5", None),
-        ("99999999", LONGEST_WAIT),
-        ("9" * 5000, None),
-        (formatdate(NOW + 90, usegmt=True), 90.0),
-        (formatdate(NOW - 90, usegmt=True), None),
-        (formatdate(NOW + 10**8, usegmt=True), LONGEST_WAIT),
-    ],
-)
-def test_retry_after(header: str | None, seconds: float | None) -> None:
-    """Seconds or a date, cut to ten minutes; what is not understood or over leaves it to the back-off."""
-    assert seconds_to_wait(header, NOW) == seconds
 
 
 class TestRequest:

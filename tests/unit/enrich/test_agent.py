@@ -1,0 +1,103 @@
+"""The enrich stage between a recorded chunk source and a recorded producer: the order of what it does."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from tests.support.virtual_time import in_virtual_time, settled
+from worker.chunk import Chunk, Partition, Position
+from worker.config.settings import EnrichSettings, TopicSettings
+from worker.enrich.agent import EnrichStage
+from worker.enrich.transform import Transform
+from worker.flags import FlagSet
+from worker.kafka.offsets import Since
+from worker.kafka.source import ChunkSource
+from worker.kafka.transactions import TransactionalProducer
+
+PARTITION = Partition("ingest", 0)
+EVENT = b'{"kind":"feature","userKey":"u","creationDate":1,"key":"f","value":true}'
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record without headers."""
+
+    number: int
+
+    def offset(self) -> int:
+        return self.number
+
+    def key(self) -> bytes | None:
+        return None
+
+    def value(self) -> bytes:
+        return EVENT
+
+    def headers(self) -> None:
+        return None
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 0
+
+
+@dataclass
+class Kafka:
+    """The chunk source and the producer. A plain commit takes until `answered`, as in a rebalance."""
+
+    trace: list[tuple[str, int]] = field(default_factory=list)
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
+    since: Since | None = None
+    limit: int = 1_000_000
+
+    def open(self, keep_trying: object) -> None: ...
+
+    async def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> None:
+        await self.answered.wait()
+        self.trace.append(("pin", offset))
+
+    async def group_metadata(self, epochs: Mapping[Partition, int]) -> object:
+        return self
+
+    def begin(self) -> None: ...
+
+    def produce_batch(self, topic: str, records: Sequence[object]) -> None:
+        self.trace.append(("produce", len(records)))
+
+
+class Producer(Kafka):
+    """Its commit is that of a transaction."""
+
+    def commit(self, offsets: Mapping[Partition, tuple[int, str]], group: Any) -> None:  # type: ignore[override]
+        self.trace.append(("commit", offsets[PARTITION][0]))
+
+
+@in_virtual_time
+async def test_where_the_group_began_is_committed_before_any_of_its_records() -> None:
+    """Under start = latest the first position is committed by itself. Repeated after a transaction has
+    committed more, it would set the offset back, so no record of the partition is produced before it is
+    through."""
+    source = Kafka(since=Since(1_795_000_000_000, 1))
+    producer = Producer(source.trace)
+    stage = EnrichStage(
+        EnrichSettings(start="latest"),
+        TopicSettings(),
+        Transform(FlagSet({})),
+        cast(TransactionalProducer, producer),
+        fail=lambda error: source.trace.append((str(error), 0)),
+    )
+    stage.source = cast(ChunkSource, source)
+    await stage.open(1_000_000, lambda: True)
+    await stage.assigned({PARTITION: Position(1, 5, None, "", 0, 5)})
+
+    async def chunks() -> Any:
+        yield Chunk(PARTITION, 1, 5, 8, [Record(5), Record(6), Record(7)])
+
+    await stage.run(chunks())
+    await settled()
+    assert source.trace == []
+
+    source.answered.set()
+    await settled()
+    await asyncio.sleep(1)
+    assert source.trace == [("pin", 5), ("produce", 3), ("commit", 8)]
