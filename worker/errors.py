@@ -84,8 +84,12 @@ class RecordsMissing(FlagstreamError):
 
 class PartitionStopped(FlagstreamError):
     """Exporting from this partition would lose or double events; the message says why and names the ways
-    out.
+    out. ``look_again``: seconds after which the partition begins anew by itself, where the reason may pass.
     """
+
+    def __init__(self, message: str, look_again: float | None = None) -> None:
+        self.look_again = look_again
+        super().__init__(message)
 
 
 class OwnershipLost(FlagstreamError):

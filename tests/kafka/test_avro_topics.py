@@ -181,6 +181,41 @@ def test_what_a_sink_cannot_read_is_a_dead_letter_of_that_sink(
         ]
 
 
+def test_a_planned_window_stays_the_same_when_a_schema_becomes_known(
+    admin: AdminClient, bootstrap: str, tmp_path: Path, registry: Apicurio
+) -> None:
+    """The worker is killed behind its plan, and the id that was unknown then is registered: the successor
+    delivers what was planned, the record is a dead letter once, and later ones with that id are events.
+    """
+    world = World.create(admin, bootstrap, tmp_path, registry.url)
+    subject = f"{world.topics.output}-value"
+    now, later = (
+        ENRICHED.replace("An event as it leaves the enrich stage.", f"{subject} {when}")
+        for when in ("now", "later")
+    )
+    number = registry.register(subject, now)
+    unknown = number + 1  # ids are given one after the other
+
+    def send(*ids: int) -> None:
+        records = [{**enriched(at), "value": "true"} for at in range(len(ids))]
+        values = [framed(one, record, ENRICHED) for one, record in zip(ids, records, strict=True)]
+        produce(bootstrap, world.topics.output, [Sent(b"k", value) for value in values])
+
+    send(number, unknown, number)
+    only = ("--sink", "archive")
+    with RunningWorker(world.config, tmp_path, crash="export.planned:kill", arguments=only) as worker:
+        assert worker.wait() == -9
+    assert registry.register(subject, later) == unknown
+
+    with RunningWorker(world.config, tmp_path, arguments=only) as worker:
+        assert world.exported(2) == [enriched(0), enriched(2)]
+        assert [letter[2] for letter in world.dead_letters(1)] == [b"unknown_schema"]
+        send(unknown)
+        assert world.exported(3)[2] == enriched(0)
+        assert worker.seen("plan_taken_over")
+    assert len(world.dead_letters(1)) == 1
+
+
 def test_a_registry_that_is_down_is_waited_for(
     admin: AdminClient, bootstrap: str, tmp_path: Path, registry: Apicurio
 ) -> None:

@@ -190,7 +190,7 @@ def test_the_example_of_committed_metadata_is_a_plan() -> None:
     assert committed.plan is not None
     assert committed.text() == code(TOPICS, "metadata").strip()
     fields = first_cells(table_below(TOPICS, "| Field |"))
-    assert fields == {"v", "from", "end", "n", "digest", "cfg", "tid", "since"}
+    assert fields == {"v", "from", "end", "n", "digest", "cfg", "unknown", "tid", "since"}
     assert set(json.loads(committed.text())) <= fields
 
 

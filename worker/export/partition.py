@@ -173,7 +173,7 @@ class PartitionExport:
                 self._take()
             self._close_if_full()
         except (RecordsMissing, PartitionStopped) as error:
-            self._stop(str(error))
+            self._stop(error)
         finally:
             self._filling_up = False
         self._charge()
@@ -249,6 +249,7 @@ class PartitionExport:
     def _close(self, reason: str) -> None:
         assert self._filling is not None
         closed = self._filling.close(reason, self._to.topic_id)
+        closed.unknown = tuple(sorted(self._filling.unknown))
         self._filling = None
         if self._timer is not None:
             self._timer.cancel()
@@ -300,7 +301,7 @@ class PartitionExport:
         except OwnershipLost as error:
             self._log.info("ownership_lost", error=str(error))
         except (ObjectConflict, RecordsMissing, PartitionStopped, MetadataUnreadable) as error:
-            self._stop(str(error))
+            self._stop(error)
         except Exception as error:
             self._kafka.fail(error)
 
@@ -418,7 +419,9 @@ class PartitionExport:
         plan = None
         if planned is not None and planned.manifest is not None:
             manifest = planned.manifest
-            plan = Plan(manifest.range.end, manifest.records, manifest.digest, manifest.config)
+            plan = Plan(
+                manifest.range.end, manifest.records, manifest.digest, manifest.config, planned.unknown
+            )
         return Committed(
             plan,
             named_from=None if named == offset else named,
@@ -472,11 +475,16 @@ class PartitionExport:
 
     # ── the end ────────────────────────────────────────────────────────────
 
-    def _stop(self, problem: str) -> None:
-        self.stopped = problem
+    def _stop(self, problem: Exception) -> None:
+        self.stopped = str(problem)
         self._empty()
-        self._log.error("partition_stopped", problem=problem)
+        self._log.error("partition_stopped", problem=self.stopped)
         self._call(self._kafka.pause(self.partition, self.epoch))
+        if isinstance(problem, PartitionStopped) and problem.look_again is not None:
+            self._timer = asyncio.get_running_loop().call_later(problem.look_again, self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        self._kafka.restart(self.partition, self.epoch, condemned=self._condemned)
 
     async def finish(self, reason: str, deadline: float) -> None:
         """Close the filling window and deliver what fits until ``deadline`` (event loop time); then

@@ -47,15 +47,18 @@ class Screened:
         return Screened([self.values[i] for i in kept], [self.records[i] for i in kept], self.rejects)
 
 
-def screen(records: Sequence[Record], decoder: Decoder | None = None) -> Screened:
+def screen(
+    records: Sequence[Record], decoder: Decoder | None = None, unknown: set[int] | None = None
+) -> Screened:
     """Sort out tombstones and foreign records: whatever else writes to the output topic must not end up in an
     archive.
 
     All records of a chunk are checked in one go; only if one does not pass they are looked at one by one.
-    Those of a topic that is not JSON are decoded first: the values are the JSON text then.
+    Those of a topic that is not JSON are decoded first: the values are the JSON text then. For ``unknown``
+    see the decoder.
     """
     if decoder is not None:
-        return _decoded(records, decoder)
+        return _decoded(records, decoder.decode([record.value() for record in records], unknown))
     values = [record.value() for record in records]
     try:
         lines = b"".join(values)  # type: ignore[arg-type]  # a tombstone is a TypeError
@@ -68,11 +71,11 @@ def screen(records: Sequence[Record], decoder: Decoder | None = None) -> Screene
     return _one_by_one(records, values)
 
 
-def _decoded(records: Sequence[Record], decoder: Decoder) -> Screened:
+def _decoded(records: Sequence[Record], texts: Sequence[bytes | Dead | None]) -> Screened:
     values: list[bytes] = []
     kept: list[Record] = []
     rejects: list[Reject] = []
-    for index, text in enumerate(decoder.decode([record.value() for record in records])):
+    for index, text in enumerate(texts):
         if isinstance(text, Dead):
             rejects.append(Reject(index, text.reason, text.error))
         elif not text:

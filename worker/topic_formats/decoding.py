@@ -27,10 +27,13 @@ class RegistryDecoder:
     async def prepare(self, values: Sequence[bytes | None]) -> None:
         await self._known.learn({value[1:HEADER] for value in values if value and not _unframed(value)})
 
-    def decode(self, values: Sequence[bytes | None]) -> list[bytes | Dead | None]:
-        return [self._decoded(value) if value else value for value in values]
+    def decode(
+        self, values: Sequence[bytes | None], unknown: set[int] | None = None
+    ) -> list[bytes | Dead | None]:
+        missing = set() if unknown is None else unknown
+        return [self._decoded(value, missing) if value else value for value in values]
 
-    def _decoded(self, value: bytes) -> bytes | Dead:
+    def _decoded(self, value: bytes, missing: set[int]) -> bytes | Dead:
         if _unframed(value):
             return Dead(
                 "invalid_avro",
@@ -38,7 +41,13 @@ class RegistryDecoder:
                 + ("; it looks like JSON" if value.lstrip()[:1] == b"{" else ""),
             )
         schema = self._known.get(value[1:HEADER])
-        return schema if isinstance(schema, Dead) else read(schema, value, HEADER)
+        number = int.from_bytes(value[1:HEADER])
+        if isinstance(schema, Dead):
+            missing.add(number)
+            return schema
+        if number in missing:
+            return Dead("unknown_schema", f"There was no schema with the id {number} when this was planned")
+        return read(schema, value, HEADER)
 
 
 class FixedDecoder:
@@ -52,7 +61,9 @@ class FixedDecoder:
     async def prepare(self, values: Sequence[bytes | None]) -> None:
         """Nothing to wait for."""
 
-    def decode(self, values: Sequence[bytes | None]) -> list[bytes | Dead | None]:
+    def decode(
+        self, values: Sequence[bytes | None], unknown: set[int] | None = None
+    ) -> list[bytes | Dead | None]:
         return [read(self._schema, value, 0) if value else value for value in values]
 
 
