@@ -7,7 +7,7 @@ from typing import Any
 from worker.chunk import Partition, Record
 from worker.dead_letters import DeadLetter, dead_letter, size
 from worker.errors import PartitionStopped
-from worker.export.screen import Events, screen
+from worker.export.screen import AVRO_EVENT, Events, screen
 from worker.kafka.offsets import Plan
 from worker.sinks.protocol import Reject, Sink, TransactionalSink, WindowEncoder
 from worker.topic_formats.known_schemas import ASK_AGAIN
@@ -157,7 +157,11 @@ class Filling:
         return low
 
     def add(self, records: Sequence[Record]) -> None:
-        """Take ``records`` (at least one), all of which have room."""
+        """Take ``records`` (at least one), all of which have room.
+
+        Raises PartitionStopped for a record that is an event and cannot be read as what the topic is said to
+        be: the window is to be thrown away.
+        """
         screened = screen(records, self._decoder, self.unknown).of_kind(self._limits.kinds)
         if self.plan is not None and (gone := self.unknown.difference(self.plan.unknown)):
             raise PartitionStopped(
@@ -167,6 +171,12 @@ class Filling:
                 look_again=ASK_AGAIN,
             )
         for reject in screened.rejects:
+            if reject.reason == AVRO_EVENT:
+                raise PartitionStopped(
+                    f'{self.partition}: topics.output_format is "json", but the record at offset '
+                    f"{records[reject.index].offset()} is an event in Avro. Way out: export what is left of "
+                    'them with output_format = "avro", which takes both, and then change it'
+                )
             self._reject(records[reject.index], reject)
         values, kept = screened.values, screened.records
         if values:

@@ -1,5 +1,6 @@
 """Which records of the output topic can be exported at all: one JSON object on one line each."""
 
+import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,16 @@ class _Kind(msgspec.Struct, gc=False):
 _kind = msgspec.json.Decoder(_Kind).decode
 _check = msgspec.json.Decoder(_AnyObject).decode
 
+
+AVRO_EVENT = "avro_event"
+"""Reason of a reject in a topic that is JSON, which the engine does not make a dead letter of: it is an
+event, from when the topic was Avro.
+"""
+
+_avro_event = re.compile(rb"(\0....)?(\x0efeature|\x10tracking)", re.DOTALL).match
+"""How a value of ours in Avro begins, with or without the id of its schema: `kind` is the first field of all
+versions, its length in front. Other Avro is as foreign as anything else.
+"""
 
 Events = Literal["both", "feature", "tracking"]
 """Which kinds of events a sink exports."""
@@ -103,6 +114,8 @@ def _one_by_one(records: Sequence[Record], values: Sequence[bytes | None]) -> Sc
 def _fault(value: bytes | None) -> tuple[str, str] | None:
     if value is None:
         return "tombstone", "the record has no value"
+    if _avro_event(value):
+        return AVRO_EVENT, "the value is an event in Avro"
     if b"\n" in value or value != value.strip():
         return "foreign", "the value is not one line without white space around it"
     try:

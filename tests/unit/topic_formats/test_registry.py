@@ -201,11 +201,20 @@ class TestRecords:
         assert dead.reason == "unknown_schema"
 
     def test_a_value_without_an_id_asks_nobody(self, canned: Canned) -> None:
-        """JSON in a topic that is Avro, and what is too short."""
-        for dead in self.decoded(canned, b'{"kind":"feature"}', b"\0\0\0", b"\1\0\0\0\7"):
+        """Half an event in JSON, and what is too short."""
+        for dead in self.decoded(canned, b'{"kind":"feature"}', b"{", b"\0\0\0", b"\1\0\0\0\7"):
             assert isinstance(dead, Dead)
             assert dead.reason == "invalid_avro"
         assert canned.requests == []
+
+    def test_an_event_in_json_passes_as_it_is(self, canned: Canned) -> None:
+        """From when the topic was JSON. On one line, as it is there, so that it is a line of a file."""
+        one = b'{"kind":"feature","userKey":"u","creationDate":1,"key":"k","value":1.0,"x":null}'
+
+        assert self.decoded(canned, one) == [one]
+        [dead] = self.decoded(canned, one.replace(b",", b",\n"))
+        assert isinstance(dead, Dead)
+        assert "nor is it JSON on one line" in dead.error
 
 
 class TestRegistering:
