@@ -58,8 +58,13 @@ class SinkError(FlagstreamError):
 
 class SinkRefused(SinkError):
     """The sink will not take the window until a person acts: credentials, permissions, a bucket that is
-    gone.
+    gone. ``accepted``: the offset up to which it has taken the window all the same; what lies before does not
+    become dead letters.
     """
+
+    def __init__(self, message: str, accepted: int = 0) -> None:
+        self.accepted = accepted
+        super().__init__(message)
 
 
 class SinkUnavailable(SinkError):

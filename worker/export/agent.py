@@ -183,7 +183,7 @@ class ExportStage:
         )
         await self.source.pause(partition, position.epoch)
 
-    def _begin(self, partition: Partition, position: Position, condemned: str | None = None) -> None:
+    def _begin(self, partition: Partition, position: Position, condemned: SinkRefused | None = None) -> None:
         self._drop(partition)
         self._exports[partition] = PartitionExport(
             self._to, partition, position, self, self._budget, condemned
@@ -222,7 +222,7 @@ class ExportStage:
         await self.source.resume(partition, epoch)
 
     def restart(
-        self, partition: Partition, epoch: int, *, condemned: str | None = None, to: int | None = None
+        self, partition: Partition, epoch: int, *, condemned: SinkRefused | None = None, to: int | None = None
     ) -> None:
         """Begin the partition anew at its committed offset (or at ``to``), with a new epoch."""
         self._drop(partition)

@@ -84,7 +84,7 @@ class Kafka(Protocol):
     async def persist(self, what: str, partition: Partition, function: Callable[[], T]) -> T: ...
     async def in_thread(self, function: Callable[[], None]) -> None: ...
     def restart(
-        self, partition: Partition, epoch: int, *, condemned: str | None = None, to: int | None = None
+        self, partition: Partition, epoch: int, *, condemned: SinkRefused | None = None, to: int | None = None
     ) -> None: ...
     def fail(self, error: BaseException) -> None: ...
 
@@ -98,7 +98,7 @@ class Destination:
     settings: SinkSettings
     limits: Limits
     topic_id: str
-    dead: Callable[[str], TransactionalSink[Any]]
+    dead: Callable[[SinkRefused], TransactionalSink[Any]]
     """The dead-letter topic, for a window that the sink refused with this error."""
     decoder: Decoder | None = None
     """Of an output topic that is not JSON."""
@@ -116,7 +116,7 @@ class PartitionExport:
         position: Position,
         kafka: Kafka,
         budget: MemoryBudget,
-        condemned: str | None = None,
+        condemned: SinkRefused | None = None,
     ) -> None:
         self.partition = partition
         self.epoch = position.epoch
@@ -264,8 +264,11 @@ class PartitionExport:
         """Where the range of the window behind ``window`` starts: one that left no object is part of it, so
         ranges tile.
         """
-        stored = window.range in self._held or (window.manifest is not None and window.sink is self._to.sink)
-        return window.range.end if stored else window.range.start
+        if window.range in self._held or (window.manifest is not None and window.sink is self._to.sink):
+            return window.range.end
+        if self._condemned is not None and window.plan is not None:
+            return max(window.range.start, self._condemned.accepted)
+        return window.range.start
 
     @property
     def closable(self) -> int:
@@ -327,10 +330,10 @@ class PartitionExport:
             self._condemned = None  # it was this window that the sink refused
         reached("export.committed")
         metrics.WINDOWS.labels(self._to.name, window.closed_by).inc()
-        if window.sink is self._to.sink:
-            metrics.EXPORTED.labels(self._to.name).inc(window.events)
-        else:
-            metrics.REJECTED.labels(self._to.name, "refused").inc(window.events)
+        refused = 0 if window.sink is self._to.sink else len(window.payload or ())
+        metrics.EXPORTED.labels(self._to.name).inc(window.events - refused)
+        if refused:
+            metrics.REJECTED.labels(self._to.name, "refused").inc(refused)
 
     async def _plan(self, window: Closed) -> bool:
         """Make the window's cut durable. False: there is nothing to deliver."""
@@ -376,7 +379,7 @@ class PartitionExport:
         except SinkRefused as error:
             # Only told when refused windows are to become dead letters. Their records are no longer in
             # memory.
-            self._kafka.restart(self.partition, self.epoch, condemned=str(error))
+            self._kafka.restart(self.partition, self.epoch, condemned=error)
             raise OwnershipLost(f"{window.range} was refused and becomes dead letters") from error
         reached("export.delivered")
         self._delivered(window, delivery)
