@@ -121,6 +121,8 @@ class PartitionExport:
         self.partition = partition
         self.epoch = position.epoch
         self.stopped: str | None = None
+        self.overtaken = False
+        """Retention has deleted what comes next: windows close when no more is held."""
         self._to = to
         self._origin = position
         self._kafka = kafka
@@ -160,6 +162,7 @@ class PartitionExport:
         self._expected = chunk.end
         self._leftover.append(chunk)
         self.unblock()
+        self._wake.set()
 
     def unblock(self) -> None:
         """Fill windows with the chunks that wait, as far as there is room; pause or resume fetching
@@ -177,7 +180,7 @@ class PartitionExport:
         finally:
             self._filling_up = False
         self._charge()
-        if bool(self._leftover) != self._paused and not self.stopped:
+        if bool(self._leftover) != self._paused and not self.stopped and not self.overtaken:
             self._paused = not self._paused
             action = self._kafka.pause if self._paused else self._kafka.resume
             self._call(action(self.partition, self.epoch))
@@ -245,6 +248,8 @@ class PartitionExport:
             self._close(reason)
         elif self._timer is None and self._filling.until is None:
             self._close("time")
+        elif self.overtaken and self._filling.until is None and not self._leftover:
+            self._close("overtaken")
 
     def _close(self, reason: str) -> None:
         assert self._filling is not None
@@ -489,6 +494,27 @@ class PartitionExport:
     def _begin_anew(self) -> None:
         self._kafka.restart(self.partition, self.epoch, condemned=self._condemned)
 
+    async def deliver_held(self, end: int) -> None:
+        """Deliver all records before the offset ``end``, however long it takes: what comes next was deleted,
+        and so may they have been. The caller has paused the partition. Returns when it has been done, or when
+        the partition has stopped or been dropped.
+
+        Of a window that is repeated and whose end was deleted, nothing is delivered: its successor does that.
+        """
+        self.overtaken = True
+        self.unblock()
+        while self._expected < end or self._leftover or self._queue:
+            if not await self._woken():
+                return
+
+    async def _woken(self, seconds: float | None = None) -> bool:
+        """Wait until something has happened, at most for ``seconds``. False: nothing will any more."""
+        self._wake.clear()
+        waiter = asyncio.create_task(self._wake.wait())
+        await asyncio.wait([waiter, self._task], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        waiter.cancel()
+        return not self._task.done()
+
     async def finish(self, reason: str, deadline: float) -> None:
         """Close the filling window and deliver what fits until ``deadline`` (event loop time); then
         :meth:`drop`.
@@ -499,12 +525,7 @@ class PartitionExport:
             self._close(reason)
         loop = asyncio.get_running_loop()
         while self._queue and not self._task.done() and loop.time() < deadline:
-            self._wake.clear()
-            waiter = asyncio.create_task(self._wake.wait())
-            await asyncio.wait(
-                [waiter, self._task], timeout=deadline - loop.time(), return_when=asyncio.FIRST_COMPLETED
-            )
-            waiter.cancel()
+            await self._woken(deadline - loop.time())
         if self._queue and not self.stopped:
             self._log.info("left_to_next_owner", windows=len(self._queue), next=str(self._queue[0].range))
         self.drop()
