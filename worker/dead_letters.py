@@ -35,8 +35,8 @@ def headers_of(record: Record) -> Headers | None:
 
 
 def forget_headers(record: Record) -> None:
-    """Of a record that has refused to tell its headers: asked again it would answer with a null pointer for the
-    name, which nobody may touch.
+    """Of a record that has refused to tell its headers: asked again it would answer with a null pointer for
+    the name, which nobody may touch.
     """
     cast(Any, record).set_headers([])  # only confluent-kafka's records do that
 

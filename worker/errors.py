@@ -58,8 +58,13 @@ class SinkError(FlagstreamError):
 
 class SinkRefused(SinkError):
     """The sink will not take the window until a person acts: credentials, permissions, a bucket that is
-    gone.
+    gone. ``accepted``: the offset up to which it has taken the window all the same; what lies before does not
+    become dead letters.
     """
+
+    def __init__(self, message: str, accepted: int = 0) -> None:
+        self.accepted = accepted
+        super().__init__(message)
 
 
 class SinkUnavailable(SinkError):
@@ -84,8 +89,12 @@ class RecordsMissing(FlagstreamError):
 
 class PartitionStopped(FlagstreamError):
     """Exporting from this partition would lose or double events; the message says why and names the ways
-    out.
+    out. ``look_again``: seconds after which the partition begins anew by itself, where the reason may pass.
     """
+
+    def __init__(self, message: str, look_again: float | None = None) -> None:
+        self.look_again = look_again
+        super().__init__(message)
 
 
 class OwnershipLost(FlagstreamError):

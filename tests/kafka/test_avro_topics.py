@@ -128,31 +128,34 @@ def test_events_travel_from_avro_through_avro_into_files(
     admin: AdminClient, bootstrap: str, tmp_path: Path, registry: Apicurio
 ) -> None:
     """Whatever an event holds is in the file: numbers unrounded, fields that no schema has, nulls. What
-    cannot be read is a dead letter with its reason, and holds nothing up.
+    cannot be read is a dead letter with its reason, and holds nothing up. An event that is still JSON passes.
     """
     world = World.create(admin, bootstrap, tmp_path, registry.url)
     number = registry.register(f"{world.topics.ingest}-value", RAW)
     odd = raw(2, metadata='{"n":12345678901234567890.10}', otherFields='{"region":"eu","version":7}')
     unknown = framed(987_654, raw(3))
-    json_text = json.dumps(raw(4)).encode()
+    no_event = json.dumps({**raw(4), "userKey": 4}).encode()
+    json_text = json.dumps(raw(7, value=True)).encode()
     cut = framed(number, raw(5))[:-3]
 
-    world.send(framed(number, raw(1)), unknown, framed(number, odd), json_text, cut, framed(number, raw(6)))
+    world.send(framed(number, raw(1)), unknown, framed(number, odd), no_event, cut, framed(number, raw(6)))
+    world.send(json_text)
     with RunningWorker(world.config, tmp_path) as worker:
-        files_hold = world.exported(3)
+        files_hold = world.exported(4)
         letters = world.dead_letters(3)
-        output = await_records(bootstrap, world.topics.output, 3)
+        output = await_records(bootstrap, world.topics.output, 4)
         failed = failures(worker)
 
     assert enriched(1) in files_hold
     assert enriched(6) in files_hold
+    assert enriched(7) in files_hold
     [two] = [event for event in files_hold if event["userKey"] == "u2"]
     assert two == enriched(2, version=7, region="eu", metadata={"n": 12345678901234567890.10})
     lines = b"".join(gzip.decompress(path.read_bytes()) for path in (tmp_path / "archive").rglob("*.gz"))
     assert b"12345678901234567890.10" in lines
     assert letters == [
         (unknown, b"enrich", b"unknown_schema"),
-        (json_text, b"enrich", b"invalid_avro"),
+        (no_event, b"enrich", b"invalid_avro"),
         (cut, b"enrich", b"invalid_avro"),
     ]
     written = [record.value or b"" for record in output]
@@ -179,6 +182,62 @@ def test_what_a_sink_cannot_read_is_a_dead_letter_of_that_sink(
             (unknown, b"sink.archive", b"unknown_schema"),
             (None, b"sink.archive", b"tombstone"),
         ]
+
+
+def test_a_backlog_of_the_other_format_is_exported_and_not_dead_lettered(
+    admin: AdminClient, bootstrap: str, tmp_path: Path, registry: Apicurio
+) -> None:
+    """A topic that becomes JSON while it holds Avro stops, loudly; as Avro, all of it is exported, what is
+    JSON included.
+    """
+    world = World.create(admin, bootstrap, tmp_path, registry.url)
+    number = registry.register(f"{world.topics.output}-value", ENRICHED)
+    avro = framed(number, {**enriched(1), "value": "true"}, ENRICHED)
+    text = json.dumps(enriched(2)).encode()
+    produce(bootstrap, world.topics.output, [Sent(b"k", value) for value in (text, avro, text, b"\0oops!")])
+    only = ("--sink", "archive")
+
+    as_json = {**world.config, "topics": {**world.config["topics"], "output_format": "json"}}
+    with RunningWorker(as_json, tmp_path, arguments=only) as worker:
+        worker.await_problem(lambda found: "at offset 1 is an event in Avro" in str(found.get("archive")))
+    with RunningWorker(world.config, tmp_path, arguments=only):
+        assert world.exported(3) == [enriched(2), enriched(1), enriched(2)]
+        assert [letter[0] for letter in world.dead_letters(1)] == [b"\0oops!"]
+
+
+def test_a_planned_window_stays_the_same_when_a_schema_becomes_known(
+    admin: AdminClient, bootstrap: str, tmp_path: Path, registry: Apicurio
+) -> None:
+    """The worker is killed behind its plan, and the id that was unknown then is registered: the successor
+    delivers what was planned, the record is a dead letter once, and later ones with that id are events.
+    """
+    world = World.create(admin, bootstrap, tmp_path, registry.url)
+    subject = f"{world.topics.output}-value"
+    now, later = (
+        ENRICHED.replace("An event as it leaves the enrich stage.", f"{subject} {when}")
+        for when in ("now", "later")
+    )
+    number = registry.register(subject, now)
+    unknown = number + 1  # ids are given one after the other
+
+    def send(*ids: int) -> None:
+        records = [{**enriched(at), "value": "true"} for at in range(len(ids))]
+        values = [framed(one, record, ENRICHED) for one, record in zip(ids, records, strict=True)]
+        produce(bootstrap, world.topics.output, [Sent(b"k", value) for value in values])
+
+    send(number, unknown, number)
+    only = ("--sink", "archive")
+    with RunningWorker(world.config, tmp_path, crash="export.planned:kill", arguments=only) as worker:
+        assert worker.wait() == -9
+    assert registry.register(subject, later) == unknown
+
+    with RunningWorker(world.config, tmp_path, arguments=only) as worker:
+        assert world.exported(2) == [enriched(0), enriched(2)]
+        assert [letter[2] for letter in world.dead_letters(1)] == [b"unknown_schema"]
+        send(unknown)
+        assert world.exported(3)[2] == enriched(0)
+        assert worker.seen("plan_taken_over")
+    assert len(world.dead_letters(1)) == 1
 
 
 def test_a_registry_that_is_down_is_waited_for(

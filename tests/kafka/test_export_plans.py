@@ -16,6 +16,7 @@ from tests.support.kafka_limits import BrokerLimits, Protocol
 from tests.support.kafka_records import consume_all
 from tests.support.running_worker import RunningWorker, await_records, eventually
 from worker.export.budget import WINDOW_OVERHEAD
+from worker.sinks.file import STAGING
 
 PROTOCOLS: Sequence[Protocol] = ("classic", "consumer")
 
@@ -243,6 +244,36 @@ def test_records_deleted_before_they_were_exported_stop_or_are_passed_over(
         setting.await_committed(30)
         assert worker.stop() == 0
     assert ranges(setting.stored())[1][0] == 10
+
+
+@pytest.mark.parametrize("policy", ["continue", "stop"])
+def test_what_was_fetched_is_exported_although_the_topic_holds_it_no_longer(
+    admin: AdminClient, bootstrap: str, tmp_path: Path, policy: str
+) -> None:
+    """Retention overtakes a sink that is down: when it is up again, the events in memory are delivered first,
+    those in windows and those that wait. Only then the partition goes on behind the hole, or stops.
+    """
+    setting = Exporting.create(
+        admin, bootstrap, tmp_path, on_missing_records=policy, max_events=2, flush_interval="1h"
+    )
+    with setting.worker() as worker:
+        worker.await_event("partitions_assigned")
+        worker.ready()
+        staging = setting.folder / STAGING
+        staging.rename(tmp_path / "gone")
+        setting.produce(events(7))
+        worker.await_event("sink_failed")
+        # Three windows are full, and the last event waits behind them.
+        eventually(lambda: held_in_memory(worker) >= 3 * WINDOW_OVERHEAD)
+        setting.produce(events(7, first=7))
+        delete_records(admin, setting, before=10)
+        (tmp_path / "gone").rename(staging)
+
+        worker.await_event("records_missing" if policy == "continue" else "partition_stopped")
+        setting.await_committed(14 if policy == "continue" else 7)
+        assert worker.stop() == 0
+    kept = events(4, first=10) if policy == "continue" else []
+    assert lines(setting.stored()) == [*events(7), *kept]
 
 
 def test_a_plan_whose_records_were_deleted_stops_or_is_given_what_is_left(

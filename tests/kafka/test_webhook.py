@@ -11,7 +11,14 @@ from tests.support.exporting import event, events, kafka_section
 from tests.support.kafka_limits import BrokerLimits
 from tests.support.kafka_records import Sent, produce
 from tests.support.receiver import Answer, CloseHalfWay, Receiver, Reply, Request, receiving
-from tests.support.running_worker import Configuration, RunningWorker, Topics, configuration, eventually
+from tests.support.running_worker import (
+    Configuration,
+    RunningWorker,
+    Topics,
+    await_records,
+    configuration,
+    eventually,
+)
 
 
 def configured(
@@ -92,6 +99,29 @@ def events_by_id(requests: list[Request]) -> dict[str, list[int]]:
         found[request.id].add(numbers)
     assert all(len(contents) == 1 for contents in found.values()), found
     return {id_: list(contents.pop()) for id_, contents in found.items()}
+
+
+def test_only_what_was_not_accepted_becomes_dead_letters(
+    admin: AdminClient, bootstrap: str, limits: BrokerLimits, tmp_path: Path
+) -> None:
+    """The second of three requests is refused: with `dead_letter` its events and those behind it in the
+    window go there; those of the first are with the receiver, once, and so is the next window.
+    """
+    topics = Topics.create(admin, "refused")
+    sent(bootstrap, topics, events(40))
+    with receiving() as receiver:
+        config = configured(bootstrap, tmp_path, topics, receiver, limits, on_refused="dead_letter")
+        receiver.answer = lambda request: Reply(422 if event(12) in request.body else 204)
+        with RunningWorker(config, tmp_path, arguments=("--sink", "hook")) as worker:
+            letters = await_records(bootstrap, topics.dead_letters, 12)
+            eventually(lambda: event(39) in receiver.values())
+            assert worker.stop() == 0
+        ids = [request.id.removeprefix(f"{topics.output}-0-") for request in receiver.requests]
+    assert [letter.value for letter in letters] == events(12, first=8)
+    assert {dict(letter.headers)["flagstream-reason"] for letter in letters} == {b"refused"}
+    assert ids == ["0-8", "8-16", "8-28", "28-36", "36-40"]
+    assert receiver.values() == [*events(8), *events(20, first=20)]
+    assert len(await_records(bootstrap, topics.dead_letters, 12)) == 12
 
 
 def test_a_receiver_that_is_gone_stops_its_sink(

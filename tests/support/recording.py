@@ -88,6 +88,7 @@ class Restarted:
 
     to: int | None = None
     condemned: str | None = None
+    accepted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,10 +285,11 @@ class RecordingKafka:
         function()
 
     def restart(
-        self, partition: Partition, epoch: int, *, condemned: str | None = None, to: int | None = None
+        self, partition: Partition, epoch: int, *, condemned: SinkRefused | None = None, to: int | None = None
     ) -> None:
         self.held.discard(epoch)
-        self.trace.append(Restarted(to, condemned))
+        why = None if condemned is None else str(condemned)
+        self.trace.append(Restarted(to, why, 0 if condemned is None else condemned.accepted))
 
     def fail(self, error: BaseException) -> None:
         self.trace.append(Broke(repr(error)))

@@ -4,7 +4,7 @@ of its own.
 
 import asyncio
 import random
-from collections.abc import AsyncIterable, Callable, Collection, Mapping
+from collections.abc import AsyncIterable, Callable, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -166,25 +166,46 @@ class ExportStage:
             self._drop(partition)
 
     async def missing(self, partition: Partition, position: Position) -> None:
-        self._drop(partition)
+        """What is held already is delivered first: Kafka has it no longer. Then the partition stops, or goes
+        on behind what is gone.
+        """
+        export = self._exports.get(partition)
+        # Else the topic was cut: other records may get our offsets.
+        overtaken = position.offset < position.low
+        if export is not None and (export.epoch != position.epoch or not overtaken):
+            self._drop(partition)
+            export = None
+        if export is not None and export.overtaken:
+            return
         problem = (
             f"{partition}: the topic holds the offsets {position.low} to {position.high}, but the next to "
             f"export is {position.offset}: records were deleted before they were exported, or the topic was "
             "recreated"
         )
-        if self._settings.on_missing_records == "continue" and position.offset < position.low:
+        goes_on = self._settings.on_missing_records == "continue" and overtaken
+        if goes_on:
             self._log.error("records_missing", problem=problem, continues_at=position.low)
+        else:
+            self._missing[partition] = problem
+            self._log.error(
+                "partition_stopped",
+                problem=problem,
+                ways_out=f'sinks.{self._name}.on_missing_records = "continue"',
+            )
+        if export is not None:
+            self._start(self._deliver_held(export, position, goes_on))
+            await self.source.pause(partition, position.epoch)
+        elif goes_on:
             self.restart(partition, position.epoch, to=position.low)
-            return
-        self._missing[partition] = problem
-        self._log.error(
-            "partition_stopped",
-            problem=problem,
-            ways_out=f'sinks.{self._name}.on_missing_records = "continue"',
-        )
-        await self.source.pause(partition, position.epoch)
+        else:
+            await self.source.pause(partition, position.epoch)
 
-    def _begin(self, partition: Partition, position: Position, condemned: str | None = None) -> None:
+    async def _deliver_held(self, export: PartitionExport, position: Position, goes_on: bool) -> None:
+        await export.deliver_held(position.offset)
+        if goes_on and export.epoch == position.epoch:  # it may be another's by now
+            self.restart(export.partition, position.epoch, to=position.low)
+
+    def _begin(self, partition: Partition, position: Position, condemned: SinkRefused | None = None) -> None:
         self._drop(partition)
         self._exports[partition] = PartitionExport(
             self._to, partition, position, self, self._budget, condemned
@@ -223,24 +244,32 @@ class ExportStage:
         await self.source.resume(partition, epoch)
 
     def restart(
-        self, partition: Partition, epoch: int, *, condemned: str | None = None, to: int | None = None
+        self, partition: Partition, epoch: int, *, condemned: SinkRefused | None = None, to: int | None = None
     ) -> None:
         """Begin the partition anew at its committed offset (or at ``to``), with a new epoch."""
         self._drop(partition)
 
         async def restart() -> None:
+            # A transaction that is under way in the thread would be committed behind our back: the generation
+            # of the group stays the same.
+            await asyncio.get_running_loop().run_in_executor(self._transactions, _nothing)
+            for found, position in (await self.source.rewind({partition: epoch}, to)).items():
+                self._begin(found, position, condemned)
+
+        self._start(restart())
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Work on a partition that nobody waits for."""
+
+        async def run() -> None:
             try:
-                # A transaction that is under way in the thread would be committed behind our back: the
-                # generation of the group stays the same.
-                await asyncio.get_running_loop().run_in_executor(self._transactions, _nothing)
-                for found, position in (await self.source.rewind({partition: epoch}, to)).items():
-                    self._begin(found, position, condemned)
-            except OwnershipLost:
-                self._log.debug("restart_after_loss", partition=str(partition))
+                await work
+            except OwnershipLost as error:
+                self._log.debug("work_after_loss", error=str(error))
             except Exception as error:
                 self.fail(error)
 
-        task = asyncio.create_task(restart())
+        task = asyncio.create_task(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

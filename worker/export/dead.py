@@ -4,14 +4,15 @@ from collections.abc import Callable, Sequence
 
 from worker.chunk import Partition, Record
 from worker.dead_letters import DeadLetter, dead_letter, fit, size
+from worker.errors import SinkRefused
 from worker.sinks.protocol import Reject, Transaction
 from worker.window import Manifest
 
 
 class DeadLetterEncoder:
-    """Collects a window's records as dead letters."""
+    """Collects a window's records as dead letters, but for those that the sink has accepted."""
 
-    def __init__(self, partition: Partition, stage: str, error: str, limit: int) -> None:
+    def __init__(self, partition: Partition, stage: str, error: SinkRefused, limit: int) -> None:
         self._partition = partition
         self._stage = stage
         self._error = error
@@ -25,12 +26,14 @@ class DeadLetterEncoder:
 
     def add(self, values: Sequence[bytes], records: Sequence[Record]) -> Sequence[Reject]:
         for record in records:
+            if (record.offset() or 0) < self._error.accepted:
+                continue
             letter = dead_letter(
                 self._partition,
                 record,
                 stage=self._stage,
                 reason="refused",
-                error=self._error,
+                error=str(self._error),
                 limit=self._limit,
             )
             self._letters.append(letter)
@@ -48,7 +51,7 @@ class DeadLetterSink:
 
     fingerprint = "dead-letters"
 
-    def __init__(self, topic: str, stage: str, error: str, limit: Callable[[], int]) -> None:
+    def __init__(self, topic: str, stage: str, error: SinkRefused, limit: Callable[[], int]) -> None:
         self._topic = topic
         self._stage = stage
         self._error = error

@@ -6,11 +6,18 @@ from typing import Any
 
 from worker.chunk import Partition, Record
 from worker.dead_letters import DeadLetter, dead_letter, size
-from worker.export.screen import Events, screen
+from worker.errors import PartitionStopped
+from worker.export.screen import AVRO_EVENT, Events, screen
 from worker.kafka.offsets import Plan
 from worker.sinks.protocol import Reject, Sink, TransactionalSink, WindowEncoder
+from worker.topic_formats.known_schemas import ASK_AGAIN
 from worker.topic_formats.protocol import Decoder
 from worker.window import ContentDigest, Manifest, Range
+
+MOST_UNKNOWN = 100
+"""Ids of schemas that the registry does not know, in one window: its plan names them, in up to 11 characters
+each, and Kafka keeps 4,096 characters beside an offset.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,8 @@ class Closed:
     encoder: "WindowEncoder[Any] | None"
     """None once it has been asked to finish."""
     payload: Any = None
+    unknown: tuple[int, ...] = ()
+    """Ids in its records that had no schema."""
 
     @property
     def events(self) -> int:
@@ -94,6 +103,8 @@ class Filling:
         self.plan = plan
         self.next = position
         self.rejected = 0
+        self.unknown = set(plan.unknown if plan else ())
+        """Ids in the records that have no schema; once in it, for the whole window."""
         self._limits = limits
         self._sink_name = sink_name
         self._decoder = decoder
@@ -123,6 +134,8 @@ class Filling:
             return "plan" if self.next >= self.until else None
         if self._exported + self.rejected >= self._limits.events:
             return "events"
+        if len(self.unknown) >= MOST_UNKNOWN:
+            return "schemas"
         return "bytes" if self.size >= self._limits.bytes else None
 
     def room(self, records: Sequence[Record]) -> int:
@@ -130,7 +143,10 @@ class Filling:
         chunks).
         """
         if self.until is None:
-            return min(len(records), max(0, self._limits.events - self._exported - self.rejected))
+            room = max(0, self._limits.events - self._exported - self.rejected)
+            if self._decoder is not None:  # each may name another id
+                room = min(room, MOST_UNKNOWN - len(self.unknown))
+            return min(len(records), room)
         low, high = 0, len(records)
         while low < high:
             middle = (low + high) // 2
@@ -141,9 +157,26 @@ class Filling:
         return low
 
     def add(self, records: Sequence[Record]) -> None:
-        """Take ``records`` (at least one), all of which have room."""
-        screened = screen(records, self._decoder).of_kind(self._limits.kinds)
+        """Take ``records`` (at least one), all of which have room.
+
+        Raises PartitionStopped for a record that is an event and cannot be read as what the topic is said to
+        be: the window is to be thrown away.
+        """
+        screened = screen(records, self._decoder, self.unknown).of_kind(self._limits.kinds)
+        if self.plan is not None and (gone := self.unknown.difference(self.plan.unknown)):
+            raise PartitionStopped(
+                f"the window [{self.named}, {self.until}) of {self.partition} cannot be delivered as it was "
+                f"planned: the registry no longer has the schemas {sorted(gone)}. Way out: have it know them "
+                "under these ids again; it is asked every minute",
+                look_again=ASK_AGAIN,
+            )
         for reject in screened.rejects:
+            if reject.reason == AVRO_EVENT:
+                raise PartitionStopped(
+                    f'{self.partition}: topics.output_format is "json", but the record at offset '
+                    f"{records[reject.index].offset()} is an event in Avro. Way out: export what is left of "
+                    'them with output_format = "avro", which takes both, and then change it'
+                )
             self._reject(records[reject.index], reject)
         values, kept = screened.values, screened.records
         if values:

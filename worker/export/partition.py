@@ -84,7 +84,7 @@ class Kafka(Protocol):
     async def persist(self, what: str, partition: Partition, function: Callable[[], T]) -> T: ...
     async def in_thread(self, function: Callable[[], None]) -> None: ...
     def restart(
-        self, partition: Partition, epoch: int, *, condemned: str | None = None, to: int | None = None
+        self, partition: Partition, epoch: int, *, condemned: SinkRefused | None = None, to: int | None = None
     ) -> None: ...
     def fail(self, error: BaseException) -> None: ...
 
@@ -98,7 +98,7 @@ class Destination:
     settings: SinkSettings
     limits: Limits
     topic_id: str
-    dead: Callable[[str], TransactionalSink[Any]]
+    dead: Callable[[SinkRefused], TransactionalSink[Any]]
     """The dead-letter topic, for a window that the sink refused with this error."""
     decoder: Decoder | None = None
     """Of an output topic that is not JSON."""
@@ -116,11 +116,13 @@ class PartitionExport:
         position: Position,
         kafka: Kafka,
         budget: MemoryBudget,
-        condemned: str | None = None,
+        condemned: SinkRefused | None = None,
     ) -> None:
         self.partition = partition
         self.epoch = position.epoch
         self.stopped: str | None = None
+        self.overtaken = False
+        """Retention has deleted what comes next: windows close when no more is held."""
         self._to = to
         self._origin = position
         self._kafka = kafka
@@ -160,6 +162,7 @@ class PartitionExport:
         self._expected = chunk.end
         self._leftover.append(chunk)
         self.unblock()
+        self._wake.set()
 
     def unblock(self) -> None:
         """Fill windows with the chunks that wait, as far as there is room; pause or resume fetching
@@ -173,11 +176,11 @@ class PartitionExport:
                 self._take()
             self._close_if_full()
         except (RecordsMissing, PartitionStopped) as error:
-            self._stop(str(error))
+            self._stop(error)
         finally:
             self._filling_up = False
         self._charge()
-        if bool(self._leftover) != self._paused and not self.stopped:
+        if bool(self._leftover) != self._paused and not self.stopped and not self.overtaken:
             self._paused = not self._paused
             action = self._kafka.pause if self._paused else self._kafka.resume
             self._call(action(self.partition, self.epoch))
@@ -245,10 +248,13 @@ class PartitionExport:
             self._close(reason)
         elif self._timer is None and self._filling.until is None:
             self._close("time")
+        elif self.overtaken and self._filling.until is None and not self._leftover:
+            self._close("overtaken")
 
     def _close(self, reason: str) -> None:
         assert self._filling is not None
         closed = self._filling.close(reason, self._to.topic_id)
+        closed.unknown = tuple(sorted(self._filling.unknown))
         self._filling = None
         if self._timer is not None:
             self._timer.cancel()
@@ -263,8 +269,11 @@ class PartitionExport:
         """Where the range of the window behind ``window`` starts: one that left no object is part of it, so
         ranges tile.
         """
-        stored = window.range in self._held or (window.manifest is not None and window.sink is self._to.sink)
-        return window.range.end if stored else window.range.start
+        if window.range in self._held or (window.manifest is not None and window.sink is self._to.sink):
+            return window.range.end
+        if self._condemned is not None and window.plan is not None:
+            return max(window.range.start, self._condemned.accepted)
+        return window.range.start
 
     @property
     def closable(self) -> int:
@@ -300,7 +309,7 @@ class PartitionExport:
         except OwnershipLost as error:
             self._log.info("ownership_lost", error=str(error))
         except (ObjectConflict, RecordsMissing, PartitionStopped, MetadataUnreadable) as error:
-            self._stop(str(error))
+            self._stop(error)
         except Exception as error:
             self._kafka.fail(error)
 
@@ -326,10 +335,10 @@ class PartitionExport:
             self._condemned = None  # it was this window that the sink refused
         reached("export.committed")
         metrics.WINDOWS.labels(self._to.name, window.closed_by).inc()
-        if window.sink is self._to.sink:
-            metrics.EXPORTED.labels(self._to.name).inc(window.events)
-        else:
-            metrics.REJECTED.labels(self._to.name, "refused").inc(window.events)
+        refused = 0 if window.sink is self._to.sink else len(window.payload or ())
+        metrics.EXPORTED.labels(self._to.name).inc(window.events - refused)
+        if refused:
+            metrics.REJECTED.labels(self._to.name, "refused").inc(refused)
 
     async def _plan(self, window: Closed) -> bool:
         """Make the window's cut durable. False: there is nothing to deliver."""
@@ -375,7 +384,7 @@ class PartitionExport:
         except SinkRefused as error:
             # Only told when refused windows are to become dead letters. Their records are no longer in
             # memory.
-            self._kafka.restart(self.partition, self.epoch, condemned=str(error))
+            self._kafka.restart(self.partition, self.epoch, condemned=error)
             raise OwnershipLost(f"{window.range} was refused and becomes dead letters") from error
         reached("export.delivered")
         self._delivered(window, delivery)
@@ -418,7 +427,9 @@ class PartitionExport:
         plan = None
         if planned is not None and planned.manifest is not None:
             manifest = planned.manifest
-            plan = Plan(manifest.range.end, manifest.records, manifest.digest, manifest.config)
+            plan = Plan(
+                manifest.range.end, manifest.records, manifest.digest, manifest.config, planned.unknown
+            )
         return Committed(
             plan,
             named_from=None if named == offset else named,
@@ -472,11 +483,37 @@ class PartitionExport:
 
     # ── the end ────────────────────────────────────────────────────────────
 
-    def _stop(self, problem: str) -> None:
-        self.stopped = problem
+    def _stop(self, problem: Exception) -> None:
+        self.stopped = str(problem)
         self._empty()
-        self._log.error("partition_stopped", problem=problem)
+        self._log.error("partition_stopped", problem=self.stopped)
         self._call(self._kafka.pause(self.partition, self.epoch))
+        if isinstance(problem, PartitionStopped) and problem.look_again is not None:
+            self._timer = asyncio.get_running_loop().call_later(problem.look_again, self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        self._kafka.restart(self.partition, self.epoch, condemned=self._condemned)
+
+    async def deliver_held(self, end: int) -> None:
+        """Deliver all records before the offset ``end``, however long it takes: what comes next was deleted,
+        and so may they have been. The caller has paused the partition. Returns when it has been done, or when
+        the partition has stopped or been dropped.
+
+        Of a window that is repeated and whose end was deleted, nothing is delivered: its successor does that.
+        """
+        self.overtaken = True
+        self.unblock()
+        while self._expected < end or self._leftover or self._queue:
+            if not await self._woken():
+                return
+
+    async def _woken(self, seconds: float | None = None) -> bool:
+        """Wait until something has happened, at most for ``seconds``. False: nothing will any more."""
+        self._wake.clear()
+        waiter = asyncio.create_task(self._wake.wait())
+        await asyncio.wait([waiter, self._task], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        waiter.cancel()
+        return not self._task.done()
 
     async def finish(self, reason: str, deadline: float) -> None:
         """Close the filling window and deliver what fits until ``deadline`` (event loop time); then
@@ -488,12 +525,7 @@ class PartitionExport:
             self._close(reason)
         loop = asyncio.get_running_loop()
         while self._queue and not self._task.done() and loop.time() < deadline:
-            self._wake.clear()
-            waiter = asyncio.create_task(self._wake.wait())
-            await asyncio.wait(
-                [waiter, self._task], timeout=deadline - loop.time(), return_when=asyncio.FIRST_COMPLETED
-            )
-            waiter.cancel()
+            await self._woken(deadline - loop.time())
         if self._queue and not self.stopped:
             self._log.info("left_to_next_owner", windows=len(self._queue), next=str(self._queue[0].range))
         self.drop()

@@ -1,5 +1,6 @@
 """Which records of the output topic can be exported at all: one JSON object on one line each."""
 
+import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,16 @@ _kind = msgspec.json.Decoder(_Kind).decode
 _check = msgspec.json.Decoder(_AnyObject).decode
 
 
+AVRO_EVENT = "avro_event"
+"""Reason of a reject in a topic that is JSON, which the engine does not make a dead letter of: it is an
+event, from when the topic was Avro.
+"""
+
+_avro_event = re.compile(rb"(\0....)?(\x0efeature|\x10tracking)", re.DOTALL).match
+"""How a value of ours in Avro begins, with or without the id of its schema: `kind` is the first field of all
+versions, its length in front. Other Avro is as foreign as anything else.
+"""
+
 Events = Literal["both", "feature", "tracking"]
 """Which kinds of events a sink exports."""
 
@@ -47,15 +58,18 @@ class Screened:
         return Screened([self.values[i] for i in kept], [self.records[i] for i in kept], self.rejects)
 
 
-def screen(records: Sequence[Record], decoder: Decoder | None = None) -> Screened:
+def screen(
+    records: Sequence[Record], decoder: Decoder | None = None, unknown: set[int] | None = None
+) -> Screened:
     """Sort out tombstones and foreign records: whatever else writes to the output topic must not end up in an
     archive.
 
     All records of a chunk are checked in one go; only if one does not pass they are looked at one by one.
-    Those of a topic that is not JSON are decoded first: the values are the JSON text then.
+    Those of a topic that is not JSON are decoded first: the values are the JSON text then. For ``unknown``
+    see the decoder.
     """
     if decoder is not None:
-        return _decoded(records, decoder)
+        return _decoded(records, decoder.decode([record.value() for record in records], unknown))
     values = [record.value() for record in records]
     try:
         lines = b"".join(values)  # type: ignore[arg-type]  # a tombstone is a TypeError
@@ -68,11 +82,11 @@ def screen(records: Sequence[Record], decoder: Decoder | None = None) -> Screene
     return _one_by_one(records, values)
 
 
-def _decoded(records: Sequence[Record], decoder: Decoder) -> Screened:
+def _decoded(records: Sequence[Record], texts: Sequence[bytes | Dead | None]) -> Screened:
     values: list[bytes] = []
     kept: list[Record] = []
     rejects: list[Reject] = []
-    for index, text in enumerate(decoder.decode([record.value() for record in records])):
+    for index, text in enumerate(texts):
         if isinstance(text, Dead):
             rejects.append(Reject(index, text.reason, text.error))
         elif not text:
@@ -100,6 +114,8 @@ def _one_by_one(records: Sequence[Record], values: Sequence[bytes | None]) -> Sc
 def _fault(value: bytes | None) -> tuple[str, str] | None:
     if value is None:
         return "tombstone", "the record has no value"
+    if _avro_event(value):
+        return AVRO_EVENT, "the value is an event in Avro"
     if b"\n" in value or value != value.strip():
         return "foreign", "the value is not one line without white space around it"
     try:

@@ -75,7 +75,8 @@ class ParquetFormat:
         from pyarrow import ArrowException, parquet
 
         try:
-            metadata = parquet.read_metadata(file)
+            content = parquet.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
+            metadata = content.metadata
         except (ArrowException, OSError) as error:
             return f"it is no Parquet file, or cut short: {error}"
         found = parse_manifest((metadata.metadata or {}).get(MANIFEST_KEY, b""))
@@ -85,6 +86,11 @@ class ParquetFormat:
             return different
         if metadata.num_rows != found.records:
             return f"it holds {metadata.num_rows} rows of its {found.records} records"
+        try:
+            for group in range(metadata.num_row_groups):  # for the checksums of its pages alone
+                content.read_row_group(group, use_threads=False)
+        except (ArrowException, OSError) as error:
+            return f"it was changed: {error}"
         return None
 
     def show(self, parts: Sequence[bytes]) -> str:
@@ -187,7 +193,11 @@ class ParquetEncoder:
             from pyarrow import parquet
 
             self._writer = parquet.ParquetWriter(
-                self._out, self._schema, compression=self._format.compression, store_schema=False
+                self._out,
+                self._schema,
+                compression=self._format.compression,
+                store_schema=False,
+                write_page_checksum=True,
             )
         return self._writer
 

@@ -9,6 +9,8 @@ Kafka keeps up to 4,095 characters of metadata with each committed offset. Ours 
 ``end``     a plan: the window ``[committed offset, end)`` is to be delivered before anything else
 ``n``       its exported records
 ``digest``  their content digest
+``unknown`` ids of schemas in its records that the registry did not know; they count as unknown whenever
+            the window is repeated, so that it is the same; absent when there are none
 ``cfg``     fingerprint of the sink's configuration that the plan was made with
 ``tid``     the topic's id, where the broker tells it: a topic that was recreated has another one
 ``since``   when the group began, ms since the epoch, if it was told to start at "latest"
@@ -37,6 +39,7 @@ class Plan:
     records: int
     digest: str
     config: str
+    unknown: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class _Fields(msgspec.Struct, omit_defaults=True):
     n: int | None = None
     digest: str | None = None
     cfg: str | None = None
+    unknown: tuple[int, ...] = ()
     tid: str = ""
     since: int | None = None
     of: int | None = None
@@ -79,6 +83,7 @@ class Committed:
         if self.plan is not None:
             fields.end, fields.n = self.plan.end, self.plan.records
             fields.digest, fields.cfg = self.plan.digest, self.plan.config
+            fields.unknown = self.plan.unknown
         return msgspec.json.encode(fields).decode()
 
     @classmethod
@@ -98,7 +103,7 @@ class Committed:
             return cls(ours=False)
         plan = None
         if fields.end is not None:
-            plan = Plan(fields.end, fields.n or 0, fields.digest or "", fields.cfg or "")
+            plan = Plan(fields.end, fields.n or 0, fields.digest or "", fields.cfg or "", fields.unknown)
         since = None
         if fields.since is not None and fields.of is not None:
             since = Since(fields.since, fields.of)

@@ -77,12 +77,15 @@ class WebhookSink:
     def deliver(self, manifest: Manifest, payload: Parts) -> Delivery:
         """Send the parts that are not accepted yet, in order; ``created`` and ``bytes`` count all of them.
 
-        Raises PartitionStopped when the receiver has answered 410: it wants nothing more, so nothing is sent
-        until the worker starts again.
+        When a part is refused, the error says what was accepted before it. Raises PartitionStopped when the
+        receiver has answered 410: it wants nothing more, so nothing is sent until the worker starts again.
         """
         for part in payload.parts[payload.accepted :]:
-            with self._breaker.attempt():
-                payload.sent += self._send(part)
+            try:
+                with self._breaker.attempt():
+                    payload.sent += self._send(part)
+            except SinkRefused as error:
+                raise SinkRefused(str(error), accepted=part.range.start) from error
             payload.accepted += 1
         return Delivery(len(payload.parts), 0, payload.sent)
 

@@ -1,4 +1,8 @@
-"""Decoders of Avro: with the id of a schema in front of each value, or with one schema for all."""
+"""Decoders of Avro: with the id of a schema in front of each value, or with one schema for all.
+
+An event in JSON passes as it is: a topic that was JSON before holds them until they are read, and no Avro
+value of ours begins with a brace.
+"""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -7,6 +11,7 @@ from typing import Any, Final
 from fastavro import schemaless_reader
 
 from worker.events import Dead
+from worker.events import decode as decode_json
 from worker.topic_formats.event_text import event_text
 from worker.topic_formats.known_schemas import KnownSchemas
 
@@ -27,18 +32,26 @@ class RegistryDecoder:
     async def prepare(self, values: Sequence[bytes | None]) -> None:
         await self._known.learn({value[1:HEADER] for value in values if value and not _unframed(value)})
 
-    def decode(self, values: Sequence[bytes | None]) -> list[bytes | Dead | None]:
-        return [self._decoded(value) if value else value for value in values]
+    def decode(
+        self, values: Sequence[bytes | None], unknown: set[int] | None = None
+    ) -> list[bytes | Dead | None]:
+        missing = set() if unknown is None else unknown
+        return [self._decoded(value, missing) if value else value for value in values]
 
-    def _decoded(self, value: bytes) -> bytes | Dead:
+    def _decoded(self, value: bytes, missing: set[int]) -> bytes | Dead:
         if _unframed(value):
-            return Dead(
-                "invalid_avro",
-                "The value does not begin with a zero byte and the id of a schema"
-                + ("; it looks like JSON" if value.lstrip()[:1] == b"{" else ""),
+            return _json_or(
+                Dead("invalid_avro", "The value does not begin with a zero byte and the id of a schema"),
+                value,
             )
         schema = self._known.get(value[1:HEADER])
-        return schema if isinstance(schema, Dead) else read(schema, value, HEADER)
+        number = int.from_bytes(value[1:HEADER])
+        if isinstance(schema, Dead):
+            missing.add(number)
+            return schema
+        if number in missing:
+            return Dead("unknown_schema", f"There was no schema with the id {number} when this was planned")
+        return read(schema, value, HEADER)
 
 
 class FixedDecoder:
@@ -52,12 +65,30 @@ class FixedDecoder:
     async def prepare(self, values: Sequence[bytes | None]) -> None:
         """Nothing to wait for."""
 
-    def decode(self, values: Sequence[bytes | None]) -> list[bytes | Dead | None]:
-        return [read(self._schema, value, 0) if value else value for value in values]
+    def decode(
+        self, values: Sequence[bytes | None], unknown: set[int] | None = None
+    ) -> list[bytes | Dead | None]:
+        return [self._decoded(value) if value else value for value in values]
+
+    def _decoded(self, value: bytes) -> bytes | Dead:
+        text = read(self._schema, value, 0)
+        return _json_or(text, value) if isinstance(text, Dead) else text
 
 
 def _unframed(value: bytes) -> bool:
     return value[0] != 0 or len(value) < HEADER
+
+
+def _json_or(dead: Dead, value: bytes) -> bytes | Dead:
+    """``value``, if it is an event in JSON on one line; else ``dead``."""
+    if not value.startswith(b"{"):
+        return dead
+    if not value.endswith(b"}") or b"\n" in value:
+        return Dead(dead.reason, f"{dead.error}; nor is it JSON on one line")
+    event = decode_json(value)
+    if isinstance(event, Dead):
+        return Dead(dead.reason, f"{dead.error}; nor is it an event in JSON: {event.error}")
+    return value
 
 
 def read(schema: dict[str, Any], value: bytes, start: int) -> bytes | Dead:

@@ -54,40 +54,49 @@ class KnownSchemas:
         return self._schemas.get(identity) or self._missing[identity].dead
 
     async def learn(self, identities: Iterable[bytes]) -> None:
-        """Ask for those that are not known, until the registry answers: backs off for as long as it takes."""
-        for identity in identities:
-            if identity not in self._schemas and self._worth_asking(identity):
-                await self._ask(identity)
+        """Ask for those that are not known, until the registry answers: backs off for as long as it takes.
+
+        The pauses in which it may change its mind about those that it does not know are the same for all of
+        them: a chunk waits :data:`DOUBT_PAUSE` for each doubt, however many ids are foreign.
+        """
+        unknown = asked = {identity for identity in identities if self._worth_asking(identity)}
+        for doubts in reversed(range(DOUBTS)):
+            unknown = {identity for identity in unknown if not await self._answers(identity)}
+            if unknown and doubts:
+                await asyncio.sleep(DOUBT_PAUSE)
+        for identity in asked - self._schemas.keys():
+            error = self._missing[identity].dead.error
+            log.warning("schema_missing", source=self._source, id=int.from_bytes(identity), error=error)
 
     def _worth_asking(self, identity: bytes) -> bool:
+        if identity in self._schemas:
+            return False
         missing = self._missing.get(identity)
         return missing is None or time.monotonic() - missing.asked > ASK_AGAIN
 
-    async def _ask(self, identity: bytes) -> None:
+    async def _answers(self, identity: bytes) -> bool:
+        """Whether the registry has this id, be it of a schema that cannot be used."""
         number = int.from_bytes(identity)
         try:
-            text = await self._text(number, DOUBTS if identity not in self._missing else 1)
-            self._schemas[identity] = parsed(text)
+            self._schemas[identity] = parsed(await self._text(number))
         except (SchemaMissing, NotAvro) as error:
             dead = Dead("unknown_schema", f"There is no schema with the id {number} to read it with: {error}")
             self._missing[identity] = Missing(dead, time.monotonic())
-            log.warning("schema_missing", source=self._source, id=number, error=str(error))
+            return isinstance(error, NotAvro)
+        return True
 
-    async def _text(self, number: int, doubts: int) -> str:
+    async def _text(self, number: int) -> str:
         pause = FIRST_PAUSE
         while True:
             try:
                 text = await asyncio.to_thread(self._registry.schema, number)
-            except SchemaMissing:
-                self._answered()
-                doubts -= 1
-                if doubts <= 0:
-                    raise
-                await asyncio.sleep(DOUBT_PAUSE)
             except RegistryError as error:
                 self._failed(number, error)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(pause * 2, LONGEST_PAUSE)
+            except SchemaMissing:
+                self._answered()
+                raise
             else:
                 self._answered()
                 return text

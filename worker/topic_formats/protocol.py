@@ -16,10 +16,13 @@ class Decoder(Protocol):
     async def prepare(self, values: Sequence[bytes | None]) -> None:
         """Get what :meth:`decode` needs for these values, however long it takes; call it before."""
 
-    def decode(self, values: Sequence[bytes | None]) -> list[bytes | Dead | None]:
+    def decode(
+        self, values: Sequence[bytes | None], unknown: set[int] | None = None
+    ) -> list[bytes | Dead | None]:
         """The event of each value as JSON text on one line, or why there is none. No I/O, never raises.
 
-        What has no bytes (a tombstone, an empty value) is handed on as it is.
+        What has no bytes (a tombstone, an empty value) is handed on as it is. ``unknown``: ids of schemas
+        that count as missing, also if they are known by now; those that are found missing are added.
         """
 
 

@@ -16,6 +16,7 @@ from worker.export.budget import MemoryBudget
 from worker.formats.compression import Compression
 from worker.formats.jsonl import JsonLinesEncoder
 from worker.kafka.offsets import Committed as Metadata
+from worker.kafka.offsets import Plan
 from worker.kafka.source import ChunkSource
 from worker.kafka.topics import TopicFacts
 from worker.kafka.transactions import TransactionalProducer
@@ -306,6 +307,123 @@ async def test_deleted_records_are_passed_over_if_told_so() -> None:
 
     assert rig.source.rewinds == [8]
     assert [str(held) for held in rig.sink.objects] == ["evaluations-3-5-12"]
+
+
+def overtaken(rig: Stage, at: int, low: int) -> Position:
+    """What the consumer tells when the records from `at` to `low` were deleted before it fetched them."""
+    rig.source.low = low
+    committed, metadata = rig.source.committed.get(PARTITION, (None, ""))
+    return Position(rig.source.epochs[PARTITION], at, committed, metadata, low, 1_000)
+
+
+@in_virtual_time
+async def test_what_is_held_is_delivered_before_the_partition_goes_on_behind_a_hole() -> None:
+    """Retention overtakes a sink that is down: two windows, a third that fills and what waits behind it are
+    the only copies by then. They are delivered when the sink is up again, and then the hole is stepped over.
+    """
+    rig = Stage(on_missing_records="continue")
+    rig.sink.failures.append(SinkUnavailable("down", retry_after=500.0))
+    await rig.assigned()
+    await rig.feed(chunk(0, 4), chunk(4, 11), chunk(11, 14))
+
+    await rig.stage.missing(PARTITION, overtaken(rig, 14, 20))
+    await passed(100)
+    assert rig.source.rewinds == []
+    assert rig.source.paused == {PARTITION}
+    await passed(500)
+    await rig.feed(chunk(20, 24, epoch=EPOCH + 1))
+
+    assert rig.source.rewinds == [20]
+    assert [(held.start, held.end) for held in rig.sink.objects] == [
+        (0, 4),
+        (4, 8),
+        (8, 12),
+        (12, 14),
+        (14, 24),
+    ]
+    assert rig.source.committed[PARTITION][0] == 24
+    assert rig.errors == []
+
+
+@in_virtual_time
+async def test_what_is_held_is_delivered_before_the_partition_stops() -> None:
+    """A person may decide to go on; what was in memory must not be lost by then. The reason shows at once."""
+    rig = Stage()
+    rig.sink.failures.append(SinkUnavailable("down", retry_after=500.0))
+    await rig.assigned()
+    await rig.feed(chunk(0, 7))
+
+    await rig.stage.missing(PARTITION, overtaken(rig, 7, 20))
+    assert list(rig.stage.stopped) == [PARTITION]
+    await passed(600)
+
+    assert [(held.start, held.end) for held in rig.sink.objects] == [(0, 4), (4, 7)]
+    assert list(rig.stage.stopped) == [PARTITION]
+    assert rig.source.rewinds == []
+
+
+@in_virtual_time
+async def test_a_chunk_that_is_under_way_is_delivered_before_the_hole() -> None:
+    """It was fetched, but had not arrived when the consumer was told of the hole."""
+    rig = Stage(on_missing_records="continue")
+    await rig.assigned()
+    await rig.feed(chunk(0, 2))
+
+    await rig.stage.missing(PARTITION, overtaken(rig, 6, 20))
+    await passed(1)
+    assert rig.source.rewinds == []
+    await rig.feed(chunk(2, 6))
+
+    assert rig.source.committed[PARTITION][0] == 6
+    assert rig.source.rewinds == [20]
+
+
+@in_virtual_time
+async def test_a_partition_that_is_lost_meanwhile_does_not_go_on() -> None:
+    """Its next owner finds the hole by itself."""
+    rig = Stage(on_missing_records="continue")
+    rig.sink.failures.append(SinkUnavailable("down", retry_after=500.0))
+    await rig.assigned()
+    await rig.feed(chunk(0, 7))
+
+    await rig.stage.missing(PARTITION, overtaken(rig, 7, 20))
+    await passed(10)
+    await rig.stage.lost([PARTITION])
+    await passed(600)
+
+    assert rig.source.rewinds == []
+    assert rig.errors == []
+
+
+@in_virtual_time
+async def test_a_repeated_window_whose_end_was_deleted_meanwhile_goes_on_without_it() -> None:
+    """The plan's end is fixed, so its records cannot come: it is taken over anew behind the hole."""
+    rig = Stage(on_missing_records="continue")
+    plan = Plan(10, 10, "digest", "shape")
+    rig.source.committed[PARTITION] = (0, Metadata(plan).text())
+    await rig.assigned()
+    await rig.feed(chunk(0, 4))
+
+    await rig.stage.missing(PARTITION, overtaken(rig, 4, 8))
+    await settled()
+    await rig.feed(chunk(8, 10, epoch=EPOCH + 1))
+
+    assert rig.source.rewinds == [8]
+    assert [(held.start, held.end, found.records) for held, found in rig.sink.objects.items()] == [(0, 10, 2)]
+
+
+@in_virtual_time
+async def test_what_a_cut_topic_leaves_in_memory_is_not_delivered() -> None:
+    """The topic ends before our next offset: other records may get the offsets that we would commit."""
+    rig = Stage(flush_interval=5_000.0)
+    await rig.assigned()
+    await rig.feed(chunk(0, 3))
+
+    await rig.stage.missing(PARTITION, Position(EPOCH, 3, None, "", 0, 1))
+    await passed(600)
+
+    assert rig.sink.objects == {}
+    assert list(rig.stage.stopped) == [PARTITION]
 
 
 @in_virtual_time

@@ -43,6 +43,7 @@ from worker.window import ContentDigest, Manifest, Range
 
 FLUSH_SECONDS = 60.0
 MIB = 1024**2
+REFUSED = SinkRefused("no permission")
 
 
 class Rig:
@@ -80,7 +81,7 @@ class Rig:
         metadata: str = "",
         low: int = 0,
         high: int = 1_000,
-        condemned: str | None = None,
+        condemned: SinkRefused | None = None,
         partition: Partition = PARTITION,
     ) -> PartitionExport:
         """The partition as assigned at `offset`, or at what was committed, once it has been taken over."""
@@ -1064,7 +1065,7 @@ async def test_a_refused_window_begins_anew_as_dead_letters() -> None:
 async def test_a_condemned_plan_becomes_dead_letters_and_the_tiling_goes_on() -> None:
     """The window's records and its end are committed as one; the next window is named from its start."""
     rig = Rig(on_refused="dead_letter", max_events=4)
-    export = await rig.begin(committed=10, metadata=Metadata(plan(10, 13)).text(), condemned="no permission")
+    export = await rig.begin(committed=10, metadata=Metadata(plan(10, 13)).text(), condemned=REFUSED)
 
     export.accept(chunk(10, 17))
     await settled()
@@ -1077,10 +1078,34 @@ async def test_a_condemned_plan_becomes_dead_letters_and_the_tiling_goes_on() ->
 
 
 @in_virtual_time
+async def test_what_was_accepted_of_a_refused_window_is_no_dead_letter() -> None:
+    """Only the rest of it is, and the next window is named from where the sink left off."""
+    rig = Rig(on_refused="dead_letter", max_events=4)
+    rig.kafka.tells_refusals = True
+    rig.sink.failures.append(SinkRefused("no more", accepted=12))
+    export = await rig.begin(committed=10)
+    export.accept(chunk(10, 14))
+    await settled()
+    assert rig.trace[-1] == Restarted(condemned="no more", accepted=12)
+
+    rig.kafka.held.add(EPOCH)
+    text = Metadata(plan(10, 14)).text()
+    export = await rig.begin(committed=10, metadata=text, condemned=SinkRefused("no more", accepted=12))
+    export.accept(chunk(10, 18))
+    await settled()
+
+    assert rig.trace[-3:] == [
+        Transacted(("refused", "refused"), Committed(14, named_from=12, then=Planned(12, 18))),
+        Put(name(12, 18)),
+        Committed(18),
+    ]
+
+
+@in_virtual_time
 async def test_only_the_refused_window_is_condemned() -> None:
     """Starting over later, for any other reason, gives the sink the next window as usual."""
     rig = Rig(on_refused="dead_letter", max_events=4)
-    export = await rig.begin(committed=10, metadata=Metadata(plan(10, 13)).text(), condemned="no permission")
+    export = await rig.begin(committed=10, metadata=Metadata(plan(10, 13)).text(), condemned=REFUSED)
     export.accept(chunk(10, 13))
     await settled()
 
@@ -1097,7 +1122,7 @@ async def test_a_condemned_window_with_rejects_keeps_their_reasons() -> None:
     content = ContentDigest()
     content.update([event(10), event(12)])
     text = Metadata(Plan(13, 2, content.hexdigest(), "shape")).text()
-    export = await rig.begin(committed=10, metadata=text, condemned="no permission")
+    export = await rig.begin(committed=10, metadata=text, condemned=REFUSED)
 
     export.accept(chunk(10, 13, values={11: None}))
     await settled()

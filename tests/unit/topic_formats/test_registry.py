@@ -170,6 +170,27 @@ class TestRecords:
         assert dead.reason == "unknown_schema"
         assert "id 7" in dead.error
 
+    def test_the_doubts_about_many_ids_are_one_wait(
+        self, canned: Canned, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A chunk of foreign records costs two pauses, not two for each id in it; one that is there after all
+        is no longer asked for.
+        """
+        pauses: list[float] = []
+
+        async def pause(seconds: float) -> None:
+            pauses.append(seconds)
+
+        monkeypatch.setattr(known_schemas.asyncio, "sleep", pause)
+        monkeypatch.setattr(known_schemas, "DOUBT_PAUSE", 0.5)
+        values = [b"\0\0\0\0" + bytes([number]) for number in range(1, 21)]
+        canned.answers = [(200, RECORD), *[MISSING] * 19, *[MISSING] * 19, (200, RECORD), *[MISSING] * 18]
+
+        decoded = self.decoded(canned, *values)
+
+        assert pauses == [0.5, 0.5]
+        assert [value for value in decoded if not isinstance(value, Dead)] == [b"{}", b"{}"]
+
     def test_a_schema_that_is_no_record_is_a_dead_letter(self, canned: Canned) -> None:
         """There is no event in a number."""
         canned.answers = [(200, '{"schema":"\\"int\\""}')]
@@ -180,11 +201,20 @@ class TestRecords:
         assert dead.reason == "unknown_schema"
 
     def test_a_value_without_an_id_asks_nobody(self, canned: Canned) -> None:
-        """JSON in a topic that is Avro, and what is too short."""
-        for dead in self.decoded(canned, b'{"kind":"feature"}', b"\0\0\0", b"\1\0\0\0\7"):
+        """Half an event in JSON, and what is too short."""
+        for dead in self.decoded(canned, b'{"kind":"feature"}', b"{", b"\0\0\0", b"\1\0\0\0\7"):
             assert isinstance(dead, Dead)
             assert dead.reason == "invalid_avro"
         assert canned.requests == []
+
+    def test_an_event_in_json_passes_as_it_is(self, canned: Canned) -> None:
+        """From when the topic was JSON. On one line, as it is there, so that it is a line of a file."""
+        one = b'{"kind":"feature","userKey":"u","creationDate":1,"key":"k","value":1.0,"x":null}'
+
+        assert self.decoded(canned, one) == [one]
+        [dead] = self.decoded(canned, one.replace(b",", b",\n"))
+        assert isinstance(dead, Dead)
+        assert "nor is it JSON on one line" in dead.error
 
 
 class TestRegistering:
