@@ -190,11 +190,7 @@ def test_the_example_of_committed_metadata_is_a_plan() -> None:
     assert committed.plan is not None
     assert committed.text() == code(TOPICS, "metadata").strip()
     fields = first_cells(table_below(TOPICS, "| Field |"))
-<<<<<<< HEAD
-    assert fields == {"v", "from", "end", "n", "digest", "cfg", "tid", "since", "of"}
-=======
-    assert fields == {"v", "from", "end", "n", "digest", "cfg", "unknown", "tid", "since"}
->>>>>>> ea3cb8433c7db7ec6aa3c56654c36a36d0d0e161
+    assert fields == {"v", "from", "end", "n", "digest", "cfg", "unknown", "tid", "since", "of"}
     assert set(json.loads(committed.text())) <= fields
 
 
