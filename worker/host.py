@@ -183,9 +183,10 @@ class Host:
 
         async def start() -> None:
             await self._watch_flags(transform)
-            stage.decoder, stage.encoder = ingest_decoder(settings), output_encoder(settings)
-            if stage.encoder is not None:
-                await self._patiently("enrich", stage.encoder.open, RegistryError)
+            enricher = stage.enricher
+            enricher.decoder, enricher.encoder = ingest_decoder(settings), output_encoder(settings)
+            if enricher.encoder is not None:
+                await self._patiently("enrich", enricher.encoder.open, RegistryError)
             facts = await self._examine("enrich", topics.ingest, topics.output, topics.dead_letters)
             await stage.open(facts.limit(topics.output, topics.dead_letters), lambda: not self._stop.is_set())
             await self._app.add_runtime_dependency(stage.source)
@@ -197,7 +198,7 @@ class Host:
 
         self.health.stopped["enrich"] = lambda: stage.stopped
         self.health.checks["enrich"] = lambda: _problems(
-            stage.source, [*stage.stopped.values(), *_trouble(stage.decoder)]
+            stage.source, [*stage.stopped.values(), *_trouble(stage.enricher.decoder)]
         )
         return Component("enrich", start, drain, stage.close)
 

@@ -102,12 +102,15 @@ class TransactionalProducer:
             self._raise_if_fatal(error)
             raise Fatal(ExitCode.KAFKA, f"{self._name}: {error.name()}: {error.str()}") from failure
 
+    def release_delivered(self) -> None:
+        """Let go of the records that are delivered; they stay in memory otherwise, until the commit."""
+        self._producer.poll(0)
+
     def produce_batch(self, topic: str, records: list[dict[str, Any]]) -> None:
         """Add records (``value`` and ``key``), partitioned by key. Does not block.
 
         Raises NotQueued; the caller aborts.
         """
-        self._producer.poll(0)  # lets go of what is delivered, which stays in memory otherwise
         try:
             queued = self._producer.produce_batch(topic, records)
         except (KafkaException, BufferError) as failure:

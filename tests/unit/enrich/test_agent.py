@@ -61,6 +61,8 @@ class Kafka:
 
     def begin(self) -> None: ...
 
+    def release_delivered(self) -> None: ...
+
     def produce_batch(self, topic: str, records: Sequence[object]) -> None:
         self.trace.append(("produce", len(records)))
 

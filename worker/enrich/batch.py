@@ -1,0 +1,199 @@
+"""A chunk of the ingest topic becomes a batch of records for the output topic."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from operator import length_hint, methodcaller
+from typing import Any
+
+from worker.chunk import Chunk, Partition, Record
+from worker.dead_letters import ENVELOPE, DeadLetter, dead_letter, forget_headers, headers_of, size
+from worker.enrich.transform import Dead, Drop, Transform
+from worker.topic_formats.protocol import Decoder, Encoder
+
+_headers = methodcaller("headers")
+
+PIPELINE = 18 * 1024**2
+"""Bytes that enriched records may take while a transaction is committed: 100 ms of work at full speed."""
+RECORD_OVERHEAD = 250
+"""Bytes that a waiting record takes beside its value: the dictionary for ``produce_batch``, the key."""
+SURELY_FITS = 1_000
+"""Bytes of key and value that need no look at the topic's limit, which leaves at least so many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a chunk became: records for the output topic and dead letters, in the chunk's order."""
+
+    partition: Partition
+    epoch: int
+    start: int
+    end: int
+    records: list[dict[str, Any]]
+    """Arguments of ``produce``, or of ``produce_batch`` where ``plain``."""
+    plain: bool
+    """No record has headers or keeps its timestamp: ``produce_batch``, which knows neither, will do."""
+    dead: list[DeadLetter]
+    outcomes: Counter[tuple[str, str]]
+    bytes: int
+
+    @property
+    def memory(self) -> int:
+        return self.bytes + RECORD_OVERHEAD * len(self.records)
+
+
+class Pipeline(asyncio.Queue[Batch]):
+    """Batches that wait for their transaction. They hold from one record to thousands, so it is full by the
+    memory that they take: ``maxsize`` counts bytes.
+    """
+
+    def _init(self, maxsize: int) -> None:
+        super()._init(maxsize)
+        self._memory = 0
+
+    def full(self) -> bool:
+        return self._memory >= self.maxsize
+
+    def _put(self, item: Batch) -> None:
+        self._memory += item.memory
+        super()._put(item)
+
+    def _get(self) -> Batch:
+        batch: Batch = super()._get()
+        self._memory -= batch.memory
+        return batch
+
+
+class Enricher:
+    """Decodes, drops what is not tracked, enriches and encodes. ``limit`` tells the largest record, in bytes,
+    that the output and the dead-letter topic take.
+    """
+
+    def __init__(self, transform: Transform, *, keep_timestamps: bool, limit: Callable[[], int]) -> None:
+        self.decoder: Decoder | None = None
+        self.encoder: Encoder | None = None
+        """Of topics that are not JSON; set before the first chunk."""
+        self._transform = transform
+        self._keep_timestamps = keep_timestamps
+        self._limit = limit
+
+    async def prepare(self, chunk: Chunk) -> None:
+        """Get what the chunk needs to be decoded; waits for as long as it takes."""
+        if self.decoder is not None:
+            await self.decoder.prepare([record.value() for record in chunk.records])
+
+    def enrich(self, chunk: Chunk) -> Batch:
+        """Decode, track, enrich and encode the records of ``chunk``; pure but for the count of unresolved
+        variations.
+        """
+        records = chunk.records
+        headers, unreadable = _headers_among(records)
+        plain = not headers and not self._keep_timestamps
+        values = [record.value() for record in records]
+        json = self.decoder is None and self.encoder is None
+        outcomes = self._transform.many(values) if json else self._recoded(values)
+        for index in unreadable:
+            if isinstance(outcomes[index], bytes):
+                outcomes[index] = Dead("invalid_headers", "The name of a header is not UTF-8")
+        sizes = [len(outcome) for outcome in outcomes if outcome.__class__ is bytes]
+        keys = [record.key() for record in records]
+        largest = max(sizes, default=0) + max(map(len, filter(None, keys)), default=0)
+        if largest > SURELY_FITS or not plain:
+            outcomes = list(map(self._sized, records, outcomes))
+        if plain:
+            made = [
+                {"value": outcome, "key": key}
+                for key, outcome in zip(keys, outcomes, strict=True)
+                if outcome.__class__ is bytes
+            ]
+        else:
+            made = [
+                self._whole(record, outcome)
+                for record, outcome in zip(records, outcomes, strict=True)
+                if isinstance(outcome, bytes)
+            ]
+        dead, counts = self._rest(chunk, outcomes, len(made))
+        return Batch(
+            chunk.partition,
+            chunk.epoch,
+            chunk.start,
+            chunk.end,
+            made,
+            plain,
+            dead,
+            counts,
+            sum(sizes) + sum(len(letter.value or b"") for letter in dead),
+        )
+
+    def _recoded(self, values: Sequence[bytes | None]) -> list[bytes | Drop | Dead]:
+        """What :meth:`Transform.many` answers, between topics that are not both JSON."""
+        texts = values if self.decoder is None else self.decoder.decode(values)
+        answers = iter(self._transform.many([text for text in texts if not isinstance(text, Dead)]))
+        outcomes = [text if isinstance(text, Dead) else next(answers) for text in texts]
+        if self.encoder is None:
+            return outcomes
+        encode = self.encoder.encode
+        return [encode(outcome) if isinstance(outcome, bytes) else outcome for outcome in outcomes]
+
+    def _sized(self, record: Record, outcome: bytes | Drop | Dead) -> bytes | Drop | Dead:
+        if not isinstance(outcome, bytes):
+            return outcome
+        if size(record.key(), outcome, record.headers() or []) <= self._limit() - ENVELOPE:
+            return outcome
+        return Dead(
+            "too_large", f"The enriched event has {len(outcome)} bytes, more than the output topic takes"
+        )
+
+    def _whole(self, record: Record, value: bytes) -> dict[str, Any]:
+        timestamp = record.timestamp()[1] if self._keep_timestamps else 0
+        return {
+            "value": value,
+            "key": record.key(),
+            "headers": record.headers() or [],
+            "timestamp": max(timestamp, 0),
+        }
+
+    def _rest(
+        self, chunk: Chunk, outcomes: list[bytes | Drop | Dead], enriched: int
+    ) -> tuple[list[DeadLetter], Counter[tuple[str, str]]]:
+        """The dead letters among ``outcomes``, and the count of each outcome."""
+        dead: list[DeadLetter] = []
+        counts: Counter[tuple[str, str]] = Counter({("enriched", ""): enriched})
+        if enriched == len(outcomes):
+            return dead, counts
+        rest = [
+            (record, outcome)
+            for record, outcome in zip(chunk.records, outcomes, strict=True)
+            if outcome.__class__ is not bytes
+        ]
+        for record, outcome in rest:
+            if isinstance(outcome, Drop):
+                counts["dropped", outcome.reason] += 1
+            elif isinstance(outcome, Dead):
+                counts["dead", outcome.reason] += 1
+                dead.append(
+                    dead_letter(
+                        chunk.partition,
+                        record,
+                        stage="enrich",
+                        reason=outcome.reason,
+                        error=outcome.error,
+                        limit=self._limit(),
+                    )
+                )
+        return dead, counts
+
+
+def _headers_among(records: Sequence[Record]) -> tuple[bool, Collection[int]]:
+    """Whether any of ``records`` has headers, and the places of those whose headers cannot be read. Seldom is
+    there one, so it is looked for in one go, and only then one by one.
+    """
+    rest = iter(records)
+    try:
+        return any(map(_headers, rest)), ()
+    except SystemError:
+        refused = len(records) - 1 - length_hint(rest)
+        forget_headers(records[refused])
+    later = range(refused + 1, len(records))
+    return True, [refused, *(index for index in later if headers_of(records[index]) is None)]
