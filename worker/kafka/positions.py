@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
@@ -20,6 +20,11 @@ QUERY_SECONDS = 5.0
 """Bound of one try of a blocking query (committed offsets, watermarks); tried again until it answers."""
 RETRY_SECONDS = 0.2
 """Between tries of such a query."""
+
+
+SHORTEST_QUERY_SECONDS = 0.2
+UNKNOWN_END = 2**63 - 1
+"""Of a partition that cannot be asked: nothing lies beyond it."""
 
 
 class StartingPoints:
@@ -53,11 +58,16 @@ class StartingPoints:
             return {}
         wanted = [TopicPartition(p.topic, p.index) for p in partitions]
         positions = {}
-        for partition, tp in zip(partitions, self._committed(wanted), strict=True):
-            low, high = self.watermarks(partition)
+        committed = self._committed(wanted)
+        deadline = time.monotonic() + QUERY_SECONDS
+        for partition, tp in zip(partitions, committed, strict=True):
             metadata = tp.metadata or ""
-            known = tp.offset if tp.offset >= 0 else None
-            offset = known if known is not None else self._first(partition, low, high)
+            if tp.offset >= 0:
+                low, high = self._watermarks_by(deadline, partition) or (0, UNKNOWN_END)
+                known, offset = tp.offset, tp.offset
+            else:
+                low, high = self.watermarks(partition)
+                known, offset = None, self._first(partition, low, high)
             positions[partition] = Position(next(self._epochs), offset, known, metadata, low, high)
         return positions
 
@@ -68,6 +78,21 @@ class StartingPoints:
             lambda: self.consumer.get_watermark_offsets(wanted, timeout=QUERY_SECONDS, cached=False),
         )
         return int(low), int(high)
+
+    def _watermarks_by(self, deadline: float, partition: Partition) -> tuple[int, int] | None:
+        """None if Kafka does not tell: a partition that has no leader must not keep all others waiting. That
+        its committed offset is no longer there is told by the fetch, once there is a leader.
+        """
+        self._alive()
+        wanted = TopicPartition(partition.topic, partition.index)
+        timeout = max(SHORTEST_QUERY_SECONDS, deadline - time.monotonic())
+        try:
+            found: Any = self.consumer.get_watermark_offsets(wanted, timeout=timeout, cached=False)
+        except KafkaException as error:
+            raise_if_fatal(error.args[0])
+            self._reports.error(error.args[0])
+            return None
+        return (int(found[0]), int(found[1])) if found else None
 
     def _committed(self, wanted: list[TopicPartition]) -> list[TopicPartition]:
         def ask() -> list[TopicPartition]:
