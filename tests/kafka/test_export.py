@@ -12,9 +12,11 @@ from confluent_kafka.admin import AdminClient
 
 from tests.support.archive import lines, ranges, stored
 from tests.support.exporting import Exporting, event, events, files, kafka_section
+from tests.support.kafka_jars import REPOSITORY
 from tests.support.kafka_limits import BrokerLimits, Protocol
 from tests.support.kafka_records import Received
 from tests.support.running_worker import RunningWorker, await_records, eventually
+from worker.errors import ExitCode
 
 PROTOCOLS: Sequence[Protocol] = ("classic", "consumer")
 
@@ -276,3 +278,44 @@ def test_partitions_move_to_a_worker_that_joins(
     assert 0 < len(moved) < 4
     for partition in range(4):
         assert lines(setting.stored(partition)) == events(100)
+
+
+TRIPS = """
+from worker.formats.jsonl import JsonLinesEncoder
+
+add = JsonLinesEncoder.add
+
+
+def tripping(self, values, records):
+    if any(b'"trip"' in value for value in values):
+        raise SystemError("nobody foresaw this")
+    return add(self, values, records)
+
+
+JsonLinesEncoder.add = tripping
+"""
+
+
+def test_what_nobody_foresaw_steps_over_nothing(admin: AdminClient, bootstrap: str, tmp_path: Path) -> None:
+    """An encoder raises at one record, with good ones before it, in its chunk and in the chunks behind: the
+    worker ends, its shutdown delivers nothing of that partition, and a worker without the mistake exports
+    every record once.
+    """
+    setting = Exporting.create(admin, bootstrap, tmp_path, flush_interval="1h", max_events=100_000)
+    values = events(30_000)
+    values[100] = b'{"kind":"trip"}'
+    setting.produce(values)
+    (tmp_path / "wrong").mkdir()
+    (tmp_path / "wrong/sitecustomize.py").write_text(TRIPS)
+    wrong = {"PYTHONPATH": f"{tmp_path / 'wrong'}:{REPOSITORY}"}
+
+    with RunningWorker(
+        setting.config, tmp_path, arguments=("--sink", "archive"), environment=wrong
+    ) as worker:
+        assert worker.wait() == ExitCode.UNEXPECTED
+        assert worker.seen("worker_failed", error="nobody foresaw this")
+    assert (setting.committed().offset, setting.stored()) == (-1, [])
+
+    with setting.worker(flush_interval="1s"):
+        setting.await_committed(30_000)
+    assert lines(setting.stored()) == values

@@ -11,7 +11,8 @@ Both live on the event loop, and every step between two ``await`` is atomic.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -129,7 +130,7 @@ class PartitionExport:
         self._budget = budget
         self._condemned = condemned
         self._log = log.bind(sink=to.name, partition=str(partition))
-        self._position = self._named = self._expected = position.offset
+        self._position = self._named = position.offset
         self._fixed: deque[FixedWindow] = deque()
         self._filling: Filling | None = None
         self._queue: deque[Closed] = deque()
@@ -156,20 +157,42 @@ class PartitionExport:
         if chunk.epoch != self.epoch or self._finishing or self.stopped:
             return
         if chunk.start != self._expected:
-            self._log.error("chunk_out_of_order", expected=self._expected, found=chunk.start)
-            self._kafka.restart(self.partition, self.epoch, condemned=self._condemned)
+            self._start_over(chunk)
             return
-        self._expected = chunk.end
         self._leftover.append(chunk)
         self.unblock()
         self._wake.set()
+
+    @property
+    def _expected(self) -> int:
+        """The offset that the next chunk has to start at: nothing before it may be stepped over."""
+        return self._leftover[-1].end if self._leftover else self._next_offset
+
+    @property
+    def _next_offset(self) -> int:
+        """The first offset that is in no window yet."""
+        return self._position if self._filling is None else self._filling.next
+
+    def _start_over(self, chunk: Chunk) -> None:
+        self._log.error("chunk_out_of_order", expected=self._expected, found=chunk.start)
+        self._kafka.restart(self.partition, self.epoch, condemned=self._condemned)
+        self.drop()
 
     def unblock(self) -> None:
         """Fill windows with the chunks that wait, as far as there is room; pause or resume fetching
         accordingly.
         """
-        if self._filling_up:
+        if self._filling_up or self.epoch == DROPPED:
             return  # memory that this very loop has freed; it will look again
+        with self._failing_whole():
+            self._fill()
+            self._charge()
+            if bool(self._leftover) != self._paused and not self.stopped and not self.overtaken:
+                self._paused = not self._paused
+                action = self._kafka.pause if self._paused else self._kafka.resume
+                self._call(action(self.partition, self.epoch))
+
+    def _fill(self) -> None:
         self._filling_up = True
         try:
             while self._ready and not self.stopped and self._leftover and self._has_room():
@@ -179,11 +202,18 @@ class PartitionExport:
             self._stop(error)
         finally:
             self._filling_up = False
-        self._charge()
-        if bool(self._leftover) != self._paused and not self.stopped and not self.overtaken:
-            self._paused = not self._paused
-            action = self._kafka.pause if self._paused else self._kafka.resume
-            self._call(action(self.partition, self.epoch))
+
+    @contextmanager
+    def _failing_whole(self) -> Iterator[None]:
+        """Around whatever the agent, a timer or another partition calls here. What nobody foresaw may have
+        left half of a chunk in a window, and none of them would stop for it: the partition commits nothing
+        from here on, not even what a shutdown would still deliver, and the process ends.
+        """
+        try:
+            yield
+        except Exception as error:
+            self._kafka.fail(error)
+            self.drop()
 
     def _has_room(self) -> bool:
         self._close_if_full()
@@ -194,10 +224,15 @@ class PartitionExport:
         if self._budget.full:
             self._charge()
             self._budget.relieve()
+            if self.epoch == DROPPED:  # by what its own window ran into
+                return False
         return not self._budget.full or (self._filling is None and not self._queue)
 
     def _take(self) -> None:
-        chunk = self._leftover.popleft()
+        chunk = self._leftover[0]
+        if chunk.start != self._next_offset:
+            self._start_over(chunk)
+            return
         filling = self._filling or self._begin()
         count = filling.room(chunk.records[:SLICE])
         if count:
@@ -210,7 +245,9 @@ class PartitionExport:
                 "it was planned: its last record is no longer in the topic"
             )
         if count < len(chunk.records):
-            self._leftover.appendleft(replace(chunk, start=filling.next, records=chunk.records[count:]))
+            self._leftover[0] = replace(chunk, start=filling.next, records=chunk.records[count:])
+        else:
+            self._leftover.popleft()
         self._charge()
 
     def _begin(self) -> Filling:
@@ -238,7 +275,8 @@ class PartitionExport:
     def _due(self) -> None:
         self._timer = None
         if self._filling is not None and len(self._queue) < QUEUE:
-            self._close("time")
+            with self._failing_whole():
+                self._close("time")
         # else it is closed as soon as there is a place behind the window that is being delivered
 
     def _close_if_full(self) -> None:
@@ -283,7 +321,8 @@ class PartitionExport:
         return self._filling.memory + WINDOW_OVERHEAD
 
     def close_for_memory(self) -> None:
-        self._close("memory")
+        with self._failing_whole():
+            self._close("memory")
 
     def _charge(self) -> None:
         held = sum(closed.bytes + WINDOW_OVERHEAD for closed in self._queue)
@@ -312,6 +351,7 @@ class PartitionExport:
             self._stop(error)
         except Exception as error:
             self._kafka.fail(error)
+            self.drop()
 
     async def _next(self) -> Closed:
         while not self._queue:
@@ -492,7 +532,8 @@ class PartitionExport:
             self._timer = asyncio.get_running_loop().call_later(problem.look_again, self._begin_anew)
 
     def _begin_anew(self) -> None:
-        self._kafka.restart(self.partition, self.epoch, condemned=self._condemned)
+        with self._failing_whole():
+            self._kafka.restart(self.partition, self.epoch, condemned=self._condemned)
 
     async def deliver_held(self, end: int) -> None:
         """Deliver all records before the offset ``end``, however long it takes: what comes next was deleted,
@@ -522,7 +563,8 @@ class PartitionExport:
         self._finishing = True
         filling = self._filling
         if filling is not None and filling.until is None and not filling.empty and len(self._queue) < QUEUE:
-            self._close(reason)
+            with self._failing_whole():
+                self._close(reason)
         loop = asyncio.get_running_loop()
         while self._queue and not self._task.done() and loop.time() < deadline:
             await self._woken(deadline - loop.time())

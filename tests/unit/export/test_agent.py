@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from tests.support.recording import EPOCH, PARTITION, RecordingSink, Step, chunk
 from tests.support.virtual_time import in_virtual_time, passed, settled
-from worker.chunk import Chunk, Headers, Partition, Position
+from worker.chunk import Chunk, Headers, Partition, Position, Record
 from worker.config.settings import TopicSettings
 from worker.errors import OwnershipLost, SinkRefused, SinkUnavailable, TransactionAborted
 from worker.export.agent import LONGEST_PAUSE, ExportStage
@@ -20,6 +20,7 @@ from worker.kafka.offsets import Plan
 from worker.kafka.source import ChunkSource
 from worker.kafka.topics import TopicFacts
 from worker.kafka.transactions import TransactionalProducer
+from worker.sinks.protocol import Reject
 from worker.sinks.settings import SinkSettings
 from worker.window import Manifest
 
@@ -526,6 +527,39 @@ async def test_draining_delivers_every_partition() -> None:
         PARTITION: 2,
         OTHER: 2,
     }
+
+
+class Tripping(RecordingSink):
+    """Its encoders raise at an event of the user "trip"."""
+
+    def begin(self, partition: Partition, start: int) -> JsonLinesEncoder:
+        class Encoder(JsonLinesEncoder):
+            def add(self, values: Sequence[bytes], records: Sequence[Record]) -> Sequence[Reject]:
+                if any(b"trip" in value for value in values):
+                    raise SystemError("nobody foresaw this")
+                return super().add(values, records)
+
+        return Encoder(Compression("none", 1).output())
+
+
+@in_virtual_time
+async def test_what_raises_in_a_partition_ends_the_process_and_nothing_of_it_is_drained() -> None:
+    """The chunk behind it is not taken in its place, and its offset stays; others are drained as ever."""
+    rig = Stage(Tripping, max_events=100)
+    await rig.assigned(PARTITION, OTHER)
+    other = chunk(0, 2)
+
+    await rig.feed(
+        chunk(0, 2),
+        chunk(2, 4, values={3: b'{"kind":"trip"}'}),
+        chunk(4, 6),
+        Chunk(OTHER, EPOCH, other.start, other.end, other.records),
+    )
+    await rig.stage.drain(deadline=20.0)
+
+    assert [str(error) for error in rig.errors] == ["nobody foresaw this"]
+    assert {partition: offset for partition, (offset, _) in rig.source.committed.items()} == {OTHER: 2}
+    assert [str(held) for held in rig.sink.objects] == ["evaluations-4-0-2"]
 
 
 @in_virtual_time

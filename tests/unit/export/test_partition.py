@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,16 +29,18 @@ from tests.support.recording import (
     event,
 )
 from tests.support.virtual_time import in_virtual_time, passed, settled
-from worker.chunk import Partition, Position
+from worker.chunk import Partition, Position, Record
 from worker.errors import ObjectConflict, SinkRefused, SinkUnavailable
-from worker.export.budget import MemoryBudget
+from worker.export.budget import WINDOW_OVERHEAD, MemoryBudget
 from worker.export.dead import DeadLetterSink
 from worker.export.filling import Limits
 from worker.export.partition import Destination, PartitionExport
+from worker.formats.compression import Compression
 from worker.formats.jsonl import JsonLinesEncoder
 from worker.kafka.offsets import Committed as Metadata
 from worker.kafka.offsets import Plan, Since
 from worker.operate.metrics import REGISTRY
+from worker.sinks.protocol import Reject
 from worker.sinks.settings import SinkSettings
 from worker.window import ContentDigest, Manifest, Range
 
@@ -1172,3 +1175,132 @@ async def test_an_encoder_that_fails_ends_the_process_before_anything_is_planned
     await settled()
 
     assert [type(step) for step in rig.trace] == [Broke]
+
+
+# ── what nobody foresaw ────────────────────────────────────────────────────────────────────────────────────
+
+
+class Tripping(RecordingSink):
+    """Its encoders raise at a value with "trip" in it, after they have taken those before it."""
+
+    def begin(self, partition: Partition, start: int) -> JsonLinesEncoder:
+        class Encoder(JsonLinesEncoder):
+            def add(self, values: Sequence[bytes], records: Sequence[Record]) -> Sequence[Reject]:
+                for value, record in zip(values, records, strict=True):
+                    if b"trip" in value:
+                        raise SystemError("nobody foresaw this")
+                    super().add([value], [record])
+                return ()
+
+        return Encoder(Compression("none", 1).output())
+
+
+def tripping(**settings: Any) -> Rig:
+    rig = Rig(**settings)
+    rig.sink = Tripping(rig.trace)
+    rig.to = replace(rig.to, sink=rig.sink)
+    return rig
+
+
+TRIP = b'{"kind":"trip"}'
+BROKE = Broke("SystemError('nobody foresaw this')")
+
+
+@in_virtual_time
+async def test_what_raises_while_a_window_fills_ends_the_process_and_commits_nothing() -> None:
+    """Half of the chunk is in the window and half is not: none of it may be planned, neither by a chunk that
+    joins onto it, nor by the clock, nor by the shutdown that follows.
+    """
+    rig = tripping()
+    export = await rig.begin()
+
+    export.accept(chunk(0, 10))
+    export.accept(chunk(10, 20, values={15: TRIP}))
+    export.accept(chunk(20, 30))
+    await passed(2 * FLUSH_SECONDS)
+    await export.finish("shutdown", asyncio.get_running_loop().time() + 10)
+
+    assert rig.trace == [BROKE]
+    assert rig.budget.used == 0
+
+
+@in_virtual_time
+async def test_chunks_that_waited_behind_what_raised_are_not_taken_in_its_place() -> None:
+    """Taken up when a window before them is delivered: the same, though the agent is not there to see it."""
+    rig = tripping(max_events=5)
+    rig.kafka.delivering.clear()
+    export = await rig.begin()
+    for start in (0, 5, 10):
+        export.accept(chunk(start, start + 5))
+    export.accept(chunk(15, 20, values={16: TRIP}))
+    export.accept(chunk(20, 25))
+    await settled()
+
+    rig.kafka.delivering.set()
+    await settled()
+    await export.finish("shutdown", asyncio.get_running_loop().time() + 10)
+
+    assert BROKE in rig.trace
+    assert [step for step in rig.trace if isinstance(step, Put | Committed)] == [
+        Put(name(0, 5)),
+        Committed(5, then=Planned(5, 10)),
+    ]
+
+
+@in_virtual_time
+async def test_what_raises_in_one_partition_is_not_taken_for_anothers() -> None:
+    """Memory that one gives back lets another go on: what that trips over does not keep the first from what
+    it was about to do.
+    """
+    rig = tripping(memory=2 * WINDOW_OVERHEAD)
+    rig.kafka.delivering.clear()
+    first = await rig.begin()
+    first.accept(chunk(0, 20))
+    other = await rig.begin(partition=Partition("evaluations", 4))
+    other.accept(chunk(0, 10))
+    other.accept(chunk(10, 20, values={15: TRIP}))
+    await settled()
+    assert BROKE not in rig.trace
+
+    first.drop()
+
+    assert rig.trace[-1] == BROKE
+    assert rig.budget.used == 0
+
+
+@in_virtual_time
+@pytest.mark.parametrize("call", ["timer", "memory", "end"])
+async def test_what_raises_while_a_window_is_closed_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """By the clock, where the event loop would only log it, for memory, where it would hit another partition,
+    and at the end, where it would keep others from being finished.
+    """
+    rig = Rig()
+    export = await rig.begin()
+    export.accept(chunk(0, 10))
+    monkeypatch.setattr(ContentDigest, "hexdigest", None)
+
+    if call == "timer":
+        await passed(FLUSH_SECONDS + 1)
+    elif call == "memory":
+        export.close_for_memory()
+    await export.finish("shutdown", asyncio.get_running_loop().time() + 10)
+
+    assert [type(step) for step in rig.trace] == [Broke]
+    assert rig.budget.used == 0
+
+
+@in_virtual_time
+async def test_a_window_takes_no_chunk_but_its_next() -> None:
+    """Whatever became of the one between them: the partition starts over."""
+    rig = Rig()
+    rig.kafka.delivering.clear()
+    export = await rig.begin()
+    export.accept(chunk(0, 10))
+    export._leftover.append(chunk(20, 30))
+
+    export.unblock()
+    await export.finish("shutdown", asyncio.get_running_loop().time() + 10)
+
+    assert rig.trace == [Restarted()]
