@@ -436,6 +436,24 @@ def test_a_member_that_lost_its_session_drops_everything(bootstrap: str, admin: 
     asyncio.run(main())
 
 
+def test_chunks_that_cannot_be_handed_over_end_the_process(bootstrap: str, admin: AdminClient) -> None:
+    """On a topic that stays quiet afterwards, nobody would miss them."""
+    topic = create_topic(admin, "source", 1)
+
+    async def refuse(chunk: Chunk) -> None:
+        raise SystemError("nobody foresaw this")
+
+    async def main() -> None:
+        async with running(bootstrap, topic, topic) as run:
+            run.stage.put = refuse  # type: ignore[method-assign]
+            await run.stage.until(lambda: bool(run.stage.positions))
+            produce(bootstrap, topic, [Sent(b"k", b"v")])
+            await run.stage.until(lambda: bool(run.failures))
+            assert [str(error) for error in run.failures] == ["nobody foresaw this"]
+
+    asyncio.run(main())
+
+
 def members(admin: AdminClient, group: str) -> int:
     """How many members the group has."""
     return len(admin.describe_consumer_groups([group])[group].result(30).members)

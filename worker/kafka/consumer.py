@@ -286,7 +286,10 @@ class ConsumerThread:
         """Put the chunks that wait into the channel, once those before them are in: their order is their
         meaning.
         """
-        if self._waiting and (self._put is None or self._put.done()):
+        if self._put is not None and self._put.done():
+            self._put.result()  # raises what kept chunks from getting there
+            self._put = None
+        if self._waiting and self._put is None:
             chunks, self._waiting = self._waiting, []
             self._put = asyncio.run_coroutine_threadsafe(self._put_all(chunks), self._asyncio)
             self._put.add_done_callback(self.calls.wake)
