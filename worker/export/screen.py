@@ -54,7 +54,11 @@ class Screened:
         if events == "both":
             return self
         wanted = events == "tracking"
-        kept = [i for i, value in enumerate(self.values) if (_kind(value).kind == TRACKING) == wanted]
+        try:
+            tracking = [event.kind == TRACKING for event in map(_kind, self.values)]
+        except ValueError:
+            tracking = [_is_tracking(value) for value in self.values]
+        kept = [i for i, found in enumerate(tracking) if found == wanted]
         return Screened([self.values[i] for i in kept], [self.records[i] for i in kept], self.rejects)
 
 
@@ -80,6 +84,14 @@ def screen(
     except (TypeError, ValueError, RecursionError):
         pass
     return _one_by_one(records, values)
+
+
+def _is_tracking(value: bytes) -> bool:
+    """Of a value that passed: what a foreign object calls its kind may be a number that nothing can hold."""
+    try:
+        return _kind(value).kind == TRACKING
+    except ValueError:
+        return False
 
 
 def _decoded(records: Sequence[Record], texts: Sequence[bytes | Dead | None]) -> Screened:

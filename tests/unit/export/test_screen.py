@@ -94,3 +94,18 @@ def test_anything_else_that_is_an_object_passes() -> None:
     values = [b"{}", b'{"a":{"b":[1e999,null]}}', b'{"a":1,"a":2}']
 
     assert screened(*values) == (values, [])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [b"1e999", b"[1e999]", b'{"a":-1e999}', b"9" * 5_000, b"null", b"true", b"[]", b'"Tracking"', b'""'],
+    ids=lambda kind: repr(kind[:16]),
+)
+def test_a_foreign_object_that_uses_the_word_kind_is_no_tracking_event(kind: bytes) -> None:
+    """Also where what it says cannot be held: it passes, and counts as whatever is no tracking event does."""
+    foreign, tracking = b'{"kind":' + kind + b"}", b'{"kind":"track\\u0069ng"}'
+    found = screen([StoredRecord(n, value) for n, value in enumerate([event(0), foreign, tracking])])
+
+    assert found.of_kind("both").values == [event(0), foreign, tracking]
+    assert found.of_kind("feature").values == [event(0), foreign]
+    assert found.of_kind("tracking").values == [tracking]
