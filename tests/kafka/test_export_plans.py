@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.support.archive import lines, ranges
 from tests.support.exporting import Exporting, events, kafka_section
+from tests.support.kafka_jars import REPOSITORY
 from tests.support.kafka_limits import BrokerLimits, Protocol
 from tests.support.kafka_records import consume_all
 from tests.support.running_worker import RunningWorker, await_records, eventually
@@ -65,6 +66,52 @@ def test_a_killed_worker_is_continued_exactly(
     assert [(plan["start"], plan["end"]) for plan in taken_over] == ([] if end is None else [(offset, end)])
     assert len(there) == (point in ("export.delivering", "export.delivered"))
     assert setting.stored()[0].end == (4 if end is None else 10)
+
+
+SLOW_LISTING = """
+import time
+
+from worker.sinks.objects import ObjectSink
+
+holdings = ObjectSink.holdings
+
+
+def slow(self, partition, start):
+    time.sleep(1)
+    return holdings(self, partition, start)
+
+
+ObjectSink.holdings = slow
+"""
+
+
+def test_deeply_nested_records_are_the_same_ones_when_a_plan_is_repeated(
+    admin: AdminClient, bootstrap: str, tmp_path: Path
+) -> None:
+    """Who plans has the records first and then asks the sink what it holds, who takes over the other way
+    round: Python's stack is not the same, and where it ends decides nothing.
+    """
+    setting = Exporting.create(admin, bootstrap, tmp_path, max_events=1_000, flush_interval="2s")
+    good = [b'{"value":%b}' % (b"[" * levels + b"]" * levels) for levels in range(490, 500)]
+    deep = [
+        b'{"value":%b}' % (b"[" * levels + b"]" * levels) for levels in (*range(500, 510), *range(900, 1_000))
+    ]
+    with setting.worker(crash="export.planned:kill") as worker:
+        worker.ready()
+        setting.produce([*good, *deep, *events(10)])
+        assert worker.wait() == -9
+    (tmp_path / "slow").mkdir()
+    (tmp_path / "slow/sitecustomize.py").write_text(SLOW_LISTING)
+    slow = {"PYTHONPATH": f"{tmp_path / 'slow'}:{REPOSITORY}"}
+
+    with RunningWorker(
+        setting.config, tmp_path, arguments=("--sink", "archive"), environment=slow
+    ) as successor:
+        assert setting.await_lines(20) == [*good, *events(10)]
+        assert successor.seen("plan_taken_over", records=20)
+        letters = await_records(bootstrap, setting.topics.dead_letters, len(deep))
+    assert [letter.value for letter in letters] == deep
+    assert {dict(letter.headers)["flagstream-reason"] for letter in letters} == {b"too_deep"}
 
 
 @pytest.mark.parametrize("point", ["source.revoking", "export.planned"])

@@ -73,11 +73,14 @@ def _records() -> Iterator[tuple[str, bytes | None, str]]:
         "too_deep",
     )
     yield "unknown field nested deeply", event(b'"x":' + b"[" * 50_000 + b"]" * 50_000), "too_deep"
+    yield "value one level too deep", EVENT.replace(b"true", b"[" * 500 + b"]" * 500), "too_deep"
     yield "5 MiB that are no JSON", b"x" * (5 * MEBIBYTE), "invalid_json"
     yield "5 MiB, truncated", EVENT[:-1] + b',"x":"' + b"a" * (5 * MEBIBYTE), "invalid_json"
     yield "5 MiB of zeros", bytes(5 * MEBIBYTE), "invalid_json"
 
     yield "5 MiB event", event(b'"x":"' + b"a" * (5 * MEBIBYTE) + b'"'), ACCEPTED
+    yield "value as deep as may be", EVENT.replace(b"true", b"[" * 499 + b"]" * 499), ACCEPTED
+    yield "brackets in a string", EVENT.replace(b"true", b'"\\"' + b"[{" * 5_000 + b'"'), ACCEPTED
     yield "key there twice, the last one wins", event(b'"key":"banner"'), ACCEPTED
     yield "variation there twice, empty first", event(b'"variation":"","variation":"on"'), ACCEPTED
     yield "variation there twice, empty last", event(b'"variation":"on","variation":""'), ACCEPTED

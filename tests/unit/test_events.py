@@ -1,10 +1,11 @@
 import json
+import random
 from pathlib import Path
 
 import pytest
 
 from tests.support.broken_records import ACCEPTED, BROKEN_RECORDS, EVENT, event
-from worker.events import Dead, Event, decode
+from worker.events import DEEPEST, Dead, Event, any_too_deep, decode, too_deep
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,93 @@ def test_fields_twice_take_the_last() -> None:
 
     assert isinstance(decoded, Event)
     assert decoded.variation == "on"
+
+
+def depth(value: bytes) -> int:
+    """Levels of arrays and objects in JSON, counted byte by byte."""
+    deepest = level = 0
+    quoted = escaped = False
+    for byte in value:
+        if escaped:
+            escaped = False
+        elif quoted:
+            escaped, quoted = byte == ord("\\"), byte != ord('"')
+        elif byte == ord('"'):
+            quoted = True
+        elif byte in b"[{":
+            level += 1
+            deepest = max(deepest, level)
+        elif byte in b"]}":
+            level -= 1
+    return deepest
+
+
+def nested(levels: int, draw: random.Random) -> bytes:
+    """JSON of about so many levels: arrays and objects as it comes, with brackets in strings and siblings."""
+    text = draw.choice([b"1", b"[]", b"{}", b'"]}"'])
+    for _ in range(levels):
+        aside = draw.choice([b"", b"", b"", b"[[]],", b'"]]]}\\"",', b'"\\\\",', b'{"[":"{[["}, '])
+        if draw.random() < 0.7:
+            text = b"[" + aside + text + b"]"
+        else:
+            text = b"{" + (b'"a":' + aside if aside else b"") + b'"":' + text + b"}"
+    return text
+
+
+def test_whether_an_event_is_too_deep_is_counted() -> None:
+    """By levels, whatever stands in strings or beside them; the event's own braces are the first."""
+    draw = random.Random(5)
+    found = set()
+    for levels in [*range(440, 560), *[5, 50, 5_000]]:
+        value = b'{"value":' + nested(levels, draw) + b',"x":[{"y":"[["}]}'
+        assert json.loads(value) if levels < 600 else value
+        assert too_deep(value) == (depth(value) > DEEPEST), value
+        found.add(too_deep(value))
+    assert found == {False, True}
+
+
+@pytest.mark.parametrize(("opened", "closed"), [(b"[", b"]"), (b'{"":', b"}"), (b'[{"":', b"}]")])
+def test_the_smallest_event_that_is_too_deep_is_told(opened: bytes, closed: bytes) -> None:
+    """No byte more than such a level needs; and the next smaller one passes."""
+    pairs, odd = divmod(DEEPEST - 1, len(opened.translate(None, b'":')))
+    inner = b"[]" if odd else b"1"
+    event = b'{"value":%b}' % (opened * pairs + inner + closed * pairs)
+
+    assert depth(event) == DEEPEST
+    assert not too_deep(event)
+    deeper = event.replace(inner, b"[%b]" % inner)
+    assert depth(deeper) == DEEPEST + 1
+    assert too_deep(deeper)
+    assert any_too_deep([b"{}", deeper, b"1"])
+    assert not any_too_deep([b"{}", event, b"1"])
+    assert not any_too_deep([])
+
+
+def test_depth_is_told_of_what_is_no_json_too() -> None:
+    """Whatever it is, and however many quotes are in it: an answer, and at once."""
+    for value in (
+        b"[" * 5_000_000,
+        b"]" * 5_000_000,
+        b'"' + rb"\"" * 1_000_000 + b"[]" * 1_000_000,
+        b"[]" * 1_000_000 + b'"' + rb"\"" * 1_000_000 + b"\\",
+        b'"[' * 1_000_000,
+        bytes(range(256)) * 10_000,
+    ):
+        assert too_deep(value) in (True, False)
+
+
+def test_what_is_too_deep_does_not_depend_on_who_asks() -> None:
+    """Decoding gives up where Python's stack ends; the answer is the same far up and far down on it."""
+
+    def answers(frames: int) -> list[bool]:
+        if frames:
+            return answers(frames - 1)
+        return [
+            isinstance(decode(EVENT.replace(b"true", b"[" * deep + b"]" * deep)), Dead)
+            for deep in range(480, 1_000)
+        ]
+
+    assert answers(0) == answers(300) == [deep >= 500 for deep in range(480, 1_000)]
 
 
 @pytest.mark.parametrize("name", ["raw_event", "enriched_event"])

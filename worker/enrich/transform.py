@@ -19,12 +19,15 @@ from worker.enrich.variations import Variations
 from worker.events import (
     DECODE_ERRORS,
     MISSING_VALUE,
+    TOO_DEEP,
     TRACKING,
     Dead,
     Event,
+    any_too_deep,
     decode_unchecked,
     invalid_utf8,
     rejection,
+    too_deep,
 )
 from worker.flags import Flag, FlagSet
 
@@ -135,11 +138,11 @@ class Transform:
     def many(self, values: Sequence[bytes | None]) -> list[bytes | Drop | Dead]:
         """The answers to the values of a chunk, in their order; the same as one call for each, but faster.
 
-        What holds for the text of all of them (no line breaks, no white space around, UTF-8) is looked at
-        once, and an event that needs nothing costs little more than its decoding.
+        What holds for the text of all of them (no line breaks, no white space around, UTF-8, not deep) is
+        looked at once, and an event that needs nothing costs little more than its decoding.
         """
         lines = _plain_lines(values)
-        if lines is None:
+        if lines is None or any_too_deep(lines):
             return [self(value) for value in values]
         answers: list[bytes | Drop | Dead] = []
         answer, decoded, flags, unknown = answers.append, decode_unchecked, self._known, _UNKNOWN
@@ -169,6 +172,8 @@ class Transform:
         return answers
 
     def __call__(self, value: bytes | None) -> bytes | Drop | Dead:
+        if value is not None and too_deep(value):
+            return TOO_DEEP
         try:
             event = decode_unchecked(value)  # type: ignore[arg-type]
         except DECODE_ERRORS as error:

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from worker.chunk import Record
-from worker.events import TRACKING, Dead
+from worker.events import TOO_DEEP, TRACKING, Dead, any_too_deep, too_deep
 from worker.sinks.protocol import Reject
 from worker.topic_formats.protocol import Decoder
 
@@ -80,7 +80,8 @@ def screen(
         bare = list(map(bytes.strip, values)) == values  # type: ignore[arg-type]
         if bare and b"\n" not in lines and (lines.isascii() or lines.decode()):
             deque(map(_check, values), maxlen=0)  # type: ignore[arg-type]  # the fastest loop there is
-            return Screened(values, records, [])  # type: ignore[arg-type]
+            if not any_too_deep(values):  # type: ignore[arg-type]
+                return Screened(values, records, [])  # type: ignore[arg-type]
     except (TypeError, ValueError, RecursionError):
         pass
     return _one_by_one(records, values)
@@ -103,6 +104,8 @@ def _decoded(records: Sequence[Record], texts: Sequence[bytes | Dead | None]) ->
             rejects.append(Reject(index, text.reason, text.error))
         elif not text:
             rejects.append(Reject(index, "tombstone", "the record has no value"))
+        elif too_deep(text):
+            rejects.append(Reject(index, TOO_DEEP.reason, TOO_DEEP.error))
         else:
             values.append(text)
             kept.append(records[index])
@@ -128,6 +131,8 @@ def _fault(value: bytes | None) -> tuple[str, str] | None:
         return "tombstone", "the record has no value"
     if _avro_event(value):
         return AVRO_EVENT, "the value is an event in Avro"
+    if too_deep(value):
+        return TOO_DEEP.reason, TOO_DEEP.error
     if b"\n" in value or value != value.strip():
         return "foreign", "the value is not one line without white space around it"
     try:

@@ -134,15 +134,26 @@ def test_broken_records_never_raise(
 
 
 def test_too_deep_is_no_matter_of_luck() -> None:
-    """At whatever depth decoding gives up, in the first step or a later one, the record is a dead letter."""
+    """It is counted, so it is the same alone and in a chunk, whatever is added to the event, and however far
+    down on Python's stack.
+    """
     transform = Transform(FLAGS, metadata={"region": "eu"})
-    for depth in range(900, 1010):
+    events = []
+    for depth in (1, 498, 499, 500, 501, 700, *range(900, 1_010)):
         nested = b'{"x":' * depth + b"1" + b"}" * depth
         for event in (text(source=None, variation=...), text(source=None, metadata={})):
-            output = transform(
-                event.replace(b"true", nested).replace(b'"metadata": {}', b'"metadata":' + nested)
-            )
-            assert isinstance(output, bytes) or (isinstance(output, Dead) and output.reason == "too_deep")
+            events.append(event.replace(b"true", nested).replace(b'"metadata": {}', b'"metadata":' + nested))
+
+    def answers(frames: int) -> tuple[list[bool], list[bool]]:
+        if frames:
+            return answers(frames - 1)
+        together = transform.many(events)
+        alone = [transform(event) for event in events]
+        assert {outcome.reason for outcome in together if isinstance(outcome, Dead)} == {"too_deep"}
+        return [isinstance(found, bytes) for found in together], [isinstance(found, bytes) for found in alone]
+
+    expected = [True] * 6 + [False] * (len(events) - 6)
+    assert answers(0) == answers(300) == (expected, expected)
 
 
 # --- tracking of flags

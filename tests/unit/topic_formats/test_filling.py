@@ -9,6 +9,7 @@ from tests.support.recording import PARTITION, RecordingSink, StoredRecord
 from worker.chunk import Record
 from worker.errors import PartitionStopped
 from worker.export.filling import Filling, Limits
+from worker.export.screen import screen
 from worker.formats import avro_schemas as schemas
 from worker.sinks.protocol import Reject
 from worker.topic_formats.decoding import FixedDecoder
@@ -102,3 +103,20 @@ def test_what_only_resembles_it_is_foreign(value: bytes) -> None:
     window.add([StoredRecord(0, event("a")), StoredRecord(1, value)])
 
     assert [letter.reason for letter in window.close("time", "").rejects] == ["foreign"]
+
+
+def test_an_event_in_avro_nests_as_deep_as_one_in_json() -> None:
+    """Its maps are JSON text, of any depth: what a foreign producer nests too deeply is rejected by it."""
+
+    def deep(levels: int) -> bytes:
+        value = b"[" * levels + b"]" * levels
+        made = FixedEncoder(SCHEMA).encode(event("a")[:-1] + b',"value":%b}' % value)
+        assert isinstance(made, bytes)
+        return made
+
+    decoder = FixedDecoder(schemas.parsed(SCHEMA))
+    records = [StoredRecord(offset, value) for offset, value in enumerate([avro("a"), deep(499), deep(500)])]
+    found = screen(records, decoder)
+
+    assert found.records == records[:2]
+    assert [(reject.index, reject.reason) for reject in found.rejects] == [(2, "too_deep")]
