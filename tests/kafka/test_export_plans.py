@@ -1,5 +1,6 @@
 """What a plan is for: windows survive kills, takeovers and zombies; what does not fit stops."""
 
+import gzip
 import json
 import re
 from collections.abc import Sequence
@@ -7,7 +8,7 @@ from pathlib import Path
 from signal import SIGCONT
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.support.archive import lines, ranges
@@ -195,7 +196,7 @@ def test_offsets_that_were_set_into_a_window_stop(admin: AdminClient, bootstrap:
 def test_a_deleted_group_stops_or_goes_on_behind_what_is_stored(
     admin: AdminClient, bootstrap: str, tmp_path: Path
 ) -> None:
-    """No offset but files: it stops by default, and if so configured goes on behind them."""
+    """No offset but files: it stops by default, and if so configured goes on with the last of them."""
     setting = Exporting.create(admin, bootstrap, tmp_path)
     setting.produce(events(20))
     with setting.worker() as worker:
@@ -211,10 +212,40 @@ def test_a_deleted_group_stops_or_goes_on_behind_what_is_stored(
     assert len(lines(setting.stored())) == 20
 
     with setting.worker(on_lost_offsets="continue") as worker:
-        worker.await_event("offsets_lost", continues_at=20)
+        worker.await_event("offsets_lost", continues_at=10)
         assert setting.await_lines(25) == events(25)
+        worker.await_event("window_delivered", already_there=1, events=10)
         worker.ready()
         assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("way", ["continue", "reset"])
+def test_lost_offsets_lose_nothing_of_a_window_that_was_half_stored(
+    admin: AdminClient, bootstrap: str, tmp_path: Path, limits: BrokerLimits, way: str
+) -> None:
+    """A layout stores a window's index first: killed behind it, and the group deleted, the window is
+    finished, whether the worker goes on by itself or an operator does what it says.
+    """
+    name = "{{ .Topic }}/{{ .Partition }}/user={{ .UserKey }}/{{ .Start }}-{{ .End }}.{{ .Extension }}"
+    kafka = kafka_section("classic", limits)
+    setting = Exporting.create(admin, bootstrap, tmp_path, kafka=kafka, name=name)
+    setting.produce(events(35))
+    with setting.worker(crash="export.indexed:kill:3") as worker:
+        assert worker.wait() == -9
+    assert sorted(lines_below(setting.folder)) == sorted(events(20))
+    delete_group(admin, setting)
+    setting.produce(events(5, first=35))
+
+    if way == "reset":
+        with setting.worker() as worker:
+            problem = worker.await_event("partition_stopped")["problem"]
+            assert worker.stop() == 0
+        found = re.search(r"reset the group's offset of this partition to (\d+)", problem)
+        assert found is not None
+        setting.reset(int(found[1]))
+    with setting.worker(on_lost_offsets="continue" if way == "continue" else "stop"):
+        setting.await_committed(40)
+    assert sorted(lines_below(setting.folder)) == sorted(events(40))
 
 
 def test_records_deleted_before_they_were_exported_stop_or_are_passed_over(
@@ -345,3 +376,25 @@ def delete_records(admin: AdminClient, setting: Exporting, before: int) -> None:
     wanted = TopicPartition(setting.topics.output, 0, before)
     for deleted in admin.delete_records([wanted]).values():
         assert deleted.result(timeout=20).low_watermark == before
+
+
+def lines_below(folder: Path) -> list[bytes]:
+    """The lines of all files of a layout."""
+    files = folder.rglob("*.jsonl.gz")
+    return [line for file in files for line in gzip.decompress(file.read_bytes()).splitlines()]
+
+
+def delete_group(admin: AdminClient, setting: Exporting) -> None:
+    """What expiry does: the group and its offsets are gone, once its killed member is."""
+    group = setting.group()
+
+    def gone() -> bool:
+        try:
+            admin.delete_consumer_groups([group])[group].result(timeout=20)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.NON_EMPTY_GROUP:
+                raise
+            return False
+        return True
+
+    eventually(gone)

@@ -35,7 +35,7 @@ from worker.export.takeover import (
     adopt,
     check_topic,
     first_name,
-    go_on_behind,
+    go_on_with,
     repeat,
 )
 from worker.kafka.offsets import Committed, MetadataUnreadable, Plan, Since
@@ -459,12 +459,13 @@ class PartitionExport:
             )
         elif not held:
             inherited = Inheritance(self._named, [])
-        elif origin.committed is None:
-            end = go_on_behind(self.partition, origin, held, settings.on_lost_offsets)
-            self._log.error("offsets_lost", windows_held=len(held), continues_at=end)
-            self._kafka.restart(self.partition, self.epoch, to=end)
-            raise OwnershipLost(f"{self.partition} starts again at {end}")
         else:
+            if origin.committed is None:
+                at = go_on_with(self.partition, origin, held, settings.on_lost_offsets)
+                if at != origin.offset:
+                    self._kafka.restart(self.partition, self.epoch, to=at)
+                    raise OwnershipLost(f"{self.partition} starts again at {at}")
+                self._log.error("offsets_lost", continues_at=at)
             inherited = adopt(self.partition, origin, self._named, held)
             self._log.warning("objects_adopted", windows=len(held), start=held[0].start, end=held[-1].end)
         for window in inherited.windows:

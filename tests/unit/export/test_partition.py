@@ -987,19 +987,53 @@ async def test_lost_offsets_stop() -> None:
     await settled()
 
     assert rig.trace == [Paused()]
-    assert "to 9" in str(export.stopped)
+    assert "from 0 to 9" in str(export.stopped)
+    assert "reset the group's offset of this partition to 7," in str(export.stopped)
     assert "on_lost_offsets" in str(export.stopped)
 
 
 @in_virtual_time
-async def test_lost_offsets_go_on_behind_the_objects_if_told_so() -> None:
-    """The partition begins anew where the last object ends."""
-    rig = Rig(on_lost_offsets="continue")
+async def test_lost_offsets_go_on_with_the_last_window_if_told_so() -> None:
+    """All before it are whole; of the last one only an index may be there, so it is delivered once more."""
+    rig = Rig(max_events=5, on_lost_offsets="continue")
     rig.hold(0, 7)
     rig.hold(7, 9)
     await rig.begin(committed=None)
+    assert rig.trace == [Restarted(to=7)]
 
-    assert rig.trace == [Restarted(to=9)]
+    rig.kafka.held.add(EPOCH)
+    export = await rig.begin(offset=7, committed=None)
+    export.accept(chunk(7, 14))
+    await settled()
+
+    again = [Planned(7, 9), Found(name(7, 9)), Committed(9, then=Planned(9, 14)), Put(name(9, 14))]
+    assert rig.trace == [Restarted(to=7), *again, Committed(14)]
+
+
+@in_virtual_time
+async def test_lost_offsets_of_another_topic_stop() -> None:
+    """A topic that was made anew under the name holds other records where the last window was."""
+    rig = Rig(on_lost_offsets="continue")
+    rig.hold(0, 7)
+    export = await rig.begin(committed=None)
+
+    export.accept(chunk(0, 100, values={6: event(1006)}))
+    await settled()
+
+    assert rig.puts == []
+    assert "holds something else" in str(export.stopped)
+
+
+@in_virtual_time
+async def test_lost_offsets_stop_where_the_last_window_cannot_be_looked_at() -> None:
+    """Its records are gone, and nothing tells whether all of it is stored; a person can look."""
+    rig = Rig(on_lost_offsets="continue")
+    rig.hold(0, 7)
+    rig.hold(7, 9)
+    export = await rig.begin(offset=8, low=8, committed=None)
+
+    assert rig.trace == [Paused()]
+    assert "reset the group's offset of this partition to 9" in str(export.stopped)
 
 
 @in_virtual_time
