@@ -5,13 +5,13 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from signal import SIGCONT
+from signal import SIGCONT, SIGSTOP
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from tests.support.archive import lines, ranges
+from tests.support.archive import lines, ranges, stored
 from tests.support.exporting import Exporting, events, kafka_section
 from tests.support.kafka_limits import BrokerLimits, Protocol
 from tests.support.kafka_records import consume_all
@@ -352,23 +352,65 @@ def test_a_kill_around_dead_letters_doubles_none(
     assert len(consume_all(bootstrap, setting.topics.dead_letters)) == 2
 
 
-def test_a_topic_that_was_made_anew_stops(admin: AdminClient, bootstrap: str, tmp_path: Path) -> None:
-    """Its offsets mean other records: going on behind what is stored would pass over them."""
+@pytest.mark.parametrize("count", [5, 30], ids=["fewer records", "more records"])
+def test_a_topic_that_was_made_anew_stops(
+    admin: AdminClient, bootstrap: str, tmp_path: Path, count: int
+) -> None:
+    """Its offsets mean other records: going on behind what is stored would pass over them. Kafka deletes the
+    group's offsets with the topic, so what is stored has to tell.
+    """
     setting = Exporting.create(admin, bootstrap, tmp_path, on_lost_offsets="continue")
-    output = setting.topics.output
     setting.produce(events(20))
     with setting.worker() as worker:
         setting.await_lines(20)
         assert worker.stop() == 0
-    admin.delete_topics([output])[output].result(timeout=20)
-    eventually(lambda: output not in admin.list_topics(timeout=10).topics)
-    admin.create_topics([NewTopic(output, 1, 1)])[output].result(timeout=20)
-    setting.produce(events(5, first=100))
+    make_anew(admin, setting)
+    setting.produce(events(count, first=100))
 
     with setting.worker() as worker:
         worker.await_event("partition_stopped")
         worker.await_problem(lambda found: found)
     assert lines(setting.stored()) == events(20)
+    assert setting.committed().offset == -1
+
+    with setting.worker(path=str(tmp_path / "other")):
+        eventually(
+            lambda: lines(stored(tmp_path / "other", setting.topics.output)) == events(count, first=100)
+        )
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_topic_that_is_made_anew_meanwhile_stops(
+    admin: AdminClient, bootstrap: str, tmp_path: Path, protocol: Protocol
+) -> None:
+    """The worker is not fetching while it happens, and nothing is wrong with its offset in the new topic:
+    it would go on there, behind the first records.
+    """
+    setting = Exporting.create(admin, bootstrap, tmp_path, kafka={"group_protocol": protocol})
+    setting.produce(events(20))
+    with setting.worker() as worker:
+        setting.await_lines(20)
+        setting.await_committed(20)
+        worker.send(SIGSTOP)
+        make_anew(admin, setting)
+        setting.produce(events(50, first=100))
+        worker.send(SIGCONT)
+
+        worker.await_event("partition_stopped")
+        worker.await_problem(lambda found: found)
+    assert lines(setting.stored()) == events(20)
+    assert setting.committed().offset == -1
+
+    with setting.worker(path=str(tmp_path / "other")):
+        eventually(lambda: lines(stored(tmp_path / "other", setting.topics.output)) == events(50, first=100))
+
+
+def make_anew(admin: AdminClient, setting: Exporting) -> None:
+    """Delete the output topic and create it again under the same name."""
+    output = setting.topics.output
+    admin.delete_topics([output])[output].result(timeout=20)
+    eventually(lambda: output not in admin.list_topics(timeout=10).topics)
+    admin.create_topics([NewTopic(output, 1, 1)])[output].result(timeout=20)
 
 
 def delete_records(admin: AdminClient, setting: Exporting, before: int) -> None:

@@ -43,14 +43,15 @@ def first_name(origin: Position, found: Committed) -> int:
     return origin.committed if found.named_from is None else found.named_from
 
 
-def check_topic(partition: Partition, found: Committed, topic_id: str) -> None:
-    """Raises PartitionStopped where the committed offset belongs to another topic of the same name."""
-    if found.topic_id and topic_id and found.topic_id != topic_id:
+def check_topic(partition: Partition, before: str, now: str) -> None:
+    """Raises PartitionStopped where the topic with the id ``before`` was deleted, and ``now`` another one has
+    its name. Either is empty where it is not known.
+    """
+    if before and now and before != now:
         raise PartitionStopped(
-            f"{partition} was recreated (its topic id is {topic_id}, the committed offset belongs to "
-            f"{found.topic_id}): offsets mean other records now. Delete the group's offsets and give the "
-            "sink "
-            "another place, or remove its objects"
+            f"{partition} was recreated (its topic id is {now}, what was exported until now belongs to "
+            f"{before}): offsets mean other records now. Stop this sink, delete the group's offsets of the "
+            "topic, and give a sink that stores objects another place, or remove its objects"
         )
 
 
