@@ -175,6 +175,37 @@ def test_offsets_that_were_set_back_double_nothing(
     assert ranges(setting.stored())[: len(before)] == ranges(before)
 
 
+def test_offsets_that_were_set_back_behind_a_change_of_format_double_nothing(
+    admin: AdminClient, bootstrap: str, tmp_path: Path
+) -> None:
+    """Files that the sink would name otherwise now are not written again: it stops and names the way out."""
+    setting = Exporting.create(admin, bootstrap, tmp_path)
+    setting.produce(events(20))
+    with setting.worker() as worker:
+        setting.await_lines(20)
+        setting.await_committed(20)
+        assert worker.stop() == 0
+    setting.produce(events(10, first=20))
+    with setting.worker(compression="none") as worker:
+        setting.await_lines(30)
+        setting.await_committed(30)
+        assert worker.stop() == 0
+    before = ranges(setting.stored())
+    setting.reset(0)
+
+    with setting.worker(compression="none") as worker:
+        problem = worker.await_event("partition_stopped")["problem"]
+        assert worker.stop() == 0
+    assert before == ranges(setting.stored())
+
+    found = re.search(r"reset the group's offset of this partition to (\d+)", problem)
+    assert found is not None
+    setting.reset(int(found[1]))
+    setting.produce(events(5, first=30))
+    with setting.worker(compression="none"):
+        assert setting.await_lines(35) == events(35)
+
+
 def test_offsets_that_were_set_into_a_window_stop(admin: AdminClient, bootstrap: str, tmp_path: Path) -> None:
     """No window can start inside one that is stored: nothing is written beside it."""
     setting = Exporting.create(admin, bootstrap, tmp_path)

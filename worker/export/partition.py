@@ -33,6 +33,7 @@ from worker.export.takeover import (
     FixedWindow,
     Inheritance,
     adopt,
+    check_names,
     check_topic,
     first_name,
     go_on_with,
@@ -487,6 +488,8 @@ class PartitionExport:
                     raise OwnershipLost(f"{self.partition} starts again at {at}")
                 self._log.error("offsets_lost", continues_at=at)
             inherited = adopt(self.partition, origin, self._named, held)
+        check_names(self.partition, self._held, inherited)
+        if held and found.plan is None:
             self._log.warning("objects_adopted", windows=len(held), start=held[0].start, end=held[-1].end)
         for window in inherited.windows:
             if window.plan is not None:

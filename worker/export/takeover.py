@@ -11,7 +11,7 @@ from typing import Literal
 from worker.chunk import Partition, Position
 from worker.errors import PartitionStopped, RecordsMissing
 from worker.kafka.offsets import Committed, Plan
-from worker.window import Range
+from worker.window import OtherwiseNamed, Range
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,3 +161,17 @@ def adopt(partition: Partition, origin: Position, named: int, held: Sequence[Ran
             "recreated. Give the sink another place, or remove its objects"
         )
     return Inheritance(named, [FixedWindow(window.end, None) for window in held])
+
+
+def check_names(partition: Partition, held: Sequence[Range], inherited: Inheritance) -> None:
+    """Raises PartitionStopped where a window to be delivered is stored under another name already."""
+    ends = {window.end for window in inherited.windows}
+    others = [window for window in held if isinstance(window, OtherwiseNamed) and window.end in ends]
+    if others:
+        raise PartitionStopped(
+            f"{partition}: the sink holds {others[0]} as {others[0].name}, a name that it would not give it "
+            "now (another format or compression); it would be stored twice. Ways out: run with the old "
+            "configuration until the committed offset is behind it; or reset the group's offset of this "
+            f"partition to {others[-1].end}, behind what is stored so; if the topic was recreated, give the "
+            "sink another place"
+        )
