@@ -33,7 +33,7 @@ from worker.flags import FlagFileError, FlagSet
 from worker.kafka import properties
 from worker.kafka.consumer import Stage
 from worker.kafka.source import ChunkSource
-from worker.kafka.topics import TopicFacts, TopicsNotReady, examine
+from worker.kafka.topics import TopicFacts, TopicIds, TopicsNotReady, examine
 from worker.kafka.transactions import TransactionalProducer
 from worker.operate import metrics
 from worker.operate.health import Health
@@ -109,6 +109,7 @@ class Host:
         self.sources: dict[str, ChunkSource] = {}
         self._settings = settings
         self._facts = facts
+        self._topic_ids = TopicIds(properties.admin_properties(settings))
         self._instance = properties.process_instance(settings)
         self._code = ExitCode.OK
         self._stop = asyncio.Event()
@@ -234,7 +235,8 @@ class Host:
 
         async def start() -> None:
             stage.decoder = output_decoder(self._settings, name)
-            await stage.open(await self._examine(name, *needed))
+            facts = await self._examine(name, *needed)
+            await stage.open(facts, lambda: self._topic_id(topics.output))
             await self._app.add_runtime_dependency(stage.source)
 
         async def drain(deadline: float) -> None:
@@ -317,6 +319,11 @@ class Host:
             return examine(admin, self._settings.topics, topics)
 
         return await self._patiently(component, ask, TopicsNotReady)
+
+    def _topic_id(self, topic: str) -> str:
+        if self._facts is not None:
+            return self._facts.ids.get(topic, "")
+        return self._topic_ids.now(topic)
 
     async def _watch_flags(self, transform: Transform) -> None:
         """Read the flags, waiting until they can be read, and keep them up to date from then on."""

@@ -25,6 +25,15 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherwiseNamed(Range):
+    """A range that a sink holds under another name than it would give now, as with another format:
+    delivering it again would store it a second time. Not equal to the same :class:`Range`.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What a window says of itself; travels with each of its objects.
 

@@ -17,6 +17,7 @@ from worker.formats.gzip import read_manifest
 from worker.sinks.file import STAGING, FileSettings, FileSink
 from worker.sinks.protocol import Delivery
 from worker.testing import CreateOnlyContract, Window, event, events, fill
+from worker.window import OtherwiseNamed
 
 DIE_BEFORE_PUBLISHING = """
 import os, pickle, signal, sys
@@ -229,11 +230,14 @@ def test_foreign_files_are_no_holdings(sink: FileSink, folder: Path) -> None:
 
 
 def test_files_of_another_compression_are_holdings(sink: FileSink, folder: Path) -> None:
-    """After a change of the compression, what is there already still counts as held."""
+    """After a change of the compression, what is there already still counts as held, under its old name."""
     window = fill(sink, events(1))
     sink.deliver(window.manifest, window.payload)
     plain = FileSink(FileSettings(path=folder, compression="none"))
-    assert [window.manifest.range] == plain.holdings(window.manifest.range.partition, 0)
+    range_ = window.manifest.range
+    name = f"evaluations/3/{range_.start:019}-{range_.end:019}.jsonl.gz"
+    held = OtherwiseNamed(range_.partition, range_.start, range_.end, name)
+    assert [held] == plain.holdings(range_.partition, 0)
     assert plain.fingerprint != sink.fingerprint
 
 

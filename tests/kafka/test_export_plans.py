@@ -1,16 +1,17 @@
 """What a plan is for: windows survive kills, takeovers and zombies; what does not fit stops."""
 
+import gzip
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from signal import SIGCONT
+from signal import SIGCONT, SIGSTOP
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from tests.support.archive import lines, ranges
+from tests.support.archive import lines, ranges, stored
 from tests.support.exporting import Exporting, events, kafka_section
 from tests.support.kafka_jars import REPOSITORY
 from tests.support.kafka_limits import BrokerLimits, Protocol
@@ -221,6 +222,37 @@ def test_offsets_that_were_set_back_double_nothing(
     assert ranges(setting.stored())[: len(before)] == ranges(before)
 
 
+def test_offsets_that_were_set_back_behind_a_change_of_format_double_nothing(
+    admin: AdminClient, bootstrap: str, tmp_path: Path
+) -> None:
+    """Files that the sink would name otherwise now are not written again: it stops and names the way out."""
+    setting = Exporting.create(admin, bootstrap, tmp_path)
+    setting.produce(events(20))
+    with setting.worker() as worker:
+        setting.await_lines(20)
+        setting.await_committed(20)
+        assert worker.stop() == 0
+    setting.produce(events(10, first=20))
+    with setting.worker(compression="none") as worker:
+        setting.await_lines(30)
+        setting.await_committed(30)
+        assert worker.stop() == 0
+    before = ranges(setting.stored())
+    setting.reset(0)
+
+    with setting.worker(compression="none") as worker:
+        problem = worker.await_event("partition_stopped")["problem"]
+        assert worker.stop() == 0
+    assert before == ranges(setting.stored())
+
+    found = re.search(r"reset the group's offset of this partition to (\d+)", problem)
+    assert found is not None
+    setting.reset(int(found[1]))
+    setting.produce(events(5, first=30))
+    with setting.worker(compression="none"):
+        assert setting.await_lines(35) == events(35)
+
+
 def test_offsets_that_were_set_into_a_window_stop(admin: AdminClient, bootstrap: str, tmp_path: Path) -> None:
     """No window can start inside one that is stored: nothing is written beside it."""
     setting = Exporting.create(admin, bootstrap, tmp_path)
@@ -242,7 +274,7 @@ def test_offsets_that_were_set_into_a_window_stop(admin: AdminClient, bootstrap:
 def test_a_deleted_group_stops_or_goes_on_behind_what_is_stored(
     admin: AdminClient, bootstrap: str, tmp_path: Path
 ) -> None:
-    """No offset but files: it stops by default, and if so configured goes on behind them."""
+    """No offset but files: it stops by default, and if so configured goes on with the last of them."""
     setting = Exporting.create(admin, bootstrap, tmp_path)
     setting.produce(events(20))
     with setting.worker() as worker:
@@ -258,10 +290,40 @@ def test_a_deleted_group_stops_or_goes_on_behind_what_is_stored(
     assert len(lines(setting.stored())) == 20
 
     with setting.worker(on_lost_offsets="continue") as worker:
-        worker.await_event("offsets_lost", continues_at=20)
+        worker.await_event("offsets_lost", continues_at=10)
         assert setting.await_lines(25) == events(25)
+        worker.await_event("window_delivered", already_there=1, events=10)
         worker.ready()
         assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("way", ["continue", "reset"])
+def test_lost_offsets_lose_nothing_of_a_window_that_was_half_stored(
+    admin: AdminClient, bootstrap: str, tmp_path: Path, limits: BrokerLimits, way: str
+) -> None:
+    """A layout stores a window's index first: killed behind it, and the group deleted, the window is
+    finished, whether the worker goes on by itself or an operator does what it says.
+    """
+    name = "{{ .Topic }}/{{ .Partition }}/user={{ .UserKey }}/{{ .Start }}-{{ .End }}.{{ .Extension }}"
+    kafka = kafka_section("classic", limits)
+    setting = Exporting.create(admin, bootstrap, tmp_path, kafka=kafka, name=name)
+    setting.produce(events(35))
+    with setting.worker(crash="export.indexed:kill:3") as worker:
+        assert worker.wait() == -9
+    assert sorted(lines_below(setting.folder)) == sorted(events(20))
+    delete_group(admin, setting)
+    setting.produce(events(5, first=35))
+
+    if way == "reset":
+        with setting.worker() as worker:
+            problem = worker.await_event("partition_stopped")["problem"]
+            assert worker.stop() == 0
+        found = re.search(r"reset the group's offset of this partition to (\d+)", problem)
+        assert found is not None
+        setting.reset(int(found[1]))
+    with setting.worker(on_lost_offsets="continue" if way == "continue" else "stop"):
+        setting.await_committed(40)
+    assert sorted(lines_below(setting.folder)) == sorted(events(40))
 
 
 def test_records_deleted_before_they_were_exported_stop_or_are_passed_over(
@@ -368,23 +430,65 @@ def test_a_kill_around_dead_letters_doubles_none(
     assert len(consume_all(bootstrap, setting.topics.dead_letters)) == 2
 
 
-def test_a_topic_that_was_made_anew_stops(admin: AdminClient, bootstrap: str, tmp_path: Path) -> None:
-    """Its offsets mean other records: going on behind what is stored would pass over them."""
+@pytest.mark.parametrize("count", [5, 30], ids=["fewer records", "more records"])
+def test_a_topic_that_was_made_anew_stops(
+    admin: AdminClient, bootstrap: str, tmp_path: Path, count: int
+) -> None:
+    """Its offsets mean other records: going on behind what is stored would pass over them. Kafka deletes the
+    group's offsets with the topic, so what is stored has to tell.
+    """
     setting = Exporting.create(admin, bootstrap, tmp_path, on_lost_offsets="continue")
-    output = setting.topics.output
     setting.produce(events(20))
     with setting.worker() as worker:
         setting.await_lines(20)
         assert worker.stop() == 0
-    admin.delete_topics([output])[output].result(timeout=20)
-    eventually(lambda: output not in admin.list_topics(timeout=10).topics)
-    admin.create_topics([NewTopic(output, 1, 1)])[output].result(timeout=20)
-    setting.produce(events(5, first=100))
+    make_anew(admin, setting)
+    setting.produce(events(count, first=100))
 
     with setting.worker() as worker:
         worker.await_event("partition_stopped")
         worker.await_problem(lambda found: found)
     assert lines(setting.stored()) == events(20)
+    assert setting.committed().offset == -1
+
+    with setting.worker(path=str(tmp_path / "other")):
+        eventually(
+            lambda: lines(stored(tmp_path / "other", setting.topics.output)) == events(count, first=100)
+        )
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_topic_that_is_made_anew_meanwhile_stops(
+    admin: AdminClient, bootstrap: str, tmp_path: Path, protocol: Protocol
+) -> None:
+    """The worker is not fetching while it happens, and nothing is wrong with its offset in the new topic:
+    it would go on there, behind the first records.
+    """
+    setting = Exporting.create(admin, bootstrap, tmp_path, kafka={"group_protocol": protocol})
+    setting.produce(events(20))
+    with setting.worker() as worker:
+        setting.await_lines(20)
+        setting.await_committed(20)
+        worker.send(SIGSTOP)
+        make_anew(admin, setting)
+        setting.produce(events(50, first=100))
+        worker.send(SIGCONT)
+
+        worker.await_event("partition_stopped")
+        worker.await_problem(lambda found: found)
+    assert lines(setting.stored()) == events(20)
+    assert setting.committed().offset == -1
+
+    with setting.worker(path=str(tmp_path / "other")):
+        eventually(lambda: lines(stored(tmp_path / "other", setting.topics.output)) == events(50, first=100))
+
+
+def make_anew(admin: AdminClient, setting: Exporting) -> None:
+    """Delete the output topic and create it again under the same name."""
+    output = setting.topics.output
+    admin.delete_topics([output])[output].result(timeout=20)
+    eventually(lambda: output not in admin.list_topics(timeout=10).topics)
+    admin.create_topics([NewTopic(output, 1, 1)])[output].result(timeout=20)
 
 
 def delete_records(admin: AdminClient, setting: Exporting, before: int) -> None:
@@ -392,3 +496,25 @@ def delete_records(admin: AdminClient, setting: Exporting, before: int) -> None:
     wanted = TopicPartition(setting.topics.output, 0, before)
     for deleted in admin.delete_records([wanted]).values():
         assert deleted.result(timeout=20).low_watermark == before
+
+
+def lines_below(folder: Path) -> list[bytes]:
+    """The lines of all files of a layout."""
+    files = folder.rglob("*.jsonl.gz")
+    return [line for file in files for line in gzip.decompress(file.read_bytes()).splitlines()]
+
+
+def delete_group(admin: AdminClient, setting: Exporting) -> None:
+    """What expiry does: the group and its offsets are gone, once its killed member is."""
+    group = setting.group()
+
+    def gone() -> bool:
+        try:
+            admin.delete_consumer_groups([group])[group].result(timeout=20)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.NON_EMPTY_GROUP:
+                raise
+            return False
+        return True
+
+    eventually(gone)

@@ -213,15 +213,17 @@ class RecordingSink:
 class RecordingKafka:
     """Satisfies `worker.export.partition.Kafka`.
 
-    `at` is the offset that counts as committed. A commit of an epoch that is not in `held` is refused, as the
-    chunk source would. Deliveries wait while `delivering` is not set, those of `stuck` partitions for ever;
-    one that fails is tried again after RETRY_SECONDS, but a refusal is told if `tells_refusals`.
+    `at` is the offset that counts as committed, `topic` the id of the topic, if it is told. A commit of an
+    epoch that is not in `held` is refused, as the chunk source would. Deliveries wait while `delivering` is
+    not set, those of `stuck` partitions for ever; one that fails is tried again after RETRY_SECONDS, but a
+    refusal is told if `tells_refusals`.
     """
 
     trace: list[Step]
     at: int = 0
     since: Since | None = None
     fresh: bool = True
+    topic: str = ""
     tells_refusals: bool = False
     held: set[int] = field(default_factory=lambda: {EPOCH})
     texts: list[str] = field(default_factory=list)
@@ -231,6 +233,9 @@ class RecordingKafka:
 
     def __post_init__(self) -> None:
         self.delivering.set()
+
+    async def topic_id(self) -> str:
+        return self.topic
 
     async def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> None:
         await asyncio.sleep(0)  # as the real one, whose thread answers: others get their turn

@@ -26,6 +26,7 @@ from worker.errors import (
 from worker.export.budget import MemoryBudget
 from worker.export.dead import DeadLetterSink
 from worker.export.filling import Limits
+from worker.export.identity import TopicIdentity
 from worker.export.partition import Destination, PartitionExport
 from worker.kafka.offsets import Since
 from worker.kafka.source import ChunkSource
@@ -73,6 +74,7 @@ class ExportStage:
         self.fail = fail
         self.failing: dict[str, str] = {}
         self._to: Destination
+        self._identity: TopicIdentity
         self._name = name
         self._sink = sink
         self._settings = settings
@@ -89,8 +91,11 @@ class ExportStage:
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = log.bind(sink=name)
 
-    async def open(self, facts: TopicFacts) -> None:
-        """Open the sink, however long it takes; before the first chunk."""
+    async def open(self, facts: TopicFacts, topic_id: Callable[[], str]) -> None:
+        """Open the sink, however long it takes; before the first chunk. ``topic_id`` asks for the output
+        topic's id: see :class:`TopicIdentity`.
+        """
+        self._identity = TopicIdentity(topic_id, self.failing)
         sink, topics = self._sink, [self._topics.dead_letters]
         if isinstance(sink, ConfiguredTransactionalSink):
             topics.append(sink.topic)
@@ -102,7 +107,6 @@ class ExportStage:
             self._sink,
             self._settings,
             Limits(self._settings.max_events, self._settings.max_bytes, limit, self._settings.events),
-            facts.ids.get(self._topics.output, ""),
             lambda error: DeadLetterSink(dead_letters, stage, error, lambda: self._producer.limit),
             self.decoder,
         )
@@ -213,8 +217,8 @@ class ExportStage:
 
     def _drop(self, partition: Partition) -> None:
         self._missing.pop(partition, None)
-        self.failing.pop(f"deliver {partition}", None)
-        self.failing.pop(f"holdings {partition}", None)
+        for what in ("deliver", "adopt", "holdings"):
+            self.failing.pop(f"{what} {partition}", None)
         if export := self._exports.pop(partition, None):
             export.drop()
 
@@ -233,6 +237,9 @@ class ExportStage:
     @property
     def fresh(self) -> bool:
         return self.source.fresh
+
+    async def topic_id(self) -> str:
+        return await self._identity.now()
 
     async def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> None:
         await self.source.commit(partition, epoch, offset, metadata)

@@ -34,9 +34,10 @@ from worker.export.takeover import (
     FixedWindow,
     Inheritance,
     adopt,
+    check_names,
     check_topic,
     first_name,
-    go_on_behind,
+    go_on_with,
     repeat,
 )
 from worker.kafka.offsets import Committed, MetadataUnreadable, Plan, Since
@@ -70,6 +71,7 @@ class Kafka(Protocol):
     def since(self) -> Since | None: ...
     @property
     def fresh(self) -> bool: ...
+    async def topic_id(self) -> str: ...
     async def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> None: ...
     async def transact(
         self,
@@ -98,7 +100,6 @@ class Destination:
     sink: Sink[Any] | ConfiguredTransactionalSink[Any]
     settings: SinkSettings
     limits: Limits
-    topic_id: str
     dead: Callable[[SinkRefused], TransactionalSink[Any]]
     """The dead-letter topic, for a window that the sink refused with this error."""
     decoder: Decoder | None = None
@@ -130,6 +131,7 @@ class PartitionExport:
         self._budget = budget
         self._condemned = condemned
         self._log = log.bind(sink=to.name, partition=str(partition))
+        self._topic_id = ""
         self._position = self._named = position.offset
         self._fixed: deque[FixedWindow] = deque()
         self._filling: Filling | None = None
@@ -291,7 +293,7 @@ class PartitionExport:
 
     def _close(self, reason: str) -> None:
         assert self._filling is not None
-        closed = self._filling.close(reason, self._to.topic_id)
+        closed = self._filling.close(reason, self._topic_id)
         closed.unknown = tuple(sorted(self._filling.unknown))
         self._filling = None
         if self._timer is not None:
@@ -360,6 +362,8 @@ class PartitionExport:
         return self._queue[0]
 
     async def _export(self, window: Closed) -> None:
+        # Its records are of the topic that has the name now, or of the one that we took over.
+        check_topic(self.partition, self._topic_id, await self._kafka.topic_id())
         # Before it is planned: what a revoke interrupts here is cut anew by the next owner.
         await self._kafka.in_thread(window.encode)
         self._charge()  # what waited to be encoded is gone
@@ -385,12 +389,18 @@ class PartitionExport:
         if window.plan is not None:
             if not self._as_planned(window, window.plan):
                 return False
-        elif window is not self._planned:
+        elif window is not self._planned and not self._rediscovered(window):
             reached("export.planning")
             text = self._metadata(window.position, window.range.start, window)
             await self._kafka.commit(self.partition, self.epoch, window.position, text)
         reached("export.planned")
         return True
+
+    def _rediscovered(self, window: Closed) -> bool:
+        """Whether it is the window that was found after the group's offsets were lost. Its cut needs no plan,
+        as the sink holds it; and nothing is committed before it is seen to be of this topic.
+        """
+        return self._origin.committed is None and window.range in self._held
 
     def _as_planned(self, window: Closed, plan: Plan) -> bool:
         """A plan that is repeated has to find the records that it was made of. Where they are gone and we are
@@ -419,8 +429,18 @@ class PartitionExport:
             reached("export.delivering")
             return delivery
 
+        # What is there in part can not become dead letters: a refusal of it is not told.
+        what = "adopt" if self._rediscovered(window) else "deliver"
         try:
-            delivery = await self._kafka.persist("deliver", self.partition, deliver)
+            delivery = await self._kafka.persist(what, self.partition, deliver)
+        except ObjectConflict as error:
+            if not self._rediscovered(window):
+                raise
+            raise PartitionStopped(
+                f"{error}. The group's offsets were lost, and this is not what the topic holds: it was "
+                "probably recreated. Way out: give the sink another place, or remove its objects. If it was "
+                f"not recreated, reset the group's offset of this partition to {window.range.end}"
+            ) from error
         except SinkRefused as error:
             # Only told when refused windows are to become dead letters. Their records are no longer in
             # memory.
@@ -473,7 +493,7 @@ class PartitionExport:
         return Committed(
             plan,
             named_from=None if named == offset else named,
-            topic_id=self._to.topic_id,
+            topic_id=self._topic_id,
             since=self._kafka.since,
         ).text()
 
@@ -483,7 +503,8 @@ class PartitionExport:
         """Find out where the last owner left off: its plan, or objects that it stored without our knowing."""
         origin, settings = self._origin, self._to.settings
         found = Committed.parse(origin.metadata)
-        check_topic(self.partition, found, self._to.topic_id)
+        self._topic_id = await self._kafka.topic_id()
+        check_topic(self.partition, found.topic_id, self._topic_id)
         self._named = first_name(origin, found)
         held = None
         sink = self._to.sink
@@ -499,13 +520,16 @@ class PartitionExport:
             )
         elif not held:
             inherited = Inheritance(self._named, [])
-        elif origin.committed is None:
-            end = go_on_behind(self.partition, origin, held, settings.on_lost_offsets)
-            self._log.error("offsets_lost", windows_held=len(held), continues_at=end)
-            self._kafka.restart(self.partition, self.epoch, to=end)
-            raise OwnershipLost(f"{self.partition} starts again at {end}")
         else:
+            if origin.committed is None:
+                at = go_on_with(self.partition, origin, held, settings.on_lost_offsets)
+                if at != origin.offset:
+                    self._kafka.restart(self.partition, self.epoch, to=at)
+                    raise OwnershipLost(f"{self.partition} starts again at {at}")
+                self._log.error("offsets_lost", continues_at=at)
             inherited = adopt(self.partition, origin, self._named, held)
+        check_names(self.partition, self._held, inherited)
+        if held and found.plan is None:
             self._log.warning("objects_adopted", windows=len(held), start=held[0].start, end=held[-1].end)
         for window in inherited.windows:
             if window.plan is not None:

@@ -11,7 +11,7 @@ from typing import Literal
 from worker.chunk import Partition, Position
 from worker.errors import PartitionStopped, RecordsMissing
 from worker.kafka.offsets import Committed, Plan
-from worker.window import Range
+from worker.window import OtherwiseNamed, Range
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,15 @@ def first_name(origin: Position, found: Committed) -> int:
     return origin.committed if found.named_from is None else found.named_from
 
 
-def check_topic(partition: Partition, found: Committed, topic_id: str) -> None:
-    """Raises PartitionStopped where the committed offset belongs to another topic of the same name."""
-    if found.topic_id and topic_id and found.topic_id != topic_id:
+def check_topic(partition: Partition, before: str, now: str) -> None:
+    """Raises PartitionStopped where the topic with the id ``before`` was deleted, and ``now`` another one has
+    its name. Either is empty where it is not known.
+    """
+    if before and now and before != now:
         raise PartitionStopped(
-            f"{partition} was recreated (its topic id is {topic_id}, the committed offset belongs to "
-            f"{found.topic_id}): offsets mean other records now. Delete the group's offsets and give the "
-            "sink "
-            "another place, or remove its objects"
+            f"{partition} was recreated (its topic id is {now}, what was exported until now belongs to "
+            f"{before}): offsets mean other records now. Stop this sink, delete the group's offsets of the "
+            "topic, and give a sink that stores objects another place, or remove its objects"
         )
 
 
@@ -70,9 +71,9 @@ def repeat(
             f"the window [{named}, {plan.end}) of {partition} was planned with another configuration of the "
             "sink "
             f"(fingerprint {plan.config}, now {fingerprint}) and may be stored already. Ways out: run with "
-            "the old "
-            "configuration until the window is committed; or look whether its objects exist, and reset the "
-            f"group's offset of this partition to {plan.end} if they do, to {origin.committed} if not"
+            "the old configuration until the window is committed; or look whether its objects exist (in a "
+            "layout: each that its index names), and reset the group's offset of this partition to "
+            f"{plan.end} if all do, to {origin.committed} if nothing of it is there"
         )
     if plan.end > origin.high:
         raise RecordsMissing(
@@ -96,23 +97,42 @@ def repeat(
     return Inheritance(plan.end if stored else named, [])
 
 
-def go_on_behind(
+def go_on_with(
     partition: Partition, origin: Position, held: Sequence[Range], policy: Literal["stop", "continue"]
 ) -> int:
     """The offset to go on at when there is no committed offset, but objects: the group's offsets were lost
-    (expired, deleted with the group). Raises PartitionStopped unless ``policy`` is to continue.
+    (expired, deleted with the group or with the topic). Raises PartitionStopped unless ``policy`` is to
+    continue.
+
+    It is the *start* of the last window, which is then adopted. Windows are delivered one after the other, so
+    all others are whole; the last may have been cut short by the same end: of its objects only some are
+    there (in a layout perhaps none, only its index), or its dead letters are missing. What is there of it is
+    found, and has to be what this topic holds: one of another topic of the same name is told by its digest.
     """
-    end = max(window.end for window in held)
-    if policy == "continue" and end <= origin.high:
-        return end
-    raise PartitionStopped(
+    last = max(held, key=lambda window: window.end)
+    known = (
         f"{partition} has no committed offset, but the sink holds {len(held)} windows of it, from "
-        f"{held[0].start} to {end} (the topic ends at {origin.high}): the group's offsets were lost. Ways "
-        "out: "
-        f'reset the group\'s offset of this partition to {end}, or set on_lost_offsets = "continue", to go '
-        "on "
-        "behind what is stored; if the topic was recreated, give the sink another place"
+        f"{held[0].start} to {last.end} (the topic holds the offsets {origin.low} to {origin.high}): the "
+        "group's offsets were lost"
     )
+    if last.end > origin.high:
+        raise PartitionStopped(
+            f"{known}, and the topic was truncated or recreated. Ways out: give the sink another place, or "
+            "remove its objects"
+        )
+    if last.start < origin.low:
+        raise PartitionStopped(
+            f"{known}, and records of the last window, {last}, are no longer in the topic, so it cannot be "
+            "told whether all of it is stored. Way out: look whether it is (in a layout: each object that "
+            f"its index names), and reset the group's offset of this partition to {last.end}"
+        )
+    if policy == "stop":
+        raise PartitionStopped(
+            f"{known}. Ways out: reset the group's offset of this partition to {last.start}, or set "
+            'on_lost_offsets = "continue", to deliver the last window again (only what is missing of it is '
+            "stored) and go on behind it; if the topic was recreated, give the sink another place"
+        )
+    return last.start
 
 
 def adopt(partition: Partition, origin: Position, named: int, held: Sequence[Range]) -> Inheritance:
@@ -129,12 +149,9 @@ def adopt(partition: Partition, origin: Position, named: int, held: Sequence[Ran
         if window.start != at:
             raise PartitionStopped(
                 f"{partition}: the next window starts at {at}, but the sink holds {window}, which overlaps "
-                "what is "
-                "to come: another group exports the same partition to the same place, or offsets were reset "
-                "to the "
-                f"middle of a window. Way out: reset the group's offset of this partition to {window.start} "
-                "or "
-                f"{window.end}"
+                "what is to come: another group exports the same partition to the same place, or offsets "
+                "were reset to the middle of a window. Way out: reset the group's offset of this partition "
+                f"to {window.start}, to deliver that window again (what is there of it is not stored twice)"
             )
         at = window.end
     if at > origin.high:
@@ -144,3 +161,17 @@ def adopt(partition: Partition, origin: Position, named: int, held: Sequence[Ran
             "recreated. Give the sink another place, or remove its objects"
         )
     return Inheritance(named, [FixedWindow(window.end, None) for window in held])
+
+
+def check_names(partition: Partition, held: Sequence[Range], inherited: Inheritance) -> None:
+    """Raises PartitionStopped where a window to be delivered is stored under another name already."""
+    ends = {window.end for window in inherited.windows}
+    others = [window for window in held if isinstance(window, OtherwiseNamed) and window.end in ends]
+    if others:
+        raise PartitionStopped(
+            f"{partition}: the sink holds {others[0]} as {others[0].name}, a name that it would not give it "
+            "now (another format or compression); it would be stored twice. Ways out: run with the old "
+            "configuration until the committed offset is behind it; or reset the group's offset of this "
+            f"partition to {others[-1].end}, behind what is stored so; if the topic was recreated, give the "
+            "sink another place"
+        )

@@ -4,13 +4,14 @@ calls.
 
 import logging
 import re
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType, TopicDescription
 
 from worker.config.settings import TopicSettings
 from worker.errors import ConfigError
@@ -24,6 +25,7 @@ _WHAT = {
     KafkaError.SASL_AUTHENTICATION_FAILED: "the brokers refuse the credentials in kafka.properties",
     KafkaError._SSL: "there is no TLS connection to the brokers; check kafka.properties",
 }
+_NO_TOPIC = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED}
 _AFTER = re.compile(r" \(after [^)]*\)")
 """librdkafka's measurements, which make every message a new one."""
 NO_ID = "A" * 22
@@ -46,6 +48,41 @@ class TopicFacts:
     def limit(self, *topics: str) -> int:
         """The largest record that each of ``topics`` takes."""
         return min(self.limits.get(topic, DEFAULT_LIMIT) for topic in topics)
+
+
+class TopicIds:
+    """Asks the brokers which ids topics have now, as one that is deleted and created again gets another. From
+    any thread.
+    """
+
+    def __init__(self, properties: Mapping[str, Any]) -> None:
+        self._properties = properties
+        self._made: AdminClient | None = None
+        self._making = threading.Lock()
+
+    def now(self, topic: str) -> str:
+        """The id of ``topic``; empty where the brokers do not tell it. Raises TopicsNotReady if they do not
+        answer.
+        """
+        answer = self._admin.describe_topics(TopicCollection([topic]), request_timeout=ANSWER_SECONDS)[topic]
+        try:
+            return _told(answer.result(2 * ANSWER_SECONDS))
+        except KafkaException as failure:
+            error = failure.args[0]
+            if error.code() in _NO_TOPIC:
+                return ""
+            raise TopicsNotReady(
+                f"the id of topic {topic} is not told: {_AFTER.sub('', error.str())}"
+            ) from failure
+        except TimeoutError as failure:
+            raise TopicsNotReady(f"the id of topic {topic} is not told: no answer") from failure
+
+    @property
+    def _admin(self) -> AdminClient:
+        with self._making:
+            if self._made is None:
+                self._made = AdminClient(dict(self._properties), logger=logging.getLogger("librdkafka"))
+            return self._made
 
 
 def examine(properties: Mapping[str, Any], settings: TopicSettings, needed: Iterable[str]) -> TopicFacts:
@@ -126,11 +163,15 @@ def _ids(admin: AdminClient, names: list[str]) -> dict[str, str]:
     ids = {}
     for name, answer in admin.describe_topics(TopicCollection(names), request_timeout=ANSWER_SECONDS).items():
         try:
-            found = str(answer.result(ANSWER_SECONDS).topic_id)
-            ids[name] = "" if found == NO_ID else found
+            ids[name] = _told(answer.result(ANSWER_SECONDS))
         except KafkaException as failure:
             log.warning("topic_id_unseen", topic=name, error=failure.args[0].str())
     return ids
+
+
+def _told(description: TopicDescription) -> str:
+    found = str(description.topic_id)
+    return "" if found == NO_ID else found
 
 
 def _role(settings: TopicSettings, name: str) -> str:

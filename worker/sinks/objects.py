@@ -7,6 +7,7 @@ and what "already there" means are the same for all of them, and here.
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from hashlib import sha256
+from itertools import groupby
 from typing import Annotated, Any, Literal, Protocol
 from zoneinfo import ZoneInfo
 
@@ -27,7 +28,7 @@ from worker.sinks.places import Place
 from worker.sinks.protocol import Delivery, Preview, Proof, Reject, WindowEncoder
 from worker.sinks.settings import SinkSettings
 from worker.units import Count, wrong
-from worker.window import Manifest, Range
+from worker.window import Manifest, OtherwiseNamed, Range
 
 PARALLEL_OBJECTS = 8
 """Objects of one window that are stored at a time."""
@@ -295,9 +296,17 @@ class ObjectSink:
             ranges = {parse(f"{partition.topic}/{partition.index}/{name[len(prefix) :]}") for name in found}
         else:
             parse = names.parser(partition)
-            ranges = set(map(parse, self._store.names(names.prefix(partition), names.after(partition, low))))
+            listed = self._store.names(names.prefix(partition), names.after(partition, low))
+            ranges = {self._named(range_, name) for name in listed if (range_ := parse(name))}
         held = (range_ for range_ in ranges if range_ and range_.end > start)
-        return sorted(held, key=lambda range_: (range_.start, range_.end))
+        # Of one that is held under both names, ours counts: it is found there.
+        ours = sorted(held, key=lambda range_: (range_.start, range_.end, isinstance(range_, OtherwiseNamed)))
+        return [next(same) for _, same in groupby(ours, lambda range_: (range_.start, range_.end))]
+
+    def _named(self, range_: Range, name: str) -> Range:
+        if self._names.render(range_) == name:
+            return range_
+        return OtherwiseNamed(range_.partition, range_.start, range_.end, name)
 
     def prove(self) -> Iterator[Proof]:
         try:

@@ -137,7 +137,8 @@ class Sink(Protocol[Payload]):
 
     def holdings(self, partition: Partition, start: int) -> Sequence[Range] | None:
         """The ranges of ``partition`` with ``end > start`` that the sink holds, in order of their start; one
-        listing.
+        listing. Also one of which only a part is stored so far. ``deliver`` finds what is there of it; if it
+        would not, the range is an :class:`~worker.window.OtherwiseNamed`, which is never delivered.
 
         None: the sink cannot know (a log, a webhook). Raises SinkRefused or SinkUnavailable.
         """

@@ -66,7 +66,8 @@ class SinkSettings(BaseModel):
         default="stop",
         description=(
             "When the group has no offset for a partition of which the sink already holds objects (group "
-            "expired or deleted): stop that partition, or go on behind the objects."
+            "expired or deleted): stop that partition, or deliver the last window again, of which only what "
+            "is missing is stored, and go on behind it."
         ),
     )
 

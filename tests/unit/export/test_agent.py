@@ -125,7 +125,7 @@ class Stage:
         self.stage.source = cast(ChunkSource, self.source)
 
     async def assigned(self, *partitions: Partition) -> None:
-        await self.stage.open(TopicFacts())
+        await self.stage.open(TopicFacts(), str)
         await self.stage.assigned({p: self.source.position(p, EPOCH) for p in partitions or (PARTITION,)})
         await settled()
 

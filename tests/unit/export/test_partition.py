@@ -64,7 +64,7 @@ class Rig:
     ) -> None:
         self.trace: list[Step] = []
         self.sink = RecordingSink(self.trace, fingerprint)
-        self.kafka = RecordingKafka(self.trace)
+        self.kafka = RecordingKafka(self.trace, topic=topic_id)
         self.budget = MemoryBudget(memory)
         chosen = SinkSettings(type="test", flush_interval=FLUSH_SECONDS, **settings)
         self.to = Destination(
@@ -72,7 +72,6 @@ class Rig:
             self.sink,
             chosen,
             Limits(max_events, max_bytes, MIB),
-            topic_id,
             lambda error: DeadLetterSink("dead", "sink.test", error, lambda: MIB),
         )
 
@@ -990,19 +989,54 @@ async def test_lost_offsets_stop() -> None:
     await settled()
 
     assert rig.trace == [Paused()]
-    assert "to 9" in str(export.stopped)
+    assert "from 0 to 9" in str(export.stopped)
+    assert "reset the group's offset of this partition to 7," in str(export.stopped)
     assert "on_lost_offsets" in str(export.stopped)
 
 
 @in_virtual_time
-async def test_lost_offsets_go_on_behind_the_objects_if_told_so() -> None:
-    """The partition begins anew where the last object ends."""
-    rig = Rig(on_lost_offsets="continue")
+async def test_lost_offsets_go_on_with_the_last_window_if_told_so() -> None:
+    """All before it are whole; of the last one only an index may be there, so it is delivered once more."""
+    rig = Rig(max_events=5, on_lost_offsets="continue")
     rig.hold(0, 7)
     rig.hold(7, 9)
     await rig.begin(committed=None)
+    assert rig.trace == [Restarted(to=7)]
 
-    assert rig.trace == [Restarted(to=9)]
+    rig.kafka.held.add(EPOCH)
+    export = await rig.begin(offset=7, committed=None)
+    export.accept(chunk(7, 14))
+    await settled()
+
+    again = [Found(name(7, 9)), Committed(9, then=Planned(9, 14)), Put(name(9, 14))]
+    assert rig.trace == [Restarted(to=7), *again, Committed(14)]
+
+
+@in_virtual_time
+async def test_lost_offsets_of_another_topic_stop() -> None:
+    """A topic that was made anew under the name holds other records where the last window was."""
+    rig = Rig(on_lost_offsets="continue")
+    rig.hold(0, 7)
+    export = await rig.begin(committed=None)
+
+    export.accept(chunk(0, 100, values={6: event(1006)}))
+    await settled()
+
+    assert [step for step in rig.trace if step != Paused()] == []
+    assert "holds something else" in str(export.stopped)
+    assert "recreated" in str(export.stopped)
+
+
+@in_virtual_time
+async def test_lost_offsets_stop_where_the_last_window_cannot_be_looked_at() -> None:
+    """Its records are gone, and nothing tells whether all of it is stored; a person can look."""
+    rig = Rig(on_lost_offsets="continue")
+    rig.hold(0, 7)
+    rig.hold(7, 9)
+    export = await rig.begin(offset=8, low=8, committed=None)
+
+    assert rig.trace == [Paused()]
+    assert "reset the group's offset of this partition to 9" in str(export.stopped)
 
 
 @in_virtual_time
@@ -1027,6 +1061,38 @@ async def test_a_topic_that_was_made_anew_stops() -> None:
 
     assert rig.trace == [Paused()]
     assert "recreated" in str(export.stopped)
+
+
+@in_virtual_time
+@pytest.mark.parametrize("holes", [range(0), range(4, 8)], ids=["events", "nothing to export"])
+async def test_a_topic_that_is_made_anew_meanwhile_stops(holes: range) -> None:
+    """No chunk tells of it: whatever was fetched before its id was asked for again may be of the new one."""
+    rig = Rig(max_events=4, topic_id="old")
+    export = await rig.begin()
+    export.accept(chunk(0, 4))
+    await settled()
+    before = list(rig.trace)
+
+    rig.kafka.topic = "new"
+    export.accept(chunk(4, 8, values=dict.fromkeys(holes, b"{}")))
+    await settled()
+
+    assert [Planned(0, 4), Put(name(0, 4)), Committed(4)] == before
+    assert [*before, Paused()] == rig.trace
+    assert "recreated (its topic id is new" in str(export.stopped)
+
+
+@in_virtual_time
+async def test_a_broker_that_stops_telling_ids_stops_nothing() -> None:
+    """As while the topic is deleted: what was fetched before is still of it."""
+    rig = Rig(max_events=4, topic_id="old")
+    export = await rig.begin()
+
+    rig.kafka.topic = ""
+    export.accept(chunk(0, 4))
+    await settled()
+
+    assert rig.trace == [Planned(0, 4), Put(name(0, 4)), Committed(4)]
 
 
 # ── what the sink says ─────────────────────────────────────────────────────────────────────────────────────

@@ -68,7 +68,6 @@ class Rig:
             RecordingSink(self.trace),
             SinkSettings(type="test", flush_interval=60.0),
             Limits(max_events, 64 * MIB, MIB),
-            "",
             lambda error: DeadLetterSink("dead", "sink.test", error, lambda: MIB),
             RegistryDecoder(cast(KnownSchemas, registry)),
         )

@@ -67,7 +67,7 @@ class Rig:
         self.trace: list[Any] = []
         self.kafka = CopyingKafka(self.trace)
         limits = Limits(SETTINGS.max_events, SETTINGS.max_bytes, 1_000_000)
-        self.to = Destination("copy", TopicSink(SETTINGS), SETTINGS, limits, "", cast(Any, None))
+        self.to = Destination("copy", TopicSink(SETTINGS), SETTINGS, limits, cast(Any, None))
 
     async def begin(self, metadata: str | None = None) -> PartitionExport:
         committed = None if metadata is None else 0
@@ -142,7 +142,7 @@ class Stage:
         self.stage.source = cast(ChunkSource, self.source)
 
     async def begin(self, **limits: int) -> None:
-        await self.stage.open(TopicFacts(limits))
+        await self.stage.open(TopicFacts(limits), str)
         await self.stage.assigned({PARTITION: self.source.position(PARTITION, EPOCH)})
         await settled()
 

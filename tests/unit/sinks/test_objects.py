@@ -2,13 +2,20 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from worker.chunk import Partition
 from worker.sinks.file import FileSettings, FileStore
 from worker.sinks.objects import ObjectSink
-from worker.window import Range
+from worker.window import OtherwiseNamed, Range
 
 WIDE = Range(Partition("evaluations", 3), 0, 5_000_000)
+
+
+NARROW = Range(Partition("evaluations", 3), 0, 10)
+OF_ITS_OWN = "{{ .Topic }}/{{ .Partition }}/{{ .Start }}-{{ .End }}.of-{{ .Format }}"
 
 
 class _Store(FileStore):
@@ -25,3 +32,34 @@ def test_a_window_of_few_events_may_be_wider_than_any_limit() -> None:
     sink = ObjectSink(_Store(settings.path), settings)
 
     assert sink.holdings(WIDE.partition, 3_000_000) == [WIDE]
+
+
+@pytest.mark.parametrize(
+    ("options", "stored"),
+    [
+        ({"compression": "none"}, f"evaluations/3/{0:019}-{10:019}.jsonl.gz"),
+        ({"format": "avro"}, f"evaluations/3/{0:019}-{10:019}.jsonl.gz"),
+        ({"format": "csv", "name": OF_ITS_OWN}, f"evaluations/3/{0:019}-{10:019}.of-jsonl"),
+    ],
+)
+def test_a_window_in_another_format_is_told_apart(
+    tmp_path: Path, options: dict[str, Any], stored: str
+) -> None:
+    """It is held, but under a name that a delivery would not find."""
+    settings = FileSettings(path=tmp_path, **options)
+    sink = ObjectSink(FileStore(tmp_path), settings)
+    (tmp_path / stored).parent.mkdir(parents=True)
+    (tmp_path / stored).touch()
+
+    assert sink.holdings(NARROW.partition, 0) == [OtherwiseNamed(NARROW.partition, 0, 10, stored)]
+
+
+def test_of_two_names_the_one_that_is_found_counts(tmp_path: Path) -> None:
+    """Where a window was stored in both formats, delivering it again stores nothing."""
+    sink = ObjectSink(FileStore(tmp_path), FileSettings(path=tmp_path))
+    for extension in ("jsonl", "jsonl.gz", "avro"):
+        stored = tmp_path / f"evaluations/3/{0:019}-{10:019}.{extension}"
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        stored.touch()
+
+    assert sink.holdings(NARROW.partition, 0) == [NARROW]

@@ -1,0 +1,88 @@
+"""Which topic bears a name now: asked late enough, and no oftener than need be."""
+
+import asyncio
+import threading
+
+from tests.support.virtual_time import in_virtual_time
+from worker.export.identity import TopicIdentity
+from worker.kafka.topics import TopicsNotReady
+
+
+class Brokers:
+    """Tell `id` when `answering` is set; `asked` counts. `silent`: how often they do not answer before."""
+
+    def __init__(self, silent: int = 0) -> None:
+        self.id = "old"
+        self.asked = 0
+        self.silent = silent
+        self.answering = threading.Event()
+
+    async def are_asked(self) -> None:
+        while not self.asked:  # noqa: ASYNC110  # another thread counts
+            await asyncio.sleep(0)
+
+    def __call__(self) -> str:
+        id_ = self.id
+        self.asked += 1
+        assert self.answering.wait(timeout=30)
+        if self.asked <= self.silent:
+            raise TopicsNotReady("no answer")
+        return id_
+
+
+def test_who_asks_while_others_wait_shares_an_answer_that_is_late_enough() -> None:
+    """The question that is under way may have been answered before the others' records were fetched."""
+
+    async def ask() -> None:
+        brokers = Brokers()
+        identity = TopicIdentity(brokers, {})
+        first = asyncio.create_task(identity.now())
+        await brokers.are_asked()
+
+        brokers.id = "new"
+        others = [asyncio.create_task(identity.now()) for _ in range(50)]
+        await asyncio.sleep(0)
+        brokers.answering.set()
+
+        assert await first == "old"
+        assert await asyncio.gather(*others) == ["new"] * 50
+        assert brokers.asked == 2
+
+    asyncio.run(ask())
+
+
+def test_who_gives_up_leaves_no_answer_to_others() -> None:
+    """A partition that goes while its question is under way: the next one asks anew."""
+
+    async def ask() -> None:
+        brokers = Brokers()
+        identity = TopicIdentity(brokers, {})
+        first = asyncio.create_task(identity.now())
+        await brokers.are_asked()
+        other = asyncio.create_task(identity.now())
+        await asyncio.sleep(0)
+
+        first.cancel()
+        brokers.answering.set()
+
+        assert await other == "old"
+        assert brokers.asked == 2
+
+    asyncio.run(ask())
+
+
+@in_virtual_time
+async def test_brokers_that_do_not_answer_are_asked_again() -> None:
+    """As long as it takes, and it shows meanwhile."""
+    brokers = Brokers(silent=3)
+    brokers.answering.set()
+    failing: dict[str, str] = {}
+    identity = TopicIdentity(brokers, failing)
+    asking = asyncio.create_task(identity.now())
+
+    while brokers.asked < 3:  # noqa: ASYNC110  # another thread counts
+        await asyncio.sleep(0.1)
+    assert failing == {"topic id": "no answer"}
+
+    assert await asking == "old"
+    assert failing == {}

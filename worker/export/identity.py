@@ -1,0 +1,54 @@
+"""Which topic bears the output topic's name now: one that was deleted and created again has another id."""
+
+import asyncio
+from collections.abc import Callable, MutableMapping
+
+import structlog
+
+from worker.kafka.topics import TopicsNotReady
+
+log = structlog.get_logger(__name__)
+
+RETRY_SECONDS = 1.0
+"""Between tries, while the brokers do not answer."""
+
+
+class TopicIdentity:
+    """Asks for the topic's id, in a thread; partitions that ask at the same time share an answer.
+
+    ``ask`` is the blocking call; it raises TopicsNotReady when it should be tried again. ``failing`` says so
+    meanwhile.
+    """
+
+    def __init__(self, ask: Callable[[], str], failing: MutableMapping[str, str]) -> None:
+        self._ask = ask
+        self._failing = failing
+        self._asking = asyncio.Lock()
+        self._begun = 0
+        self._answer = (0, "")
+
+    async def now(self) -> str:
+        """The id, or nothing where it is not told. Asked after this was called, so it was that of all records
+        that were fetched before: ids never come back.
+        """
+        before = self._begun
+        async with self._asking:
+            if self._answer[0] > before:  # an answer to others, who asked later than we
+                return self._answer[1]
+            self._begun += 1
+            number = self._begun
+            self._answer = (number, await self._patiently())
+            return self._answer[1]
+
+    async def _patiently(self) -> str:
+        while True:
+            try:
+                found = await asyncio.to_thread(self._ask)
+            except TopicsNotReady as error:
+                if self._failing.get("topic id") != str(error):
+                    log.warning("topic_id_awaited", error=str(error))
+                self._failing["topic id"] = str(error)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                self._failing.pop("topic id", None)
+                return found
