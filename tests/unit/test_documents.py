@@ -235,15 +235,26 @@ def check_names(archive: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_scripts_find_a_whole_archive_whole(archive: Path) -> None:
-    """Both tell up to where each partition is whole."""
+    """Both tell from where and up to where each partition is whole."""
     files, names = check_files(archive), check_names(archive)
 
     assert (files.returncode, files.stderr) == (0, "")
-    assert files.stdout.splitlines() == [f"{TOPIC}-0: whole up to 11", f"{TOPIC}-11: whole up to 8"]
-    assert names.stdout.splitlines() == [
-        "0/ 3 files up to 0000000000000000011",
-        "11/ 1 files up to 0000000000000000008",
+    assert files.stdout.splitlines() == [
+        f"{TOPIC}-0: whole from 0 up to 11",
+        f"{TOPIC}-11: whole from 5 up to 8",
     ]
+    assert names.stdout.splitlines() == [
+        "0/ 3 files from 0000000000000000000 up to 0000000000000000011",
+        "11/ 1 files from 0000000000000000005 up to 0000000000000000008",
+    ]
+
+
+def test_the_scripts_show_that_the_first_file_is_missing(archive: Path) -> None:
+    """No gap shows that; the number from which a partition is whole does, and is to be compared."""
+    next(stored(archive)).unlink()
+
+    assert check_files(archive).stdout.splitlines()[0] == f"{TOPIC}-0: whole from 3 up to 11"
+    assert "0/ 2 files from 0000000000000000003 up to" in check_names(archive).stdout
 
 
 def test_the_scripts_find_a_missing_file(archive: Path) -> None:
