@@ -4,7 +4,9 @@ calls.
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +21,8 @@ from worker.kafka.transactions import DEFAULT_LIMIT
 log = structlog.get_logger(__name__)
 
 ANSWER_SECONDS = 10.0
+AGAIN_SECONDS = 0.1
+"""Between two looks at a topic that was just created."""
 _WHAT = {
     KafkaError._AUTHENTICATION: "the brokers refuse the credentials in kafka.properties",
     KafkaError.SASL_AUTHENTICATION_FAILED: "the brokers refuse the credentials in kafka.properties",
@@ -92,45 +96,69 @@ def _exist(admin: AdminClient, settings: TopicSettings, names: list[str], said: 
     if not settings.create:
         roles = ", ".join(f"{name} ({_role(settings, name)})" for name in missing)
         raise TopicsNotReady(f"missing topics: {roles}; create them, or set topics.create = true")
-    wanted = [
-        NewTopic(
-            name, 1 if name == settings.dead_letters else settings.partitions, settings.replication_factor
-        )
-        for name in missing
-    ]
+    partitions = {name: 1 if name == settings.dead_letters else settings.partitions for name in missing}
+    wanted = [NewTopic(name, partitions[name], settings.replication_factor) for name in missing]
     for name, created in admin.create_topics(wanted).items():
         try:
             created.result(ANSWER_SECONDS)
-            log.info("topic_created", topic=name, partitions=settings.partitions)
+            log.info("topic_created", topic=name, partitions=partitions[name])
         except KafkaException as failure:
             error = failure.args[0]
             if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise TopicsNotReady(f"topic {name} cannot be created: {error.str()}") from failure
 
 
-def _configs(admin: AdminClient, names: list[str]) -> dict[str, dict[str, str]]:
+def _configs(admin: AdminClient, names: Sequence[str]) -> dict[str, dict[str, str]]:
     """The topics' settings; of those that we may not see, nothing."""
-    resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
-    configs = {}
-    for resource, answer in admin.describe_configs(resources, request_timeout=ANSWER_SECONDS).items():
-        try:
-            configs[resource.name] = {
-                key: str(entry.value) for key, entry in answer.result(ANSWER_SECONDS).items()
-            }
-        except KafkaException as failure:
-            log.warning("topic_settings_unseen", topic=resource.name, error=failure.args[0].str())
-    return configs
+
+    def ask(topics: Sequence[str]) -> dict[str, Future[Any]]:
+        resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
+        answers = admin.describe_configs(resources, request_timeout=ANSWER_SECONDS)
+        return {resource.name: answer for resource, answer in answers.items()}
+
+    answers, unseen = _told(ask, names)
+    for name, error in unseen.items():
+        log.warning("topic_settings_unseen", topic=name, error=error.str())
+    return {
+        name: {key: str(entry.value) for key, entry in answer.items()} for name, answer in answers.items()
+    }
 
 
-def _ids(admin: AdminClient, names: list[str]) -> dict[str, str]:
-    ids = {}
-    for name, answer in admin.describe_topics(TopicCollection(names), request_timeout=ANSWER_SECONDS).items():
-        try:
-            found = str(answer.result(ANSWER_SECONDS).topic_id)
-            ids[name] = "" if found == NO_ID else found
-        except KafkaException as failure:
-            log.warning("topic_id_unseen", topic=name, error=failure.args[0].str())
-    return ids
+def _ids(admin: AdminClient, names: Sequence[str]) -> dict[str, str]:
+    """The topics' ids; of those that we may not see, nothing."""
+
+    def ask(topics: Sequence[str]) -> dict[str, Future[Any]]:
+        return admin.describe_topics(TopicCollection(list(topics)), request_timeout=ANSWER_SECONDS)
+
+    answers, unseen = _told(ask, names)
+    for name, error in unseen.items():
+        log.warning("topic_id_unseen", topic=name, error=error.str())
+    found = {name: str(answer.topic_id) for name, answer in answers.items()}
+    return {name: "" if topic_id == NO_ID else topic_id for name, topic_id in found.items()}
+
+
+def _told(
+    ask: Callable[[Sequence[str]], Mapping[str, Future[Any]]], names: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, KafkaError]]:
+    """What the brokers answer about each topic, and why they do not.
+
+    One that is known exists, so a broker that has not heard of it is behind: it was just created, by us or by
+    another stage. Then they are asked again, for as long as an answer may take.
+    """
+    answers: dict[str, Any] = {}
+    errors: dict[str, KafkaError] = {}
+    give_up = time.monotonic() + ANSWER_SECONDS
+    while True:
+        for name, answer in ask([name for name in names if name not in answers]).items():
+            try:
+                answers[name] = answer.result(2 * ANSWER_SECONDS)  # the request's own time-out comes first
+                errors.pop(name, None)
+            except KafkaException as failure:
+                errors[name] = failure.args[0]
+        behind = any(error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART for error in errors.values())
+        if not behind or time.monotonic() > give_up:
+            return answers, errors
+        time.sleep(AGAIN_SECONDS)
 
 
 def _role(settings: TopicSettings, name: str) -> str:
