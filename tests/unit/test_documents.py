@@ -20,6 +20,7 @@ from worker.errors import ExitCode
 from worker.kafka.offsets import Committed
 from worker.operate.metrics import REGISTRY
 from worker.sinks.file import FileSettings, FileSink
+from worker.sinks.rehearsal import render
 from worker.sinks.settings import SinkSettings
 from worker.testing import StoredRecord
 from worker.window import ContentDigest, Manifest, Range
@@ -163,6 +164,20 @@ def test_examples_of_the_configuration_are_accepted(document: Path, tmp_path: Pa
         file.write_text(block)
 
         load(file, {}, enrich="[flags]" in block)
+
+
+def test_the_names_of_a_layout_are_those_that_render_shows(tmp_path: Path) -> None:
+    """The page on files shows a sink and the names that it gives."""
+    page = (REPOSITORY / "docs/sinks/file.md").read_text()
+    shown = re.search(r"```toml\n([^`]*)```\n\n`flagstream render` prints[^`]*```\n(.*?)```", page, re.DOTALL)
+    assert shown is not None
+    file = tmp_path / "flagstream.toml"
+    file.write_text(shown[1])
+    settings = load(file, {}, enrich=False)
+
+    (preview,) = render(settings.topics.output, settings.sinks["lake"])
+
+    assert list(preview.names) == shown[2].splitlines()
 
 
 def test_the_kubernetes_manifest_configures_a_worker(tmp_path: Path) -> None:
