@@ -186,12 +186,13 @@ def demo(seconds: float | None, sink: Literal["file", "s3"]) -> None:
 
     What it writes is left in a fresh folder below demo-output.
     """
+    from worker.demo import NoFolder
     from worker.demo import run as run_demo
     from worker.demo.seaweed import SeaweedMissing
 
     try:
         sys.exit(run_demo(seconds, sink))
-    except SeaweedMissing as error:
+    except (NoFolder, SeaweedMissing) as error:
         raise click.ClickException(str(error)) from None
 
 
