@@ -1,6 +1,6 @@
 # Everything from a bare clone: each target first makes the virtual environment that it needs.
 #
-#   PYTHON=python3.12 make test        another interpreter (3.11 or newer)
+#   PYTHON=python3.12 make test        another interpreter (3.11 or newer) for a new .venv; make clean removes one
 #   PYTEST_ARGS='-k plan' make test    options for pytest
 #   DEMO_SECONDS=20 make demo          a demo that ends by itself
 #   make demo SINKS=s3                 a demo that exports to a local S3 server
@@ -17,6 +17,8 @@ TYPED := worker tests/support $(if $(wildcard bench/*.py),bench)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PYTHON=python3.12 chooses the interpreter (3.11 or newer) when .venv is made; once it is there, make clean first."
 
 demo: .venv/.installed $(if $(filter s3,$(SINKS)),.venv/.installed-s3) ## See it work: events in, files out, on an embedded broker
 	@$(BIN)/flagstream demo --sink $(or $(SINKS),file)

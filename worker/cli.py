@@ -1,7 +1,7 @@
 """The command ``flagstream``."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ import click
 from worker import __version__
 from worker.config import Settings, load
 from worker.errors import ConfigError, ExitCode
+from worker.sinks.protocol import Proof
 from worker.sinks.settings import SinkSettings
 
 _file_option = click.option(
@@ -18,22 +19,31 @@ _file_option = click.option(
     "path",
     type=click.Path(path_type=Path),
     envvar="FLAGSTREAM_CONFIG",
-    help="The TOML file. Without one, defaults and FLAGSTREAM_* variables are all there is.",
+    help=(
+        "The TOML file; else that of FLAGSTREAM_CONFIG. Without one, defaults and FLAGSTREAM_* variables are "
+        "all there is."
+    ),
 )
 
 
-def _stage_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    stage = click.option(
+def _stage_option(verb: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(
         "--stage",
         "stages",
         multiple=True,
         type=click.Choice(["enrich"]),
-        help="Run this stage, and of the rest only what else is named.",
+        help=f"{verb} this stage, and of the rest only what else is named.",
     )
-    sink = click.option(
-        "--sink", "sinks", multiple=True, metavar="NAME", help="Run this sink; may be given several times."
+
+
+def _sink_option(verb: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(
+        "--sink",
+        "sinks",
+        multiple=True,
+        metavar="NAME",
+        help=f"{verb} this sink, and of the rest only what else is named; may be given several times.",
     )
-    return stage(sink(command))
 
 
 @click.group()
@@ -44,7 +54,8 @@ def cli() -> None:
 
 @cli.command()
 @_file_option
-@_stage_options
+@_stage_option("Run")
+@_sink_option("Run")
 def run(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) -> None:
     """Run the worker: the enrich stage and every sink, or only what is named.
 
@@ -66,34 +77,65 @@ def run(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) -> N
 
 @cli.command("check")
 @_file_option
-@_stage_options
-def check_sinks(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) -> None:
-    """Prove by trying that each sink may do what it needs: write, write once, read, list, delete.
+@_stage_option("Try")
+@_sink_option("Try")
+def prove(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) -> None:
+    """Try whether a worker would find what it needs: flags, topics, and what each sink has to be allowed to
+    do (write, write once, read, list, delete).
 
     What is written is deleted again. What cannot be tried without an effect is told as unproved. Exit codes:
     0 nothing failed, 1 something did, 2 configuration.
     """
-    from worker.sinks.rehearsal import prove
+    enrich, chosen = stages_to_run(stages, sinks)
+    settings = _load(path, enrich, chosen)
+    from worker.sinks.rehearsal import prove as prove_sink
 
-    failed = 0
-    for name, sink in _named(_settings(path, stages, sinks), path, sinks).items():
-        click.echo(f"{name} ({sink.type})")
-        for proof in prove(sink):
-            failed += proof.outcome == "failed"
-            mark = {"proved": "ok", "failed": "FAILED", "unproved": "unproved"}[proof.outcome]
-            click.echo(f"  {mark:8}  {proof.what}{': ' if proof.detail else ''}{proof.detail}")
+    named = _named(settings, path, chosen)
+    failed = _tell(f"{settings.name} (worker)", _prove_worker(settings, enrich, named))
+    for name, sink in named.items():
+        failed += _tell(f"{name} ({sink.type})", prove_sink(sink))
     sys.exit(ExitCode.UNEXPECTED if failed else ExitCode.OK)
+
+
+def _prove_worker(settings: Settings, enrich: bool, sinks: Mapping[str, SinkSettings]) -> Iterator[Proof]:
+    """What does not belong to one sink alone."""
+    from worker.flag_sources.opening import prove as prove_flags
+    from worker.kafka.properties import admin_properties
+    from worker.kafka.topics import prove as prove_topics
+    from worker.sinks.kafka import KafkaSettings
+
+    topics = settings.topics
+    needed = [topics.output, topics.dead_letters]
+    if enrich:
+        yield from prove_flags(settings.flags)
+        needed.append(topics.ingest)
+    for sink in sinks.values():
+        if isinstance(sink, KafkaSettings) and not sink.bootstrap_servers:
+            needed.append(sink.topic)
+    yield from prove_topics(admin_properties(settings), topics, needed)
+
+
+def _tell(title: str, proofs: Iterator[Proof]) -> int:
+    """Print what was tried; returns how much of it failed."""
+    click.echo(title)
+    failed = 0
+    for proof in proofs:
+        failed += proof.outcome == "failed"
+        mark = {"proved": "ok", "failed": "FAILED", "unproved": "unproved"}[proof.outcome]
+        click.echo(f"  {mark:8}  {proof.what}{': ' if proof.detail else ''}{proof.detail}")
+    return failed
 
 
 @cli.command()
 @_file_option
-@_stage_options
-def render(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) -> None:
+@_sink_option("Show")
+def render(path: Path | None, sinks: tuple[str, ...]) -> None:
     """Print sample names and sample records of each sink, without touching anything."""
+    # What only the enrich stage needs may be missing.
+    settings = _load(path, False, sinks or None)
     from worker.sinks.rehearsal import render as render_sink
 
-    settings = _settings(path, stages, sinks)
-    for name, sink in _named(settings, path, sinks).items():
+    for name, sink in _named(settings, path, sinks or None).items():
         click.echo(f"{name} ({sink.type})")
         for preview in render_sink(settings.topics.output, sink):
             for object_name in preview.names:
@@ -108,9 +150,10 @@ def config() -> None:
 
 @config.command()
 @_file_option
-@_stage_options
+@_stage_option("Check what is needed for")
+@_sink_option("Check what is needed for")
 def check(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) -> None:
-    """Check the file and the environment, without touching Kafka."""
+    """Check the file and the environment, without touching Kafka, the flags or a sink."""
     enrich, chosen = stages_to_run(stages, sinks)
     _load(path, enrich, chosen)
     click.echo(f"{_title(path)}: no problems")
@@ -143,12 +186,13 @@ def demo(seconds: float | None, sink: Literal["file", "s3"]) -> None:
 
     What it writes is left in a fresh folder below demo-output.
     """
+    from worker.demo import NoFolder
     from worker.demo import run as run_demo
     from worker.demo.seaweed import SeaweedMissing
 
     try:
         sys.exit(run_demo(seconds, sink))
-    except SeaweedMissing as error:
+    except (NoFolder, SeaweedMissing) as error:
         raise click.ClickException(str(error)) from None
 
 
@@ -170,17 +214,11 @@ def stages_to_run(stages: tuple[str, ...], sinks: tuple[str, ...]) -> tuple[bool
     return "enrich" in stages, tuple(dict.fromkeys(sinks))
 
 
-def _settings(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) -> Settings:
-    enrich, chosen = stages_to_run(stages, sinks)
-    # What only the enrich stage needs may be missing: these commands look at the sinks.
-    return _load(path, enrich and bool(stages), chosen)
-
-
-def _named(settings: Settings, path: Path | None, sinks: tuple[str, ...]) -> dict[str, SinkSettings]:
-    """The settings of the sinks that are meant; all of them when none is named."""
-    if not settings.sinks:
+def _named(settings: Settings, path: Path | None, chosen: tuple[str, ...] | None) -> dict[str, SinkSettings]:
+    """The settings of the sinks that are meant; None is all of them."""
+    if chosen is None and not settings.sinks:
         click.echo(f"{_title(path)}: no sinks")
-    return {name: settings.sinks[name] for name in sinks or settings.sinks}
+    return {name: settings.sinks[name] for name in (settings.sinks if chosen is None else chosen)}
 
 
 def _load(path: Path | None, enrich: bool, sinks: tuple[str, ...] | None) -> Settings:

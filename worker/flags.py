@@ -79,7 +79,9 @@ def parse_document(text: bytes | str, format: FlagFormat) -> Mapping[str, Any]:
             raise FlagFileError("the file is empty; write {} where no flags are meant")
         document = _PARSERS[format](text)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise FlagFileError(f"not readable as {format}: {error}") from error
+        # PyYAML says where in its own words for a text without a file; who calls us names the file.
+        reason = _PLACE.sub(" at ", str(error)).replace("\n", "; ")
+        raise FlagFileError(f"not readable as {format}: {reason}") from error
     if not isinstance(document, dict):
         raise FlagFileError("not a map of flag names to flags")
     return document
@@ -290,5 +292,7 @@ def _yaml(text: str) -> object:
     finally:
         loader.dispose()
 
+
+_PLACE: Final = re.compile(r'\s+in "<[a-z ]+>", ')
 
 _PARSERS: Final[Mapping[str, Callable[[str], object]]] = {"yaml": _yaml, "json": _json, "toml": _toml}

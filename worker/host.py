@@ -29,6 +29,7 @@ from worker.errors import ConfigError, ExitCode, Fatal
 from worker.export.agent import ExportStage
 from worker.export.budget import MemoryBudget
 from worker.flag_sources.opening import watch
+from worker.flag_sources.watching import tell
 from worker.flags import FlagFileError, FlagSet
 from worker.kafka import properties
 from worker.kafka.consumer import Stage
@@ -330,8 +331,7 @@ class Host:
 
         def use(flags: FlagSet) -> None:
             transform.flags = flags
-            metrics.FLAGS.set(len(flags))
-            log.info("flags_loaded", flags=len(flags), invalid=dict(flags.invalid))
+            tell(flags)
 
         flag_watch = watch(self._settings.flags, use)
         use(await self._patiently("enrich", flag_watch.load, FlagFileError))

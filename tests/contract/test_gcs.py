@@ -272,5 +272,12 @@ def test_prove_what_is_refused(gcs: FakeGcs, settings: GcsSettings) -> None:
         assert (delete.what, delete.outcome) == ("delete", "failed")
         assert "403" in delete.detail
     proofs = list(build(settings.model_copy(update={"bucket": "no-such-bucket"})).prove())
-    assert [proof.outcome for proof in proofs] == ["failed", "unproved", "unproved", "unproved", "unproved"]
+    assert [(proof.what, proof.outcome) for proof in proofs] == [
+        ("write", "failed"),
+        ("conditional write", "unproved"),
+        ("read", "unproved"),
+        ("list", "failed"),
+        ("delete", "unproved"),
+    ]
     assert "404" in proofs[0].detail
+    assert "404" in proofs[3].detail

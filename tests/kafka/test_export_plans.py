@@ -271,6 +271,36 @@ def test_offsets_that_were_set_into_a_window_stop(admin: AdminClient, bootstrap:
     assert ranges(setting.stored()) == before
 
 
+def test_deleted_files_come_back_by_a_reset_only_at_the_end(
+    admin: AdminClient, bootstrap: str, tmp_path: Path
+) -> None:
+    """The last one is exported again as it was; before others that are stored nothing is written, and the
+    message says what may have happened.
+    """
+    setting = Exporting.create(admin, bootstrap, tmp_path)
+    setting.produce(events(20))
+    with setting.worker() as worker:
+        setting.await_lines(20)
+        assert worker.stop() == 0
+    folder = setting.folder / setting.topics.output / "0"
+    first, last = sorted(folder.iterdir())
+    content = last.read_bytes()
+
+    last.unlink()
+    setting.reset(10)
+    with setting.worker() as worker:
+        setting.await_lines(20)
+        assert worker.stop() == 0
+    assert last.read_bytes() == content
+
+    first.unlink()
+    setting.reset(0)
+    with setting.worker() as worker:
+        problem = worker.await_event("partition_stopped")["problem"]
+    assert "its objects from 0 on were deleted" in problem
+    assert not first.exists()
+
+
 def test_a_deleted_group_stops_or_goes_on_behind_what_is_stored(
     admin: AdminClient, bootstrap: str, tmp_path: Path
 ) -> None:

@@ -119,6 +119,24 @@ def test_a_wrong_configuration_is_told_before_anything_heavy_is_loaded(tmp_path:
     assert done.stdout == "2 []\n"
 
 
+def test_names_and_records_are_shown_of_the_sinks_that_are_named(tmp_path: Path) -> None:
+    """No flags are needed for that."""
+    text = '[sinks.archive]\ntype = "file"\npath = "a"\n[sinks.console]\ntype = "log"\n'
+    both, one = call(tmp_path, text, "render"), call(tmp_path, text, "render", "--sink", "archive")
+    assert "  a/flag-evaluations-enriched/0/0000000000000120000-" in one.output
+    assert ("console (log)" in both.output, "console (log)" in one.output) == (True, False)
+
+
+def test_a_topic_of_no_broker_and_flags_of_no_file_fail(tmp_path: Path) -> None:
+    """Both are told, and the sinks are tried all the same."""
+    text = f'[kafka]\nbootstrap_servers = "127.0.0.1:1"\n{GOOD}'.replace("flags.yaml", "no/flags.yaml")
+    result = call(tmp_path, text.replace('"archive"', f'"{tmp_path}/archive"'), "check")
+    assert result.exit_code == ExitCode.UNEXPECTED
+    assert "FAILED    flags: " in result.output
+    assert "FAILED    kafka: no broker answers" in result.output
+    assert "console (log)\n  ok        write" in result.output
+
+
 @pytest.mark.parametrize(
     ("stages", "sinks", "chosen"),
     [

@@ -360,6 +360,20 @@ def test_the_environment_is_stronger_than_the_file(tmp_path: Path) -> None:
             "FLAGSTREAM_SINKS__C__TEMPLAT: unknown variable; did you mean FLAGSTREAM_SINKS__C__TEMPLATE?",
         ),
         (
+            "FLAGSTREAM_FOO",
+            "x",
+            "FLAGSTREAM_FOO: unknown variable; known are FLAGSTREAM_ENRICH__<KEY>, FLAGSTREAM_EXPORT__<KEY>, "
+            "FLAGSTREAM_FLAGS__<KEY>, FLAGSTREAM_KAFKA__<KEY>, FLAGSTREAM_LOG__<KEY>, FLAGSTREAM_NAME, "
+            "FLAGSTREAM_REGISTRY__<KEY>, FLAGSTREAM_SHUTDOWN__<KEY>, FLAGSTREAM_SINKS__<KEY>, "
+            "FLAGSTREAM_TOPICS__<KEY>, FLAGSTREAM_WEB__<KEY>",
+        ),
+        (
+            "FLAGSTREAM_SINKS__NOSUCH__PATH",
+            "/x",
+            "sinks.nosuch.type (from FLAGSTREAM_SINKS__NOSUCH__PATH): is missing; "
+            "write one of file, gcs, kafka, log, s3, vault, webhook",
+        ),
+        (
             "FLAGSTREAM_KAFKA",
             "x",
             "FLAGSTREAM_KAFKA: names a table; set one of its keys: FLAGSTREAM_KAFKA__<KEY>",

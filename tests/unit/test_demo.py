@@ -176,6 +176,23 @@ def test_without_an_s3_server(tmp_path: Path) -> None:
     assert "pip install 'flagstream[demo-s3]'" in ended.stderr
 
 
+def test_without_a_folder_to_write_in(tmp_path: Path) -> None:
+    """One line says so, not a trace."""
+    (tmp_path / "demo-output").touch()
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        timeout=LONGEST,
+    )
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"Error: {tmp_path}/demo-output/")
+    assert line.endswith(" cannot be made: Not a directory")
+
+
 def test_it_ends_when_nobody_reads_its_output_any_more(tmp_path: Path) -> None:
     """As in ``flagstream demo | head``: the worker is stopped in order, and nothing is printed about it."""
     with started(tmp_path) as process:

@@ -20,6 +20,7 @@ from worker.errors import ExitCode
 from worker.kafka.offsets import Committed
 from worker.operate.metrics import REGISTRY
 from worker.sinks.file import FileSettings, FileSink
+from worker.sinks.rehearsal import render
 from worker.sinks.settings import SinkSettings
 from worker.testing import StoredRecord
 from worker.window import ContentDigest, Manifest, Range
@@ -165,6 +166,20 @@ def test_examples_of_the_configuration_are_accepted(document: Path, tmp_path: Pa
         load(file, {}, enrich="[flags]" in block)
 
 
+def test_the_names_of_a_layout_are_those_that_render_shows(tmp_path: Path) -> None:
+    """The page on files shows a sink and the names that it gives."""
+    page = (REPOSITORY / "docs/sinks/file.md").read_text()
+    shown = re.search(r"```toml\n([^`]*)```\n\n`flagstream render` prints[^`]*```\n(.*?)```", page, re.DOTALL)
+    assert shown is not None
+    file = tmp_path / "flagstream.toml"
+    file.write_text(shown[1])
+    settings = load(file, {}, enrich=False)
+
+    (preview,) = render(settings.topics.output, settings.sinks["lake"])
+
+    assert list(preview.names) == shown[2].splitlines()
+
+
 def test_the_kubernetes_manifest_configures_a_worker(tmp_path: Path) -> None:
     """Its configuration is accepted, and its flags and its probes are where the worker has them."""
     documents = list(yaml.safe_load_all((REPOSITORY / "deploy/kubernetes.yaml").read_text()))
@@ -235,15 +250,26 @@ def check_names(archive: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_scripts_find_a_whole_archive_whole(archive: Path) -> None:
-    """Both tell up to where each partition is whole."""
+    """Both tell from where and up to where each partition is whole."""
     files, names = check_files(archive), check_names(archive)
 
     assert (files.returncode, files.stderr) == (0, "")
-    assert files.stdout.splitlines() == [f"{TOPIC}-0: whole up to 11", f"{TOPIC}-11: whole up to 8"]
-    assert names.stdout.splitlines() == [
-        "0/ 3 files up to 0000000000000000011",
-        "11/ 1 files up to 0000000000000000008",
+    assert files.stdout.splitlines() == [
+        f"{TOPIC}-0: whole from 0 up to 11",
+        f"{TOPIC}-11: whole from 5 up to 8",
     ]
+    assert names.stdout.splitlines() == [
+        "0/ 3 files from 0000000000000000000 up to 0000000000000000011",
+        "11/ 1 files from 0000000000000000005 up to 0000000000000000008",
+    ]
+
+
+def test_the_scripts_show_that_the_first_file_is_missing(archive: Path) -> None:
+    """No gap shows that; the number from which a partition is whole does, and is to be compared."""
+    next(stored(archive)).unlink()
+
+    assert check_files(archive).stdout.splitlines()[0] == f"{TOPIC}-0: whole from 3 up to 11"
+    assert "0/ 2 files from 0000000000000000003 up to" in check_names(archive).stdout
 
 
 def test_the_scripts_find_a_missing_file(archive: Path) -> None:

@@ -232,6 +232,16 @@ def test_bytes_that_are_not_utf8_are_a_broken_file() -> None:
         parse_flags(b"a: {variations: {a: \xff}}", "yaml", NOW)
 
 
+def test_what_is_wrong_in_a_yaml_file_is_told_with_its_line() -> None:
+    """On one line, without PyYAML's name for a text that came from no file."""
+    with pytest.raises(FlagFileError) as raised:
+        parse("a: {variations: {x: 1}\nb: [")
+
+    assert "at line 2, column 1" in str(raised.value)
+    assert "<" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
 def test_an_empty_map_is_no_flags() -> None:
     """Whoever means "no flags" writes {}."""
     assert not parse("{}")

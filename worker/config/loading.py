@@ -126,8 +126,14 @@ class _Reading:
         elif "type" in table:
             self._report((*here, "type"), f"{shown(kind)} is no sink{nearest(str(kind), known)}")
         else:
-            self._report((*here, "type"), f"is missing; write one of {', '.join(sorted(known))}")
+            message = f"is missing; write one of {', '.join(sorted(known))}"
+            self.problems[*here, "type"] = line((*here, "type"), message, self._made_by(here, table))
         return self._shared(table, here)
+
+    def _made_by(self, here: Path, table: Mapping[str, object]) -> Origins:
+        """The variable that a sink without a type is there by, when the file says nothing of it."""
+        variables = {at[2]: name for at, name in self.origins.items() if at[:2] == here}
+        return {(*here, "type"): min(variables.values())} if variables.keys() == table.keys() != set() else {}
 
     def _shared(self, table: Mapping[str, object], here: Path) -> SinkSettings:
         """What can be checked of a sink that cannot be read as a whole: what all sinks have in common."""

@@ -3,13 +3,13 @@
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from worker.config.environment import Origins, Path, variable
+from worker.config.environment import DELIMITER, Origins, Path, variable
 from worker.config.flags import SOURCES
 from worker.kafka.handed_through import is_secret
 from worker.units import shown
@@ -60,10 +60,18 @@ def _unknown(path: Path, model: type[BaseModel] | None, origins: Origins) -> str
     if path not in origins:
         return f"{dotted(path)}: unknown key{nearest(path[-1], known)}"
     near = difflib.get_close_matches(path[-1], known, n=1)
-    known_as = [variable((*path[:-1], key)) for key in near or known]
+    known_as = [
+        variable((*path[:-1], key)) + (f"{DELIMITER}<KEY>" if _is_table(known[key]) else "")
+        for key in near or known
+    ]
     return f"{origins[path]}: unknown variable" + (
         f"; did you mean {known_as[0]}?" if near else f"; known are {', '.join(sorted(known_as))}"
     )
+
+
+def _is_table(field: FieldInfo) -> bool:
+    kind = get_origin(field.annotation) or field.annotation
+    return isinstance(kind, type) and issubclass(kind, BaseModel | dict)
 
 
 def _model(model: type[BaseModel], path: Path) -> type[BaseModel] | None:

@@ -39,11 +39,15 @@ from worker.sinks.settings import SinkSettings
 OUTPUT = Path("demo-output")
 
 
+class NoFolder(Exception):
+    """The folder for what the demo writes cannot be made; the message says why."""
+
+
 def run(seconds: float | None, sink: Kind = "file") -> int:
     """Run the demo for ``seconds``, or until SIGINT or SIGTERM; returns the exit code.
 
     Everything it writes is in a fresh folder below ``demo-output``. The exit code is the worker's, or 1 when
-    what was exported is not what was sent. Raises OSError where the folder cannot be written, SeaweedMissing
+    what was exported is not what was sent. Raises NoFolder where the folder cannot be made, SeaweedMissing
     where there is no S3 server to start.
     """
     began = time.monotonic()
@@ -85,6 +89,8 @@ def _fresh_folder() -> Path:
             folder.mkdir(parents=True)
         except FileExistsError:
             continue
+        except OSError as error:
+            raise NoFolder(f"{folder.absolute()} cannot be made: {error.strerror}") from error
         return folder
     raise AssertionError("itertools.count ended")
 

@@ -146,12 +146,20 @@ def adopt(partition: Partition, origin: Position, named: int, held: Sequence[Ran
         named = at = held[0].end
         held = held[1:]
     for window in held:
-        if window.start != at:
+        if window.start < at:
             raise PartitionStopped(
                 f"{partition}: the next window starts at {at}, but the sink holds {window}, which overlaps "
                 "what is to come: another group exports the same partition to the same place, or offsets "
                 "were reset to the middle of a window. Way out: reset the group's offset of this partition "
                 f"to {window.start}, to deliver that window again (what is there of it is not stored twice)"
+            )
+        if window.start > at:
+            raise PartitionStopped(
+                f"{partition}: the next window starts at {at}, but the sink holds {window}, which overlaps "
+                "what is to come: another group exports the same partition to the same place, offsets were "
+                f"reset to before the sink began, or its objects from {at} on were deleted. Way out: reset "
+                f"the group's offset of this partition to {window.start}; if objects were deleted, they stay "
+                'away then, and "Deleted files" in docs/operations.md says how to get them back'
             )
         at = window.end
     if at > origin.high:

@@ -1,6 +1,6 @@
 """From settings to sources. A client library is imported only where a source needs it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from worker.config.flags import (
     FileFlagSettings,
@@ -16,14 +16,31 @@ from worker.flag_sources.cache import FlagCache
 from worker.flag_sources.file import FilePlace
 from worker.flag_sources.kept import KeptFlags
 from worker.flag_sources.watching import FlagWatch
-from worker.flags import FlagSet
+from worker.flags import FlagFileError, FlagSet
+from worker.sinks.protocol import Proof
 
 
 def watch(settings: FlagSettings, use: Callable[[FlagSet], None]) -> FlagWatch:
     """The watch over all sources; touches none of them yet."""
-    sources = [KeptFlags(source.called(), place(source)) for source in settings.all_sources()]
     cache = FlagCache(settings.cache_path) if settings.cache_path is not None else None
-    return FlagWatch(sources, settings.poll_interval, use, cache)
+    return FlagWatch(_sources(settings), settings.poll_interval, use, cache)
+
+
+def prove(settings: FlagSettings) -> Iterator[Proof]:
+    """Whether each source can be read, by reading it once, for ``flagstream check``. Raises nothing."""
+    for source in _sources(settings):
+        try:
+            flags = source.load()
+        except (OSError, FlagFileError) as error:
+            yield Proof("flags", "failed", str(error))
+            continue
+        faults = "; ".join(f"{name} {why}" for name, why in flags.invalid.items())
+        invalid = f"; {len(flags.invalid)} invalid, their events are exported: {faults}" if faults else ""
+        yield Proof("flags", "proved", f"{len(flags)} from {source.name}{invalid}")
+
+
+def _sources(settings: FlagSettings) -> list[KeptFlags]:
+    return [KeptFlags(source.called(), place(source)) for source in settings.all_sources()]
 
 
 def place(settings: SourceUnion) -> Place:

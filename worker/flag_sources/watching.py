@@ -21,6 +21,19 @@ JITTER = 0.1
 ask together; GO Feature Flag's figure."""
 
 
+def tell(flags: FlagSet) -> None:
+    """Log and count a set of flags that is now in use."""
+    metrics.FLAGS.set(len(flags))
+    metrics.INVALID_FLAGS.set(len(flags.invalid))
+    log.info("flags_loaded", flags=len(flags))
+    if flags.invalid:
+        log.warning(
+            "flags_invalid",
+            invalid=dict(flags.invalid),
+            hint="they count as unknown: their events are exported, also where they say trackEvents: false",
+        )
+
+
 class FlagWatch:
     """All sources, in the order in which they are merged: the later one wins.
 

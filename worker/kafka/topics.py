@@ -5,7 +5,9 @@ calls.
 import logging
 import re
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +18,13 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, Resourc
 from worker.config.settings import TopicSettings
 from worker.errors import ConfigError
 from worker.kafka.transactions import DEFAULT_LIMIT
+from worker.sinks.protocol import Proof
 
 log = structlog.get_logger(__name__)
 
 ANSWER_SECONDS = 10.0
+AGAIN_SECONDS = 0.1
+"""Between two looks at a topic that was just created."""
 _WHAT = {
     KafkaError._AUTHENTICATION: "the brokers refuse the credentials in kafka.properties",
     KafkaError.SASL_AUTHENTICATION_FAILED: "the brokers refuse the credentials in kafka.properties",
@@ -66,7 +71,7 @@ class TopicIds:
         """
         answer = self._admin.describe_topics(TopicCollection([topic]), request_timeout=ANSWER_SECONDS)[topic]
         try:
-            return _told(answer.result(2 * ANSWER_SECONDS))
+            return _id(answer.result(2 * ANSWER_SECONDS))
         except KafkaException as failure:
             error = failure.args[0]
             if error.code() in _NO_TOPIC:
@@ -90,19 +95,14 @@ def examine(properties: Mapping[str, Any], settings: TopicSettings, needed: Iter
 
     Raises TopicsNotReady, and ConfigError for a topic that would lose events.
     """
-    said: list[KafkaError] = []
-    client: dict[str, Any] = {**properties, "error_cb": said.append}
-    admin = AdminClient(client, logger=logging.getLogger("librdkafka"))
     names = sorted(set(needed))
-    _exist(admin, settings, names, said)
-    configs = _configs(admin, names)
-    problems = [
-        f"{_role(settings, name)}: {name} is compacted (cleanup.policy={config['cleanup.policy']}), which "
-        "deletes events that have a key; set cleanup.policy=delete"
-        for name, config in configs.items()
-        if "compact" in config.get("cleanup.policy", "")
-    ]
-    if problems:
+    admin, known = _connect(properties)
+    if missing := [name for name in names if name not in known]:
+        _create(admin, settings, missing)
+    configs, unseen = _configs(admin, names)
+    for name, error in unseen.items():
+        log.warning("topic_settings_unseen", topic=name, error=error.str())
+    if problems := [fault for name, config in configs.items() if (fault := _fault(settings, name, config))]:
         raise ConfigError(problems)
     for name, config in configs.items():
         if config.get("message.timestamp.type") == "CreateTime" and int(config.get("retention.ms", -1)) >= 0:
@@ -111,65 +111,137 @@ def examine(properties: Mapping[str, Any], settings: TopicSettings, needed: Iter
                 topic=name,
                 hint="records with old timestamps can be deleted before they are read; see docs/topics.md",
             )
+    ids, unseen = _ids(admin, names)
+    for name, error in unseen.items():
+        log.warning("topic_id_unseen", topic=name, error=error.str())
     limits = {name: int(config["max.message.bytes"]) for name, config in configs.items()}
-    return TopicFacts(limits, _ids(admin, names))
+    return TopicFacts(limits, ids)
 
 
-def _exist(admin: AdminClient, settings: TopicSettings, names: list[str], said: list[KafkaError]) -> None:
+def prove(properties: Mapping[str, Any], settings: TopicSettings, needed: Iterable[str]) -> Iterator[Proof]:
+    """What ``examine`` would find, for ``flagstream check``: nothing is created. Raises nothing."""
     try:
-        known = admin.list_topics(timeout=ANSWER_SECONDS).topics
+        admin, known = _connect(properties)
+    except TopicsNotReady as error:
+        yield Proof("kafka", "failed", str(error))
+        return
+    yield Proof("kafka", "proved", f"{properties['bootstrap.servers']} answers")
+    names = sorted(set(needed))
+    configs, unseen = _configs(admin, [name for name in names if name in known])
+    for name in names:
+        what = f"topic {name}"
+        if name in unseen:
+            yield Proof(what, "unproved", f"is there, but its settings cannot be seen: {unseen[name].str()}")
+        elif name in configs:
+            fault = _fault(settings, name, configs[name])
+            size = f"{known[name]} partition{'' if known[name] == 1 else 's'}"
+            yield Proof(what, "failed" if fault else "proved", fault or size)
+        elif settings.create:
+            yield Proof(what, "unproved", "is missing; a worker would create it (topics.create)")
+        else:
+            yield Proof(
+                what, "failed", "is missing, or may not be described; create it, or set topics.create = true"
+            )
+    yield Proof(
+        "read and write", "unproved", "rights to topics, groups and transactional ids show only in their use"
+    )
+
+
+def _connect(properties: Mapping[str, Any]) -> tuple[AdminClient, dict[str, int]]:
+    """A client, and the topics that it may see, each with its number of partitions. Raises TopicsNotReady."""
+    said: list[KafkaError] = []
+    client: dict[str, Any] = {**properties, "error_cb": said.append}
+    admin = AdminClient(client, logger=logging.getLogger("librdkafka"))
+    try:
+        topics = admin.list_topics(timeout=ANSWER_SECONDS).topics
     except KafkaException as failure:
         admin.poll(0)  # fills `said`: the reason, where the time-out tells none
         error = next((e for e in reversed(said) if e.code() != KafkaError._ALL_BROKERS_DOWN), failure.args[0])
         what = _WHAT.get(error.code(), "no broker answers at kafka.bootstrap_servers")
         raise TopicsNotReady(f"{what}: {_AFTER.sub('', error.str())}") from failure
-    missing = [name for name in names if name not in known]
-    if not missing:
-        return
+    return admin, {name: len(found.partitions) for name, found in topics.items()}
+
+
+def _create(admin: AdminClient, settings: TopicSettings, missing: Sequence[str]) -> None:
     if not settings.create:
         roles = ", ".join(f"{name} ({_role(settings, name)})" for name in missing)
         raise TopicsNotReady(f"missing topics: {roles}; create them, or set topics.create = true")
-    wanted = [
-        NewTopic(
-            name, 1 if name == settings.dead_letters else settings.partitions, settings.replication_factor
-        )
-        for name in missing
-    ]
+    partitions = {name: 1 if name == settings.dead_letters else settings.partitions for name in missing}
+    wanted = [NewTopic(name, partitions[name], settings.replication_factor) for name in missing]
     for name, created in admin.create_topics(wanted).items():
         try:
             created.result(ANSWER_SECONDS)
-            log.info("topic_created", topic=name, partitions=settings.partitions)
+            log.info("topic_created", topic=name, partitions=partitions[name])
         except KafkaException as failure:
             error = failure.args[0]
             if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise TopicsNotReady(f"topic {name} cannot be created: {error.str()}") from failure
 
 
-def _configs(admin: AdminClient, names: list[str]) -> dict[str, dict[str, str]]:
-    """The topics' settings; of those that we may not see, nothing."""
-    resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
-    configs = {}
-    for resource, answer in admin.describe_configs(resources, request_timeout=ANSWER_SECONDS).items():
-        try:
-            configs[resource.name] = {
-                key: str(entry.value) for key, entry in answer.result(ANSWER_SECONDS).items()
-            }
-        except KafkaException as failure:
-            log.warning("topic_settings_unseen", topic=resource.name, error=failure.args[0].str())
-    return configs
+def _fault(settings: TopicSettings, name: str, config: Mapping[str, str]) -> str | None:
+    """Why a topic with these settings would lose events; None if it would not."""
+    policy = config.get("cleanup.policy", "")
+    if "compact" not in policy:
+        return None
+    return (
+        f"{_role(settings, name)}: {name} is compacted (cleanup.policy={policy}), which deletes events that "
+        "have a key; set cleanup.policy=delete"
+    )
 
 
-def _ids(admin: AdminClient, names: list[str]) -> dict[str, str]:
-    ids = {}
-    for name, answer in admin.describe_topics(TopicCollection(names), request_timeout=ANSWER_SECONDS).items():
-        try:
-            ids[name] = _told(answer.result(ANSWER_SECONDS))
-        except KafkaException as failure:
-            log.warning("topic_id_unseen", topic=name, error=failure.args[0].str())
-    return ids
+def _configs(
+    admin: AdminClient, names: Sequence[str]
+) -> tuple[dict[str, dict[str, str]], dict[str, KafkaError]]:
+    """The topics' settings, and why some may not be seen."""
+
+    def ask(topics: Sequence[str]) -> dict[str, Future[Any]]:
+        resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
+        answers = admin.describe_configs(resources, request_timeout=ANSWER_SECONDS)
+        return {resource.name: answer for resource, answer in answers.items()}
+
+    answers, unseen = _told(ask, names)
+    configs = {
+        name: {key: str(entry.value) for key, entry in answer.items()} for name, answer in answers.items()
+    }
+    return configs, unseen
 
 
-def _told(description: TopicDescription) -> str:
+def _ids(admin: AdminClient, names: Sequence[str]) -> tuple[dict[str, str], dict[str, KafkaError]]:
+    """The topics' ids, and why some may not be seen."""
+
+    def ask(topics: Sequence[str]) -> dict[str, Future[Any]]:
+        return admin.describe_topics(TopicCollection(list(topics)), request_timeout=ANSWER_SECONDS)
+
+    answers, unseen = _told(ask, names)
+    return {name: _id(answer) for name, answer in answers.items()}, unseen
+
+
+def _told(
+    ask: Callable[[Sequence[str]], Mapping[str, Future[Any]]], names: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, KafkaError]]:
+    """What the brokers answer about each topic, and why they do not.
+
+    One that is known exists, so a broker that has not heard of it is behind: it was just created, by us or by
+    another stage. Then they are asked again, for as long as an answer may take.
+    """
+    answers: dict[str, Any] = {}
+    errors: dict[str, KafkaError] = {}
+    give_up = time.monotonic() + ANSWER_SECONDS
+    while waiting := [name for name in names if name not in answers]:
+        for name, answer in ask(waiting).items():
+            try:
+                answers[name] = answer.result(2 * ANSWER_SECONDS)  # the request's own time-out comes first
+                errors.pop(name, None)
+            except KafkaException as failure:
+                errors[name] = failure.args[0]
+        behind = any(error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART for error in errors.values())
+        if not behind or time.monotonic() > give_up:
+            break
+        time.sleep(AGAIN_SECONDS)
+    return answers, errors
+
+
+def _id(description: TopicDescription) -> str:
     found = str(description.topic_id)
     return "" if found == NO_ID else found
 

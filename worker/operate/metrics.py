@@ -61,6 +61,11 @@ TRANSACTION_SECONDS = Histogram(
     registry=REGISTRY,
 )
 FLAGS = Gauge("flagstream_flags", "Flags in use.", registry=REGISTRY)
+INVALID_FLAGS = Gauge(
+    "flagstream_invalid_flags",
+    "Flags that cannot be read and count as unknown: their events are exported, untracked ones too.",
+    registry=REGISTRY,
+)
 FLAG_ERRORS = Counter(
     "flagstream_flag_load_failures", "Times the flags could not be read again.", registry=REGISTRY
 )

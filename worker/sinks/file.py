@@ -66,6 +66,9 @@ class FileSettings(ObjectSettings):
         root = f"{os.path.abspath(self.path)}/".replace("//", "/")
         return Place("file", root, len(os.fsencode(self.path)) + 1, LONGEST_PATH, LONGEST_NAME)
 
+    def where(self) -> str:
+        return os.path.join(self.path, "")
+
 
 class FileSink(ObjectSink):
     """An :class:`~worker.sinks.objects.ObjectSink` of files."""

@@ -115,6 +115,9 @@ class GcsSettings(ObjectSettings):
     def place(self) -> Place:
         return in_bucket(f"gcs {self.endpoint} {self.bucket}", self.prefix)
 
+    def where(self) -> str:
+        return f"gs://{self.bucket}/{self.prefix}"
+
     def problems(self) -> Iterator[tuple[str, str]]:
         yield from super().problems()
         if self.anonymous and not self.endpoint:

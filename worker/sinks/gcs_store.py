@@ -29,7 +29,7 @@ from worker.formats.manifest import difference, manifest_json, parse_manifest
 from worker.formats.protocol import EncodedObject, Format
 from worker.sinks.gcs import GcsSettings
 from worker.sinks.gcs_failures import translated
-from worker.sinks.probing import probe_name, proofs
+from worker.sinks.probing import LIST, probe_name, proofs
 from worker.sinks.protocol import Proof
 
 MANIFEST, CHECKSUM = "flagstream", "flagstream-crc32c"
@@ -95,8 +95,9 @@ class GcsStore:
             ("write", self._prove_write),
             ("conditional write", self._prove_condition),
             ("read", self._prove_read),
-            ("list", self._prove_list),
+            (LIST, self._prove_list),
             ("delete", self._prove_delete),
+            names=self.names,
         )
 
     def close(self) -> None:

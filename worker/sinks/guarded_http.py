@@ -164,9 +164,9 @@ class _GuardedNetwork(httpcore.NetworkBackend):
         addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
         allowed = [one for one in addresses if self._allow_private or is_public(one)]
         if not allowed:
+            shown = host if addresses == [host] else f"{host} ({', '.join(addresses)})"
             raise SinkRefused(
-                f"{host} is {', '.join(addresses)}, which is no public address; set "
-                "allow_private_addresses = true if it is meant"
+                f"{shown} is no public address; set allow_private_addresses = true if it is meant"
             )
         return allowed
 

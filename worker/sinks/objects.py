@@ -139,6 +139,10 @@ class ObjectSettings(SinkSettings):
         """Where the objects are to be, and how long names may be there; by the configuration alone."""
         return Place()
 
+    def where(self) -> str:
+        """What people write in front of a name to find the object, the prefix included."""
+        return ""
+
     def templates(self) -> Sequence[NameTemplate]:
         """Those of all names that this sink gives. Raises ImportError where a format's library is missing."""
         form = self.make_format()
@@ -228,6 +232,7 @@ class ObjectSink:
         self._layout = Layout(self._names, self._format, settings.time_zone, settings.place())
         self._several = bool(self._names.event_fields)
         self._event_ids = settings.event_ids
+        self._where = settings.where()
         # Events that are left out count for no limit: such a window can be as wide as the topic.
         filtered = settings.events != "both"
         self._reach = 1 << 63 if filtered else max(WIDEST_WINDOW, 10 * settings.max_events)
@@ -316,7 +321,7 @@ class ObjectSink:
 
     def preview(self, manifest: Manifest, payload: Sequence[NamedObject]) -> Preview:
         last = payload[-1]
-        return Preview([each.name for each in payload], last.kind.show(last.content.parts))
+        return Preview([self._where + each.name for each in payload], last.kind.show(last.content.parts))
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

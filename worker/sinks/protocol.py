@@ -65,7 +65,9 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What ``flagstream render`` shows of a window: the names of its objects, and one record as text."""
+    """What ``flagstream render`` shows of a window: the names of its objects, whole, with the place that they
+    are in, and one record as text.
+    """
 
     names: Sequence[str]
     record: str

@@ -1,6 +1,6 @@
 """What a sink would do, tried before a worker runs: its permissions, its names, a record as it exports it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from worker.chunk import Headers, Partition
@@ -20,7 +20,7 @@ TRACKING = (
     b'"94a25909-20d8-40cc-8500-fee99b569345"},"trackingEventDetails":{"value":99.77}}'
 )
 FIRST_OFFSET = 120_000
-"""Of the sample records."""
+"""Of the first sample record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +52,20 @@ def prove(settings: SinkSettings) -> Iterator[Proof]:
 
 
 def render(topic: str, settings: SinkSettings) -> Iterator[Preview]:
-    """How the sink would store windows of one sample event each, of every kind that it exports."""
+    """How the sink would store windows of one sample event each, one behind the other, of every kind that it
+    exports.
+    """
     samples = {"both": (FEATURE, TRACKING), "feature": (FEATURE,), "tracking": (TRACKING,)}
-    for value in samples[settings.events]:
-        yield _preview(Partition(topic, 0), settings, [value])
+    for offset, value in enumerate(samples[settings.events], FIRST_OFFSET):
+        yield _preview(Partition(topic, 0), settings, offset, value)
 
 
-def _preview(partition: Partition, settings: SinkSettings, values: Sequence[bytes]) -> Preview:
+def _preview(partition: Partition, settings: SinkSettings, offset: int, value: bytes) -> Preview:
     sink = build(settings)
-    records = [SampleRecord(FIRST_OFFSET + index, value) for index, value in enumerate(values)]
-    encoder = sink.begin(partition, FIRST_OFFSET)
-    if rejects := encoder.add(values, records):
+    encoder = sink.begin(partition, offset)
+    if rejects := encoder.add([value], [SampleRecord(offset, value)]):
         return Preview((), f"a dead letter of this sink: {rejects[0].error}")
     digest = ContentDigest()
-    digest.update(values)
-    range_ = Range(partition, FIRST_OFFSET, FIRST_OFFSET + len(values))
-    manifest = Manifest(range_, len(values), digest.hexdigest(), sink.fingerprint)
+    digest.update([value])
+    manifest = Manifest(Range(partition, offset, offset + 1), 1, digest.hexdigest(), sink.fingerprint)
     return sink.preview(manifest, encoder.finish(manifest))

@@ -125,6 +125,9 @@ class S3Settings(ObjectSettings):
     def place(self) -> Place:
         return in_bucket(f"s3 {self.endpoint} {self.bucket}", self.prefix)
 
+    def where(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}"
+
     def problems(self) -> Iterator[tuple[str, str]]:
         yield from super().problems()
         if bool(self.access_key) != bool(self.secret_key.get_secret_value()):

@@ -23,7 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from worker.errors import FlagstreamError, ObjectConflict, SinkRefused, SinkUnavailable
 from worker.formats.manifest import difference, manifest_json, parse_manifest
 from worker.formats.protocol import EncodedObject, Format
-from worker.sinks.probing import probe_name, proofs
+from worker.sinks.probing import LIST, probe_name, proofs
 from worker.sinks.protocol import Proof
 from worker.sinks.s3 import S3Settings
 from worker.sinks.s3_client import connect
@@ -101,8 +101,9 @@ class S3Store:
             ("conditional write", self._prove_condition),
             ("write in parts", self._prove_parts),
             ("read", self._prove_read),
-            ("list", self._prove_list),
+            (LIST, self._prove_list),
             ("delete", self._delete),
+            names=self.names,
         )
 
     def close(self) -> None:

@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from worker.flag_sources.cache import FlagCache
 from worker.flag_sources.document import Document
 from worker.flag_sources.kept import KeptFlags, utc_now
 from worker.flag_sources.merging import merged
-from worker.flag_sources.watching import FlagWatch
+from worker.flag_sources.watching import FlagWatch, tell
 from worker.flags import FlagFileError, FlagSet, parse_flags
+from worker.operate.metrics import REGISTRY
 
 
 @dataclass
@@ -48,6 +50,26 @@ def test_a_flag_that_is_invalid_in_the_last_source_is_invalid() -> None:
     """What an earlier source says of it is no longer meant; a later one mends it."""
     assert list(merged([flags(flag("a")), flags("a: {}")]).invalid) == ["a"]
     assert list(merged([flags("a: {}"), flags(flag("a"))])) == ["a"]
+
+
+def test_a_flag_that_cannot_be_read_is_a_warning() -> None:
+    """For its events are exported, whatever it says; a gauge counts such flags until they are mended."""
+    misspelt = "secret: {trackEvents: false, variation: {x: 1}}"
+    with capture_logs() as logs:
+        tell(flags(f"{flag('a')}\n{misspelt}"))
+
+    assert REGISTRY.get_sample_value("flagstream_invalid_flags") == 1
+    assert [(line["log_level"], line["event"]) for line in logs] == [
+        ("info", "flags_loaded"),
+        ("warning", "flags_invalid"),
+    ]
+    assert logs[1]["invalid"] == {"secret": "has no variations"}
+
+    with capture_logs() as logs:
+        tell(flags(flag("a")))
+
+    assert REGISTRY.get_sample_value("flagstream_invalid_flags") == 0
+    assert [line["event"] for line in logs] == ["flags_loaded"]
 
 
 def test_the_start_names_every_source_that_fails() -> None:

@@ -104,7 +104,7 @@ class TestAddresses:
         names(["8.8.8.8"], ["127.0.0.1"])
         guarded = client(receiver.url.replace("127.0.0.1", "hooks.example"), allow_private=False)
         assert guarded.resolve() == ["8.8.8.8"]
-        with pytest.raises(SinkRefused, match=r"hooks\.example is 127\.0\.0\.1"):
+        with pytest.raises(SinkRefused, match=r"hooks\.example \(127\.0\.0\.1\) is no public address"):
             guarded.post([], b"")
         assert receiver.requests == []
 

@@ -1,0 +1,28 @@
+"""What `flagstream render` shows of a sink."""
+
+from pathlib import Path
+
+import pytest
+
+from worker.sinks.file import FileSettings
+from worker.sinks.gcs import GcsSettings
+from worker.sinks.rehearsal import render
+from worker.sinks.s3 import S3Settings
+from worker.sinks.settings import SinkSettings
+
+FIRST = "t/0/0000000000000120000-0000000000000120001.jsonl.gz"
+SECOND = "t/0/0000000000000120001-0000000000000120002.jsonl.gz"
+
+
+@pytest.mark.parametrize(
+    ("settings", "place"),
+    [
+        (FileSettings(path=Path("archive")), "archive/"),
+        (S3Settings(bucket="my-events"), "s3://my-events/"),
+        (S3Settings(bucket="my-events", prefix="flags"), "s3://my-events/flags"),
+        (GcsSettings(bucket="my-events", prefix="flags/"), "gs://my-events/flags/"),
+    ],
+)
+def test_names_are_shown_with_their_place(settings: SinkSettings, place: str) -> None:
+    """So a prefix without its slash can be seen. The samples are two windows, one behind the other."""
+    assert [list(preview.names) for preview in render("t", settings)] == [[place + FIRST], [place + SECOND]]
