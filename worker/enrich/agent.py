@@ -20,6 +20,7 @@ from worker.crashpoints import reached
 from worker.enrich.batch import PIPELINE, Batch, Enricher, Pipeline
 from worker.enrich.transform import Transform
 from worker.errors import OwnershipLost, TransactionAborted
+from worker.kafka.missing import explain
 from worker.kafka.offsets import Committed
 from worker.kafka.source import ChunkSource
 from worker.kafka.transactions import NotQueued, RecordTooLarge, TransactionalProducer
@@ -289,20 +290,29 @@ class EnrichStage:
         """Ingest records were deleted before they were read: stop there, or go on behind them if so
         configured, once what was read before is committed.
         """
-        problem = (
-            f"{partition}: the topic holds the offsets {position.low} to {position.high}, but the next to "
-            f"read is {position.offset}: records were deleted before they were read, or the topic was "
-            "recreated"
+        found = explain(
+            partition,
+            position,
+            doing="read",
+            group=self.source.group,
+            setting="enrich.on_missing_records",
         )
-        if self._settings.on_missing_records == "continue" and position.offset < position.low:
-            log.error("records_missing", problem=problem, continues_at=position.low)
+        if self._settings.on_missing_records == "continue" and found.overtaken:
+            log.error(
+                "records_missing",
+                partition=str(partition),
+                problem=found.problem,
+                continues_at=position.low,
+            )
             # Not awaited by the consumer's thread: what was read may need its polls to be committed.
             task = asyncio.create_task(self._go_on_behind(partition, position))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             return
-        self.stopped[partition] = problem
-        log.error("partition_stopped", problem=problem, ways_out='enrich.on_missing_records = "continue"')
+        self.stopped[partition] = found.problem
+        log.error(
+            "partition_stopped", partition=str(partition), problem=found.problem, ways_out=found.ways_out
+        )
         await self.source.pause(partition, position.epoch)
 
     async def _go_on_behind(self, partition: Partition, position: Position) -> None:

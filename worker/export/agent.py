@@ -27,6 +27,7 @@ from worker.export.budget import MemoryBudget
 from worker.export.dead import DeadLetterSink
 from worker.export.filling import Limits
 from worker.export.partition import Destination, PartitionExport
+from worker.kafka.missing import explain
 from worker.kafka.offsets import Since
 from worker.kafka.source import ChunkSource
 from worker.kafka.topics import TopicFacts
@@ -170,28 +171,26 @@ class ExportStage:
         on behind what is gone.
         """
         export = self._exports.get(partition)
-        # Else the topic was cut: other records may get our offsets.
-        overtaken = position.offset < position.low
-        if export is not None and (export.epoch != position.epoch or not overtaken):
+        found = explain(
+            partition,
+            position,
+            doing="exported",
+            group=self.source.group,
+            setting=f"sinks.{self._name}.on_missing_records",
+        )
+        # Where nothing was overtaken the topic was cut: other records may get our offsets.
+        if export is not None and (export.epoch != position.epoch or not found.overtaken):
             self._drop(partition)
             export = None
         if export is not None and export.overtaken:
             return
-        problem = (
-            f"{partition}: the topic holds the offsets {position.low} to {position.high}, but the next to "
-            f"export is {position.offset}: records were deleted before they were exported, or the topic was "
-            "recreated"
-        )
-        goes_on = self._settings.on_missing_records == "continue" and overtaken
+        goes_on = self._settings.on_missing_records == "continue" and found.overtaken
+        told = self._log.bind(partition=str(partition), problem=found.problem)
         if goes_on:
-            self._log.error("records_missing", problem=problem, continues_at=position.low)
+            told.error("records_missing", continues_at=position.low)
         else:
-            self._missing[partition] = problem
-            self._log.error(
-                "partition_stopped",
-                problem=problem,
-                ways_out=f'sinks.{self._name}.on_missing_records = "continue"',
-            )
+            self._missing[partition] = found.problem
+            told.error("partition_stopped", ways_out=found.ways_out)
         if export is not None:
             self._start(self._deliver_held(export, position, goes_on))
             await self.source.pause(partition, position.epoch)

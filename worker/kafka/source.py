@@ -49,6 +49,7 @@ class ChunkSource(Service):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.group = str(properties["group.id"])
         self._session_timeout = session_timeout
         self._thread = ConsumerThread(
             name,

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import pytest
+from structlog.testing import capture_logs
+
 from tests.support.recording import EPOCH, PARTITION, RecordingSink, Step, chunk
 from tests.support.virtual_time import in_virtual_time, passed, settled
 from worker.chunk import Chunk, Headers, Partition, Position
@@ -35,6 +38,7 @@ class RecordingSource:
     high: int = 1_000
     fresh: bool = True
     since: int | None = None
+    group: str = "flagstream.sink.test"
     epochs: dict[Partition, int] = field(default_factory=dict)
     committed: dict[Partition, tuple[int, str]] = field(default_factory=dict)
     paused: set[Partition] = field(default_factory=set)
@@ -437,6 +441,25 @@ async def test_an_offset_beyond_the_topic_stops_even_if_told_to_go_on() -> None:
 
     assert PARTITION in rig.stage.stopped
     assert rig.sink.objects == {}
+
+
+@in_virtual_time
+@pytest.mark.parametrize("at", [5, 5_000])
+async def test_a_stopped_partition_names_a_way_out_that_works(at: int) -> None:
+    """``on_missing_records`` goes on behind a hole, but not where nothing is behind: an offset has to be
+    reset."""
+    rig = Stage()
+    rig.source.committed[PARTITION] = (at, Metadata().text())
+    rig.source.low = 8
+
+    with capture_logs() as lines:
+        await rig.assigned()
+
+    [line] = [line for line in lines if line["event"] == "partition_stopped"]
+    assert line["partition"] == "evaluations-3"
+    assert ("on_missing_records" in line["ways_out"]) == (at < 8)
+    assert ("in the group flagstream.sink.test" in line["ways_out"]) == (at > 8)
+    assert ("set beyond the topic's end" in line["problem"]) == (at > 8)
 
 
 @in_virtual_time
