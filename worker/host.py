@@ -345,10 +345,12 @@ class Host:
 
     async def _watch(self) -> None:
         """No call to Kafka waits without bound: a thread that hangs ends the process, and the offsets do the
-        rest.
+        rest. Before that, people are told.
         """
         while True:
             await asyncio.sleep(1.0)
+            for source in self.sources.values():
+                source.look()
             if stuck := self.health.stuck():
                 log.critical("worker_stuck", threads=stuck, exit_code=int(ExitCode.STUCK))
                 os._exit(ExitCode.STUCK)
@@ -396,6 +398,8 @@ class Host:
         async def show_metrics(pages: Any, request: Any) -> Any:
             for name, stopped in self.health.stopped.items():
                 metrics.STOPPED.labels(name).set(len(stopped()))
+            for name, source in self.sources.items():
+                metrics.ASSIGNED.labels(name).set(len(source.positions))
             return pages.bytes(metrics.text(), content_type="text/plain; version=0.0.4")
 
         async def show_live(pages: Any, request: Any) -> Any:

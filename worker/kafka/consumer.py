@@ -335,6 +335,7 @@ class ConsumerThread:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._rebalances += 1
+        self.reports.member = True
         gained = [Partition(tp.topic, tp.partition) for tp in partitions]
         positions = self._starts.resolve(gained)
         for partition, position in positions.items():
