@@ -134,7 +134,8 @@ class Host:
         try:
             await self._app.start()
         except OSError as error:
-            self.fail(Fatal(ExitCode.CONFIG, f"web: {error}"))
+            where = f"{self._settings.web.host}:{self._settings.web.port}"
+            self.fail(Fatal(ExitCode.CONFIG, f"web.host and web.port ({where}): {error}"))
         for component in self._components:
             self._run(self._start(component))
         self._run(self._watch())
@@ -160,7 +161,10 @@ class Host:
         else:
             self._code = ExitCode.CONFIG if isinstance(error, ConfigError) else ExitCode.UNEXPECTED
         trace = error if self._code == ExitCode.UNEXPECTED else None
-        log.critical("worker_failed", error=str(error), exit_code=int(self._code), exc_info=trace)
+        text, instance = str(error), self._settings.kafka.instance
+        if self._code == ExitCode.FENCED and instance:
+            text += f'; are there two processes with kafka.instance = "{instance}"?'
+        log.critical("worker_failed", error=text, exit_code=int(self._code), exc_info=trace)
         self.stop()
 
     # ── the stages ────────────────────────────────────────────────────────────

@@ -363,7 +363,8 @@ class ConsumerThread:
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._rebalances += 1
         taken = [p for tp in partitions if (p := Partition(tp.topic, tp.partition)) in self.positions]
-        self._log.warning("partitions_lost", partitions=[p.index for p in taken])
+        if taken:
+            self._log.warning("partitions_lost", partitions=[p.index for p in taken])
         self._lose(taken)
         consumer.incremental_unassign(partitions)
 
