@@ -248,7 +248,7 @@ class Host:
 
         self.health.stopped[name] = lambda: stage.stopped
         self.health.checks[name] = lambda: _problems(
-            stage.source, [*stage.stopped.values(), *stage.failing.values(), *_trouble(stage.decoder)]
+            stage.source, [*stage.stopped.values(), *stage.troubles(), *_trouble(stage.decoder)]
         )
         return Component(name, start, drain, stage.close)
 

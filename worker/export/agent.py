@@ -4,7 +4,7 @@ of its own.
 
 import asyncio
 import random
-from collections.abc import AsyncIterable, Callable, Collection, Coroutine, Mapping
+from collections.abc import AsyncIterable, Callable, Collection, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from worker.errors import (
 )
 from worker.export.budget import MemoryBudget
 from worker.export.dead import DeadLetterSink
+from worker.export.failing import Failing
 from worker.export.filling import Limits
 from worker.export.partition import Destination, PartitionExport
 from worker.kafka.missing import explain
@@ -72,7 +73,7 @@ class ExportStage:
         self.decoder: Decoder | None = None
         """Of an output topic that is not JSON; set before :meth:`open`."""
         self.fail = fail
-        self.failing: dict[str, str] = {}
+        self._failing = Failing()
         self._to: Destination
         self._name = name
         self._sink = sink
@@ -136,6 +137,10 @@ class ExportStage:
     def stopped(self) -> dict[Partition, str]:
         """Partitions that wait for a person to act, with the reason."""
         return self._missing | {p: e.stopped for p, e in self._exports.items() if e.stopped}
+
+    def troubles(self) -> Iterator[str]:
+        """What keeps the sink from taking windows, a line each. On the event loop."""
+        return self._failing.shown(asyncio.get_running_loop().time())
 
     async def drain(self, deadline: float) -> None:
         """Close all windows and deliver what fits until ``deadline`` (event loop time); the rest is left to
@@ -212,8 +217,8 @@ class ExportStage:
 
     def _drop(self, partition: Partition) -> None:
         self._missing.pop(partition, None)
-        self.failing.pop(f"deliver {partition}", None)
-        self.failing.pop(f"holdings {partition}", None)
+        self._failing.over(f"deliver {partition}")
+        self._failing.over(f"holdings {partition}")
         if export := self._exports.pop(partition, None):
             export.drop()
 
@@ -324,7 +329,8 @@ class ExportStage:
                     raise OwnershipLost(str(error)) from error
                 except TransactionAborted as error:
                     metrics.TRANSACTIONS.labels(f"sink.{self._name}", "aborted").inc()
-                    self.failing[f"deliver {partition}"] = f"transaction: {error}"
+                    now = asyncio.get_running_loop().time()
+                    self._failing.failed(f"deliver {partition}", f"transaction: {error}", now, pause)
                     self._log.warning("transaction_aborted", error=str(error))
                     if self._takes_less():
                         self.restart(partition, epoch)  # its records are encoded again, under the new limit
@@ -333,7 +339,7 @@ class ExportStage:
                     pause = min(pause * 2, LONGEST_PAUSE)
                 else:
                     break
-        self.failing.pop(f"deliver {partition}", None)
+        self._failing.over(f"deliver {partition}")
         metrics.TRANSACTIONS.labels(f"sink.{self._name}", "committed").inc()
         for letter in letters:
             metrics.REJECTED.labels(self._name, letter.reason).inc()
@@ -363,6 +369,7 @@ class ExportStage:
                     else SinkUnavailable(f"{type(failure).__name__}: {failure}")
                 )
                 if isinstance(error, SinkRefused) and self._condemns(what):
+                    metrics.DELIVERY_FAILURES.labels(self._name, "refused").inc()
                     raise
                 wait = self._failed(what, error, pause)
             else:
@@ -384,7 +391,7 @@ class ExportStage:
         wait = pause * random.uniform(0.5, 1.0)
         if isinstance(error, SinkUnavailable) and error.retry_after is not None:
             wait = error.retry_after
-        self.failing[what] = f"{kind}: {error}"
+        self._failing.failed(what, f"{kind}: {error}", asyncio.get_running_loop().time(), wait)
         metrics.DELIVERY_FAILURES.labels(self._name, kind).inc()
         facts = {"what": what, "kind": kind, "error": str(error), "retry_in": round(wait, 2)}
         if kind == "refused":  # a person has to act
@@ -394,7 +401,7 @@ class ExportStage:
         return wait
 
     def _succeeded(self, what: str, seconds: float) -> None:
-        if self.failing.pop(what, None) is not None:
+        if self._failing.over(what):
             self._log.info("sink_recovered", what=what)
         if what.startswith("deliver"):
             metrics.DELIVERY_SECONDS.labels(self._name).observe(seconds)

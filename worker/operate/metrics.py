@@ -106,7 +106,7 @@ DELIVERY_SECONDS = Histogram(
 )
 DELIVERY_FAILURES = Counter(
     "flagstream_export_delivery_failures",
-    "Deliveries that failed and are retried.",
+    "Deliveries that failed; they are retried, or become dead letters.",
     ["sink", "kind"],
     registry=REGISTRY,
 )

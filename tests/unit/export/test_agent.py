@@ -23,6 +23,7 @@ from worker.kafka.offsets import Plan
 from worker.kafka.source import ChunkSource
 from worker.kafka.topics import TopicFacts
 from worker.kafka.transactions import TransactionalProducer
+from worker.operate import metrics
 from worker.sinks.settings import SinkSettings
 from worker.window import Manifest
 
@@ -153,10 +154,11 @@ async def test_a_refused_delivery_is_tried_for_ever() -> None:
 
     tried = 100 - len(rig.sink.failures)
     assert 3_600 / LONGEST_PAUSE < tried < 2 * 3_600 / LONGEST_PAUSE + 20
-    assert rig.stage.failing == {"deliver evaluations-3": "refused: no permission"}
+    [trouble] = rig.stage.troubles()
+    assert trouble.startswith("deliver evaluations-3: refused: no permission (for 60 min, next try in ")
     assert rig.source.committed[PARTITION][0] == 0
     await passed(100 * LONGEST_PAUSE)
-    assert rig.stage.failing == {}
+    assert list(rig.stage.troubles()) == []
     assert rig.source.committed[PARTITION][0] == 4
 
 
@@ -184,7 +186,8 @@ async def test_what_a_sink_does_not_foresee_is_tried_again() -> None:
     await rig.assigned()
 
     await rig.feed(chunk(0, 4))
-    assert rig.stage.failing == {"deliver evaluations-3": "unavailable: KeyError: 'oops'"}
+    [trouble] = rig.stage.troubles()
+    assert trouble.startswith("deliver evaluations-3: unavailable: KeyError: 'oops' (for 0 s, next try in ")
     await passed(10)
 
     assert rig.source.committed[PARTITION][0] == 4
@@ -200,7 +203,7 @@ async def test_a_sink_that_cannot_be_opened_is_tried_for_ever() -> None:
     await rig.assigned()
 
     assert not rig.sink.failures_to_open
-    assert rig.stage.failing == {}
+    assert list(rig.stage.troubles()) == []
 
 
 @in_virtual_time
@@ -236,12 +239,16 @@ async def test_one_partition_that_fails_holds_up_no_other() -> None:
 
 @in_virtual_time
 async def test_a_refused_window_becomes_dead_letters_with_its_offset() -> None:
-    """From the refusal to the transaction and on to the next window, which the sink gets as usual."""
+    """From the refusal to the transaction and on to the next window, which the sink gets as usual. The
+    refusal is an error in the log, and counted."""
     rig = Stage(on_refused="dead_letter")
     rig.sink.failures.append(SinkRefused("no permission"))
     await rig.assigned()
 
-    await rig.feed(chunk(0, 4))
+    refusals = metrics.DELIVERY_FAILURES.labels("test", "refused")._value
+    before = refusals.get()
+    with capture_logs() as lines:
+        await rig.feed(chunk(0, 4))
     assert rig.source.rewinds == [None]
     await rig.feed(chunk(0, 4, epoch=EPOCH + 1), chunk(4, 8, epoch=EPOCH + 1))
 
@@ -252,6 +259,10 @@ async def test_a_refused_window_becomes_dead_letters_with_its_offset() -> None:
     assert rig.source.committed[PARTITION] == (8, Metadata().text())
     assert [str(held) for held in rig.sink.objects] == ["evaluations-3-0-8"]
     assert rig.stage.stopped == {}
+    assert refusals.get() == before + 1
+    [line] = [line for line in lines if line["log_level"] == "error"]
+    assert (line["event"], line["range"], line["events"]) == ("window_refused", "evaluations-3-0-4", 4)
+    assert line["error"] == "no permission"
 
 
 @in_virtual_time
@@ -587,9 +598,9 @@ async def test_a_partition_that_is_gone_fails_no_longer() -> None:
     rig.sink.unlisted = SinkUnavailable("down")
     await rig.assigned()
     await passed(5)
-    assert rig.stage.failing
+    assert list(rig.stage.troubles())
 
     await rig.stage.revoked([PARTITION])
     await passed(100)
 
-    assert rig.stage.failing == {}
+    assert list(rig.stage.troubles()) == []
