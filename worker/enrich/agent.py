@@ -25,6 +25,7 @@ from worker.kafka.offsets import Committed
 from worker.kafka.source import ChunkSource
 from worker.kafka.transactions import NotQueued, RecordTooLarge, TransactionalProducer
 from worker.operate import metrics
+from worker.operate.dead_letters import DeadLetterLog, Summary, add, summary
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +40,7 @@ class OpenTransaction:
     epochs: dict[Partition, int] = field(default_factory=dict)
     offsets: dict[Partition, int] = field(default_factory=dict)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    dead: Summary = field(default_factory=dict)
     events: int = 0
     bytes: int = 0
     timer: asyncio.TimerHandle | None = None
@@ -71,6 +73,7 @@ class EnrichStage:
         self._pins: dict[Partition, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._batches = Pipeline(PIPELINE)
+        self._dead_letters = DeadLetterLog(source="enrich")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="enrich-transactions")
 
     async def open(self, limit: int, keep_trying: Callable[[], bool]) -> None:
@@ -82,6 +85,7 @@ class EnrichStage:
     async def close(self) -> None:
         """Nothing is in a transaction any more, and the consumer has left the group."""
         self._producing.cancel()
+        self._dead_letters.close()
         await self._blocking(self._producer.close)
         self._thread.shutdown(wait=False)
 
@@ -146,6 +150,7 @@ class EnrichStage:
         transaction.epochs[chunk.partition] = chunk.epoch
         transaction.offsets[chunk.partition] = chunk.end
         transaction.outcomes.update(chunk.outcomes)
+        add(transaction.dead, summary(chunk.dead))
         transaction.events += len(chunk.records) + len(chunk.dead)
         transaction.bytes += chunk.bytes
         if (
@@ -206,6 +211,7 @@ class EnrichStage:
         metrics.TRANSACTION_SECONDS.labels("enrich").observe(seconds)
         for (outcome, reason), count in transaction.outcomes.items():
             metrics.EVENTS.labels(outcome, reason).inc(count)
+        self._dead_letters.tell(transaction.dead)
         metrics.UNRESOLVED.inc(self._transform.unresolved)
         self._transform.unresolved = 0
 

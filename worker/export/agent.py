@@ -34,6 +34,7 @@ from worker.kafka.source import ChunkSource
 from worker.kafka.topics import TopicFacts
 from worker.kafka.transactions import NotQueued, TransactionalProducer
 from worker.operate import metrics
+from worker.operate.dead_letters import DeadLetterLog, summary
 from worker.sinks.protocol import ConfiguredTransactionalSink, Sink, Transaction
 from worker.sinks.settings import SinkSettings
 from worker.topic_formats.protocol import Decoder
@@ -89,6 +90,7 @@ class ExportStage:
         self._threads = ThreadPoolExecutor(DELIVERIES, thread_name_prefix=f"sink-{name}")
         self._transactions = ThreadPoolExecutor(1, thread_name_prefix=f"dead-letters-{name}")
         self._tasks: set[asyncio.Task[None]] = set()
+        self._dead_letters = DeadLetterLog(sink=name)
         self._log = log.bind(sink=name)
 
     async def open(self, facts: TopicFacts) -> None:
@@ -150,6 +152,7 @@ class ExportStage:
 
     async def close(self) -> None:
         """Close the sink; after the consumer has left the group. A delivery that hangs is not waited for."""
+        self._dead_letters.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._transactions.shutdown(wait=False, cancel_futures=True)
         if not isinstance(self._sink, ConfiguredTransactionalSink):
@@ -343,6 +346,7 @@ class ExportStage:
         metrics.TRANSACTIONS.labels(f"sink.{self._name}", "committed").inc()
         for letter in letters:
             metrics.REJECTED.labels(self._name, letter.reason).inc()
+        self._dead_letters.tell(summary(letters))
 
     def _takes_less(self) -> bool:
         """Whether the topic of a transactional sink takes smaller records than the sink was told."""

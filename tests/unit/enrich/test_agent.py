@@ -26,6 +26,7 @@ class Record:
     """A record without headers."""
 
     number: int
+    content: bytes = EVENT
 
     def offset(self) -> int:
         return self.number
@@ -34,7 +35,7 @@ class Record:
         return None
 
     def value(self) -> bytes:
-        return EVENT
+        return self.content
 
     def headers(self) -> None:
         return None
@@ -68,6 +69,9 @@ class Kafka:
     def begin(self) -> None: ...
 
     def release_delivered(self) -> None: ...
+
+    def produce(self, topic: str, **record: object) -> None:
+        self.trace.append((topic, 1))
 
     def produce_batch(self, topic: str, records: Sequence[object]) -> None:
         self.trace.append(("produce", len(records)))
@@ -131,3 +135,25 @@ async def test_an_offset_beyond_the_topic_asks_for_a_reset() -> None:
     assert (line["event"], line["partition"]) == ("partition_stopped", "ingest-0")
     assert "on_missing_records" not in line["ways_out"]
     assert "in the group flagstream.enrich" in line["ways_out"]
+
+
+@in_virtual_time
+async def test_dead_letters_are_logged_when_they_are_committed() -> None:
+    """With the reason, how many, and where the first one is to be found."""
+    source = Kafka()
+    stage = make_stage(source)
+    await stage.open(1_000_000, lambda: True)
+    await stage.assigned({PARTITION: Position(1, 5, None, "", 0, 5)})
+
+    async def chunks() -> Any:
+        yield Chunk(PARTITION, 1, 5, 8, [Record(5), Record(6, b"{"), Record(7, b"[")])
+
+    with capture_logs() as lines:
+        await stage.run(chunks())
+        await settled()
+        assert [line["event"] for line in lines] == []
+        await asyncio.sleep(1)
+
+    assert [line["event"] for line in lines] == ["dead_letters"] * len(lines)
+    assert sum(line["count"] for line in lines) == 2
+    assert (lines[0]["source"], lines[0]["first"]) == ("enrich", "ingest-0@6")

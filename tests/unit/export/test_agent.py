@@ -272,10 +272,14 @@ async def test_an_aborted_transaction_is_repeated() -> None:
     rig.producer.aborts = 3
     await rig.assigned()
 
-    await rig.feed(chunk(0, 4, values={1: None}))
-    await passed(60)
+    with capture_logs() as lines:
+        await rig.feed(chunk(0, 4, values={1: None}))
+        await passed(60)
 
     assert len(rig.producer.records) == 1
+    [line] = [line for line in lines if line["event"] == "dead_letters"]
+    assert (line["sink"], line["reason"], line["count"]) == ("test", "tombstone", 1)
+    assert line["first"] == "evaluations-3@1"
     assert rig.producer.opened == 1
     assert rig.source.committed[PARTITION][0] == 4
 
