@@ -1,6 +1,6 @@
 """Dead letters: records that cannot be processed, kept as they were, with the reason in their headers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from worker import __version__
@@ -15,12 +15,13 @@ ERROR_LIMIT = 1_000
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record for the dead-letter topic."""
+    """A record for the dead-letter topic. ``place`` is where it comes from: ``topic-partition@offset``."""
 
     key: bytes | None
     value: bytes | None
     headers: Headers
     reason: str
+    place: str
 
 
 def headers_of(record: Record) -> Headers | None:
@@ -63,7 +64,8 @@ def dead_letter(
         "version": __version__,
     }
     ours: Headers = [(PREFIX + name, text.encode(errors="replace")) for name, text in added.items()]
-    return fit(DeadLetter(record.key(), record.value(), [*(headers_of(record) or []), *ours], reason), limit)
+    headers = [*(headers_of(record) or []), *ours]
+    return fit(DeadLetter(record.key(), record.value(), headers, reason, f"{partition}@{offset}"), limit)
 
 
 def fit(letter: DeadLetter, limit: int) -> DeadLetter:
@@ -77,7 +79,7 @@ def fit(letter: DeadLetter, limit: int) -> DeadLetter:
         headers = [header for header in headers if header[0].startswith(PREFIX)]
     if size(key, None, headers) > room:
         key = (key or b"")[: room // 2]
-    return DeadLetter(key, value[: max(0, room - size(key, None, headers))], headers, letter.reason)
+    return replace(letter, key=key, value=value[: max(0, room - size(key, None, headers))], headers=headers)
 
 
 def size(key: bytes | None, value: bytes | None, headers: Headers) -> int:

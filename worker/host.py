@@ -136,7 +136,8 @@ class Host:
         try:
             await self._app.start()
         except OSError as error:
-            self.fail(Fatal(ExitCode.CONFIG, f"web: {error}"))
+            where = f"{self._settings.web.host}:{self._settings.web.port}"
+            self.fail(Fatal(ExitCode.CONFIG, f"web.host and web.port ({where}): {error}"))
         for component in self._components:
             self._run(self._start(component))
         self._run(self._watch())
@@ -162,7 +163,10 @@ class Host:
         else:
             self._code = ExitCode.CONFIG if isinstance(error, ConfigError) else ExitCode.UNEXPECTED
         trace = error if self._code == ExitCode.UNEXPECTED else None
-        log.critical("worker_failed", error=str(error), exit_code=int(self._code), exc_info=trace)
+        text, instance = str(error), self._settings.kafka.instance
+        if self._code == ExitCode.FENCED and instance:
+            text += f'; are there two processes with kafka.instance = "{instance}"?'
+        log.critical("worker_failed", error=text, exit_code=int(self._code), exc_info=trace)
         self.stop()
 
     # ── the stages ────────────────────────────────────────────────────────────
@@ -247,7 +251,7 @@ class Host:
 
         self.health.stopped[name] = lambda: stage.stopped
         self.health.checks[name] = lambda: _problems(
-            stage.source, [*stage.stopped.values(), *stage.failing.values(), *_trouble(stage.decoder)]
+            stage.source, [*stage.stopped.values(), *stage.troubles(), *_trouble(stage.decoder)]
         )
         return Component(name, start, drain, stage.close)
 
@@ -352,10 +356,12 @@ class Host:
 
     async def _watch(self) -> None:
         """No call to Kafka waits without bound: a thread that hangs ends the process, and the offsets do the
-        rest.
+        rest. Before that, people are told.
         """
         while True:
             await asyncio.sleep(1.0)
+            for source in self.sources.values():
+                source.look()
             if stuck := self.health.stuck():
                 log.critical("worker_stuck", threads=stuck, exit_code=int(ExitCode.STUCK))
                 os._exit(ExitCode.STUCK)
@@ -403,6 +409,8 @@ class Host:
         async def show_metrics(pages: Any, request: Any) -> Any:
             for name, stopped in self.health.stopped.items():
                 metrics.STOPPED.labels(name).set(len(stopped()))
+            for name, source in self.sources.items():
+                metrics.ASSIGNED.labels(name).set(len(source.positions))
             return pages.bytes(metrics.text(), content_type="text/plain; version=0.0.4")
 
         async def show_live(pages: Any, request: Any) -> Any:

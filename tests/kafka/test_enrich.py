@@ -284,7 +284,8 @@ class TestInstances:
     def test_the_older_of_two_with_the_same_instance_is_fenced(
         self, admin: AdminClient, bootstrap: str, tmp_path: Path
     ) -> None:
-        """It exits with code 3 when it next commits, nothing is doubled, and the newer one goes on."""
+        """It exits with code 3 when it next commits and asks for the other one, nothing is doubled, and the
+        newer one goes on."""
         topics = Topics.create(admin, "fenced")
         settings = configuration(bootstrap, tmp_path, topics, kafka={"instance": "same"})
         with ExitStack() as stack:
@@ -294,11 +295,12 @@ class TestInstances:
             newer.await_event("stage_started")
             produce(bootstrap, topics.ingest, [Sent(b"k", event(n)) for n in range(3)])
             assert older.wait() == 3
-            older.await_event("worker_failed", exit_code=3)
+            told = older.await_event("worker_failed", exit_code=3)
             records = await_records(bootstrap, topics.output, 3)
             assert newer.stop() == 0
 
         assert [number(record) for record in records] == [0, 1, 2]
+        assert 'two processes with kafka.instance = "same"' in told["error"]
 
     def test_random_instances_share_the_work(
         self, admin: AdminClient, bootstrap: str, tmp_path: Path

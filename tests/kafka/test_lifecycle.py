@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from signal import SIGTERM
@@ -18,9 +18,12 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_records import Sent, consume_all, produce
 from tests.support.running_worker import RunningWorker, Topics, await_records, configuration, eventually
+from worker.kafka.consumer import STATISTICS_MILLISECONDS
 
 ENRICH = ("--stage", "enrich")
 LONG_TRANSACTIONS = {"commit_interval": "2m", "transaction_timeout": "5m"}
+IMPATIENT = {"socket.timeout.ms": 2_000, "api.version.request.timeout.ms": 1_000}
+"""A broker that does not answer is noticed within seconds."""
 PASSWORD = "correct-horse-battery"
 
 
@@ -123,6 +126,40 @@ class TestWaiting:
 
         assert "kafka.bootstrap_servers" in problems["enrich"][0]
 
+    def test_a_killed_worker_is_waited_for(self, admin: AdminClient, bootstrap: str, tmp_path: Path) -> None:
+        """The one that takes its place is not ready until the group has taken it in, which it does when the
+        session of the dead one has ended. Log, /ready and a metric say so meanwhile."""
+        topics = Topics.create(admin, "killed", partitions=2)
+        settings = configuration(bootstrap, tmp_path, topics, kafka={"session_timeout": "12s"})
+        with RunningWorker(settings, tmp_path, arguments=ENRICH) as worker:
+            worker.await_event("partitions_assigned")
+            worker.kill()
+        with RunningWorker(settings, tmp_path, arguments=ENRICH) as worker:
+            waiting = worker.await_problem(lambda problems: "waits for the group" in str(problems))
+            logged = worker.await_event("holds_no_partitions")
+            assert worker.seen("partitions_assigned") == []
+            assert assigned(worker) == {"enrich": 0}
+            worker.await_event("partitions_assigned")
+            worker.ready()
+            assert assigned(worker) == {"enrich": 2}
+
+        assert waiting == {"enrich": [logged["reason"]]}
+
+    def test_a_member_without_partitions_is_ready(
+        self, admin: AdminClient, bootstrap: str, tmp_path: Path
+    ) -> None:
+        """One worker too many is well; that it has nothing to do is in the log."""
+        topics = Topics.create(admin, "idle", partitions=1)
+        settings = configuration(bootstrap, tmp_path, topics)
+        with RunningWorker(settings, tmp_path, arguments=ENRICH) as busy:
+            busy.await_event("partitions_assigned")
+            with RunningWorker(settings, tmp_path, arguments=ENRICH) as idle:
+                reason = idle.await_event("holds_no_partitions")["reason"]
+                idle.ready()
+                assert sum(assigned(worker)["enrich"] for worker in (busy, idle)) == 1
+
+        assert reason.startswith(("other members", "waits for the group"))  # before the first statistics
+
     def test_sigterm_ends_the_waiting(self, bootstrap: str, tmp_path: Path) -> None:
         """A worker that waits for topics can be stopped like any other: exit code 0, at once."""
         topics = Topics("never-created.in", "never-created.out", "never-created.dead")
@@ -164,6 +201,19 @@ class TestRefusing:
         assert "2 problems" in told
         assert "enrich.commit_interval" in told
         assert "enrich.strat" in told
+
+    def test_a_web_port_that_is_taken(self, admin: AdminClient, bootstrap: str, tmp_path: Path) -> None:
+        """The message names the setting and the address."""
+        topics = Topics.create(admin, "port")
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            settings = configuration(bootstrap, tmp_path, topics, web={"port": port})
+            with RunningWorker(settings, tmp_path, arguments=ENRICH) as worker:
+                assert worker.wait() == 2
+                failure = worker.await_event("worker_failed", exit_code=2)
+
+        assert "web.port" in failure["error"]
+        assert f"127.0.0.1:{port}" in failure["error"]
 
 
 class TestStopping:
@@ -283,6 +333,62 @@ class TestBrokerTrouble:
         assert Counter(json.loads(record.value or b"")["n"] for record in output) == expected
         assert Counter(archived(archive)) == expected
 
+    def test_a_frozen_broker_has_not_recovered(self, broker: KafkaBroker, tmp_path: Path) -> None:
+        """Its connections are made, and the group's session has not ended: still the worker is not ready
+        until it answers, and until then no line says that it does."""
+        bootstrap = broker.bootstrap_servers
+        topics = Topics.create(AdminClient({"bootstrap.servers": bootstrap}), "frozen")
+        kafka = {"session_timeout": "40s", "consumer_properties": IMPATIENT}
+        settings = configuration(bootstrap, tmp_path, topics, kafka=kafka)
+        with RunningWorker(settings, tmp_path, arguments=ENRICH) as worker:
+            worker.ready()
+            with frozen(broker):
+                worker.await_event("kafka_error")
+                for_certain(lambda: bool(worker.problems()), STATISTICS_SECONDS)
+                assert worker.seen("kafka_recovered") == []
+            worker.await_event("kafka_recovered")
+            worker.ready()
+
+    def test_a_deleted_topic_has_not_recovered(self, broker: KafkaBroker, tmp_path: Path) -> None:
+        """The group does not mind, and librdkafka tells it once: the worker is not ready until the topic is
+        there again."""
+        bootstrap = broker.bootstrap_servers
+        admin = AdminClient({"bootstrap.servers": bootstrap})
+        topics = Topics.create(admin, "gone")
+        kafka = {"consumer_properties": {"topic.metadata.propagation.max.ms": 1_000}}
+        settings = configuration(bootstrap, tmp_path, topics, kafka=kafka)
+        with RunningWorker(settings, tmp_path, arguments=ENRICH) as worker:
+            worker.ready()
+            admin.delete_topics([topics.ingest])[topics.ingest].result(30)
+            worker.await_problem(lambda problems: "topic does not exist" in str(problems))
+            for_certain(lambda: "topic does not exist" in str(worker.problems()), STATISTICS_SECONDS)
+            assert worker.seen("kafka_recovered") == []
+            admin.create_topics([NewTopic(topics.ingest, 1, 1)])[topics.ingest].result(30)
+            worker.await_event("kafka_recovered")
+            worker.ready()
+
+
+STATISTICS_SECONDS = 2 * STATISTICS_MILLISECONDS / 1000
+"""In which librdkafka surely has reported."""
+
+
+def for_certain(holds: Callable[[], bool], seconds: float) -> None:
+    """Look all the while whether it holds: nothing can be waited for where nothing may happen."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert holds()
+        time.sleep(0.2)
+
+
+def assigned(worker: RunningWorker) -> dict[str, float]:
+    """How many partitions each of its consumers holds."""
+    return {
+        sample.labels["source"]: sample.value
+        for family in worker.metrics()
+        for sample in family.samples
+        if sample.name == "flagstream_assigned_partitions"
+    }
+
 
 def archived(folder: Path) -> list[int]:
     """The numbers of all events in the files."""
@@ -363,6 +469,12 @@ class TestPages:
         began, used = time.monotonic(), worker.cpu_seconds()
         time.sleep(5)  # a span to measure over; nothing is waited for
         assert (worker.cpu_seconds() - used) / (time.monotonic() - began) < 0.05
+
+    def test_each_topic_is_spoken_of_once(self, worker: RunningWorker) -> None:
+        """Though three stages have looked at the same ones."""
+        spoken = Counter(event["topic"] for event in worker.seen("retention_by_producer_time"))
+
+        assert spoken == dict.fromkeys(worker.config["topics"].values(), 1)
 
 
 def exported(worker: RunningWorker) -> dict[str, float]:

@@ -64,6 +64,7 @@ def test_the_record_is_kept_and_its_origin_added() -> None:
             ("flagstream-version", __version__.encode()),
         ],
         "invalid_json",
+        "ingest-3@7",
     )
 
 
@@ -86,11 +87,12 @@ def test_an_error_that_is_no_unicode_text_is_written_all_the_same() -> None:
 
 def test_one_that_just_fits_is_left_alone() -> None:
     """The limit is the topic's, less what Kafka puts around a record; a byte more, and it is cut."""
-    whole = DeadLetter(b"k", b"v" * 100, [("flagstream-reason", b"r")], "r")
+    whole = DeadLetter(b"k", b"v" * 100, [("flagstream-reason", b"r")], "r", "ingest-3@7")
     limit = size(whole.key, whole.value, whole.headers) + ENVELOPE
 
     assert fit(whole, limit) is whole
     assert header(fit(whole, limit - 1), "truncated-from") == b"100"
+    assert fit(whole, limit - 1).place == whole.place
 
 
 @pytest.mark.parametrize("limit", [2_000, 3_000, 20_000])

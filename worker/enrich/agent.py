@@ -20,10 +20,12 @@ from worker.crashpoints import reached
 from worker.enrich.batch import PIPELINE, Batch, Enricher, Pipeline
 from worker.enrich.transform import Transform
 from worker.errors import OwnershipLost, TransactionAborted
+from worker.kafka.missing import explain
 from worker.kafka.offsets import Committed
 from worker.kafka.source import ChunkSource
 from worker.kafka.transactions import NotQueued, RecordTooLarge, TransactionalProducer
 from worker.operate import metrics
+from worker.operate.dead_letters import DeadLetterLog, Summary, add, summary
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +40,7 @@ class OpenTransaction:
     epochs: dict[Partition, int] = field(default_factory=dict)
     offsets: dict[Partition, int] = field(default_factory=dict)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    dead: Summary = field(default_factory=dict)
     events: int = 0
     bytes: int = 0
     timer: asyncio.TimerHandle | None = None
@@ -70,6 +73,7 @@ class EnrichStage:
         self._pins: dict[Partition, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._batches = Pipeline(PIPELINE)
+        self._dead_letters = DeadLetterLog(source="enrich")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="enrich-transactions")
 
     async def open(self, limit: int, keep_trying: Callable[[], bool]) -> None:
@@ -81,6 +85,7 @@ class EnrichStage:
     async def close(self) -> None:
         """Nothing is in a transaction any more, and the consumer has left the group."""
         self._producing.cancel()
+        self._dead_letters.close()
         await self._blocking(self._producer.close)
         self._thread.shutdown(wait=False)
 
@@ -145,6 +150,7 @@ class EnrichStage:
         transaction.epochs[chunk.partition] = chunk.epoch
         transaction.offsets[chunk.partition] = chunk.end
         transaction.outcomes.update(chunk.outcomes)
+        add(transaction.dead, summary(chunk.dead))
         transaction.events += len(chunk.records) + len(chunk.dead)
         transaction.bytes += chunk.bytes
         if (
@@ -205,6 +211,7 @@ class EnrichStage:
         metrics.TRANSACTION_SECONDS.labels("enrich").observe(seconds)
         for (outcome, reason), count in transaction.outcomes.items():
             metrics.EVENTS.labels(outcome, reason).inc(count)
+        self._dead_letters.tell(transaction.dead)
         metrics.UNRESOLVED.inc(self._transform.unresolved)
         self._transform.unresolved = 0
 
@@ -289,20 +296,29 @@ class EnrichStage:
         """Ingest records were deleted before they were read: stop there, or go on behind them if so
         configured, once what was read before is committed.
         """
-        problem = (
-            f"{partition}: the topic holds the offsets {position.low} to {position.high}, but the next to "
-            f"read is {position.offset}: records were deleted before they were read, or the topic was "
-            "recreated"
+        found = explain(
+            partition,
+            position,
+            doing="read",
+            group=self.source.group,
+            setting="enrich.on_missing_records",
         )
-        if self._settings.on_missing_records == "continue" and position.offset < position.low:
-            log.error("records_missing", problem=problem, continues_at=position.low)
+        if self._settings.on_missing_records == "continue" and found.overtaken:
+            log.error(
+                "records_missing",
+                partition=str(partition),
+                problem=found.problem,
+                continues_at=position.low,
+            )
             # Not awaited by the consumer's thread: what was read may need its polls to be committed.
             task = asyncio.create_task(self._go_on_behind(partition, position))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             return
-        self.stopped[partition] = problem
-        log.error("partition_stopped", problem=problem, ways_out='enrich.on_missing_records = "continue"')
+        self.stopped[partition] = found.problem
+        log.error(
+            "partition_stopped", partition=str(partition), problem=found.problem, ways_out=found.ways_out
+        )
         await self.source.pause(partition, position.epoch)
 
     async def _go_on_behind(self, partition: Partition, position: Position) -> None:

@@ -4,7 +4,7 @@ of its own.
 
 import asyncio
 import random
-from collections.abc import AsyncIterable, Callable, Collection, Coroutine, Mapping
+from collections.abc import AsyncIterable, Callable, Collection, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -25,14 +25,17 @@ from worker.errors import (
 )
 from worker.export.budget import MemoryBudget
 from worker.export.dead import DeadLetterSink
+from worker.export.failing import Failing
 from worker.export.filling import Limits
-from worker.export.identity import TopicIdentity
 from worker.export.partition import Destination, PartitionExport
+from worker.kafka.identity import TopicIdentity
+from worker.kafka.missing import explain
 from worker.kafka.offsets import Since
 from worker.kafka.source import ChunkSource
 from worker.kafka.topics import TopicFacts
 from worker.kafka.transactions import NotQueued, TransactionalProducer
 from worker.operate import metrics
+from worker.operate.dead_letters import DeadLetterLog, summary
 from worker.sinks.protocol import ConfiguredTransactionalSink, Sink, Transaction
 from worker.sinks.settings import SinkSettings
 from worker.topic_formats.protocol import Decoder
@@ -72,9 +75,9 @@ class ExportStage:
         self.decoder: Decoder | None = None
         """Of an output topic that is not JSON; set before :meth:`open`."""
         self.fail = fail
-        self.failing: dict[str, str] = {}
+        self._failing = Failing()
         self._to: Destination
-        self._identity: TopicIdentity
+        self._identity: TopicIdentity | None = None
         self._name = name
         self._sink = sink
         self._settings = settings
@@ -89,13 +92,14 @@ class ExportStage:
         self._threads = ThreadPoolExecutor(DELIVERIES, thread_name_prefix=f"sink-{name}")
         self._transactions = ThreadPoolExecutor(1, thread_name_prefix=f"dead-letters-{name}")
         self._tasks: set[asyncio.Task[None]] = set()
+        self._dead_letters = DeadLetterLog(sink=name)
         self._log = log.bind(sink=name)
 
     async def open(self, facts: TopicFacts, topic_id: Callable[[], str]) -> None:
         """Open the sink, however long it takes; before the first chunk. ``topic_id`` asks for the output
         topic's id: see :class:`TopicIdentity`.
         """
-        self._identity = TopicIdentity(topic_id, self.failing)
+        self._identity = TopicIdentity(topic_id)
         sink, topics = self._sink, [self._topics.dead_letters]
         if isinstance(sink, ConfiguredTransactionalSink):
             topics.append(sink.topic)
@@ -140,6 +144,12 @@ class ExportStage:
         """Partitions that wait for a person to act, with the reason."""
         return self._missing | {p: e.stopped for p, e in self._exports.items() if e.stopped}
 
+    def troubles(self) -> Iterator[str]:
+        """What keeps the sink from taking windows, a line each. On the event loop."""
+        yield from self._failing.shown(asyncio.get_running_loop().time())
+        if self._identity is not None and self._identity.problem:
+            yield self._identity.problem
+
     async def drain(self, deadline: float) -> None:
         """Close all windows and deliver what fits until ``deadline`` (event loop time); the rest is left to
         its plan.
@@ -148,6 +158,7 @@ class ExportStage:
 
     async def close(self) -> None:
         """Close the sink; after the consumer has left the group. A delivery that hangs is not waited for."""
+        self._dead_letters.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._transactions.shutdown(wait=False, cancel_futures=True)
         if not isinstance(self._sink, ConfiguredTransactionalSink):
@@ -174,28 +185,26 @@ class ExportStage:
         on behind what is gone.
         """
         export = self._exports.get(partition)
-        # Else the topic was cut: other records may get our offsets.
-        overtaken = position.offset < position.low
-        if export is not None and (export.epoch != position.epoch or not overtaken):
+        found = explain(
+            partition,
+            position,
+            doing="exported",
+            group=self.source.group,
+            setting=f"sinks.{self._name}.on_missing_records",
+        )
+        # Where nothing was overtaken the topic was cut: other records may get our offsets.
+        if export is not None and (export.epoch != position.epoch or not found.overtaken):
             self._drop(partition)
             export = None
         if export is not None and export.overtaken:
             return
-        problem = (
-            f"{partition}: the topic holds the offsets {position.low} to {position.high}, but the next to "
-            f"export is {position.offset}: records were deleted before they were exported, or the topic was "
-            "recreated"
-        )
-        goes_on = self._settings.on_missing_records == "continue" and overtaken
+        goes_on = self._settings.on_missing_records == "continue" and found.overtaken
+        told = self._log.bind(partition=str(partition), problem=found.problem)
         if goes_on:
-            self._log.error("records_missing", problem=problem, continues_at=position.low)
+            told.error("records_missing", continues_at=position.low)
         else:
-            self._missing[partition] = problem
-            self._log.error(
-                "partition_stopped",
-                problem=problem,
-                ways_out=f'sinks.{self._name}.on_missing_records = "continue"',
-            )
+            self._missing[partition] = found.problem
+            told.error("partition_stopped", ways_out=found.ways_out)
         if export is not None:
             self._start(self._deliver_held(export, position, goes_on))
             await self.source.pause(partition, position.epoch)
@@ -218,7 +227,7 @@ class ExportStage:
     def _drop(self, partition: Partition) -> None:
         self._missing.pop(partition, None)
         for what in ("deliver", "adopt", "holdings"):
-            self.failing.pop(f"{what} {partition}", None)
+            self._failing.over(f"{what} {partition}")
         if export := self._exports.pop(partition, None):
             export.drop()
 
@@ -239,6 +248,7 @@ class ExportStage:
         return self.source.fresh
 
     async def topic_id(self) -> str:
+        assert self._identity is not None  # no partition comes before open()
         return await self._identity.now()
 
     async def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> None:
@@ -332,7 +342,8 @@ class ExportStage:
                     raise OwnershipLost(str(error)) from error
                 except TransactionAborted as error:
                     metrics.TRANSACTIONS.labels(f"sink.{self._name}", "aborted").inc()
-                    self.failing[f"deliver {partition}"] = f"transaction: {error}"
+                    now = asyncio.get_running_loop().time()
+                    self._failing.failed(f"deliver {partition}", f"transaction: {error}", now, pause)
                     self._log.warning("transaction_aborted", error=str(error))
                     if self._takes_less():
                         self.restart(partition, epoch)  # its records are encoded again, under the new limit
@@ -341,10 +352,11 @@ class ExportStage:
                     pause = min(pause * 2, LONGEST_PAUSE)
                 else:
                     break
-        self.failing.pop(f"deliver {partition}", None)
+        self._failing.over(f"deliver {partition}")
         metrics.TRANSACTIONS.labels(f"sink.{self._name}", "committed").inc()
         for letter in letters:
             metrics.REJECTED.labels(self._name, letter.reason).inc()
+        self._dead_letters.tell(summary(letters))
 
     def _takes_less(self) -> bool:
         """Whether the topic of a transactional sink takes smaller records than the sink was told."""
@@ -371,6 +383,7 @@ class ExportStage:
                     else SinkUnavailable(f"{type(failure).__name__}: {failure}")
                 )
                 if isinstance(error, SinkRefused) and self._condemns(what):
+                    metrics.DELIVERY_FAILURES.labels(self._name, "refused").inc()
                     raise
                 wait = self._failed(what, error, pause)
             else:
@@ -392,7 +405,7 @@ class ExportStage:
         wait = pause * random.uniform(0.5, 1.0)
         if isinstance(error, SinkUnavailable) and error.retry_after is not None:
             wait = error.retry_after
-        self.failing[what] = f"{kind}: {error}"
+        self._failing.failed(what, f"{kind}: {error}", asyncio.get_running_loop().time(), wait)
         metrics.DELIVERY_FAILURES.labels(self._name, kind).inc()
         facts = {"what": what, "kind": kind, "error": str(error), "retry_in": round(wait, 2)}
         if kind == "refused":  # a person has to act
@@ -402,7 +415,7 @@ class ExportStage:
         return wait
 
     def _succeeded(self, what: str, seconds: float) -> None:
-        if self.failing.pop(what, None) is not None:
+        if self._failing.over(what):
             self._log.info("sink_recovered", what=what)
         if what.startswith("deliver"):
             metrics.DELIVERY_SECONDS.labels(self._name).observe(seconds)

@@ -444,6 +444,7 @@ class PartitionExport:
         except SinkRefused as error:
             # Only told when refused windows are to become dead letters. Their records are no longer in
             # memory.
+            self._log.error("window_refused", range=str(window.range), events=window.events, error=str(error))
             self._kafka.restart(self.partition, self.epoch, condemned=error)
             raise OwnershipLost(f"{window.range} was refused and becomes dead letters") from error
         reached("export.delivered")

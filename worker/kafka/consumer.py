@@ -338,6 +338,7 @@ class ConsumerThread:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._rebalances += 1
+        self.reports.member = True
         gained = [Partition(tp.topic, tp.partition) for tp in partitions]
         positions = self._starts.resolve(gained)
         for partition, position in positions.items():
@@ -365,7 +366,8 @@ class ConsumerThread:
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._rebalances += 1
         taken = [p for tp in partitions if (p := Partition(tp.topic, tp.partition)) in self.positions]
-        self._log.warning("partitions_lost", partitions=[p.index for p in taken])
+        if taken:
+            self._log.warning("partitions_lost", partitions=[p.index for p in taken])
         self._lose(taken)
         consumer.incremental_unassign(partitions)
 

@@ -3,20 +3,26 @@ are.
 """
 
 import json
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from confluent_kafka import KafkaError
 
 from worker.chunk import Partition
 from worker.errors import ExitCode, Fatal
+from worker.kafka.recovery import recovered
 from worker.operate import metrics
 
 log = structlog.get_logger(__name__)
 
 REMIND_SECONDS = 60.0
-"""How often the same error is logged: librdkafka tells it with every try to connect."""
+"""How often the same error is logged: librdkafka tells it with every try to connect. A recovery in between
+does not make it new: a cluster that flickers would fill the log.
+"""
 
 HINTS = {
     KafkaError._ALL_BROKERS_DOWN: "no broker answers at kafka.bootstrap_servers; retried until one does",
@@ -56,18 +62,38 @@ def lag(found: Mapping[str, int], position: int) -> int:
     return max(0, end - position)
 
 
+@dataclass(slots=True)
+class _Trouble:
+    """An error that is not known to be over: when it was told last, and whether people were."""
+
+    problem: str
+    told_at: float
+    logged: bool
+    positions: Mapping[Partition, int] | None = None
+    """At the first statistics after it."""
+
+
 class Reports:
-    """What librdkafka tells the consumer ``name`` of ``topic``, in its thread. ``problem`` is what is wrong
-    between us and Kafka, for people; empty if nothing is known.
+    """What librdkafka tells the consumer ``name`` of ``topic``, in its thread. ``member``: the group has
+    taken it in at least once. ``clock`` is monotonic.
     """
 
-    def __init__(self, name: str, topic: str) -> None:
-        self.problem = ""
+    def __init__(self, name: str, topic: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.member = False
         self._name = name
         self._topic = topic
+        self._clock = clock
         self._fatal: KafkaError | None = None
-        self._told: dict[int, float] = {}
+        self._troubles: dict[int, _Trouble] = {}
+        self._logged: dict[int, float] = {}
+        self._born = math.inf
         self._log = log.bind(source=name, topic=topic)
+
+    @property
+    def problem(self) -> str:
+        """What is wrong between us and Kafka, for people; empty if nothing is known."""
+        latest = max(list(self._troubles.values()), key=lambda trouble: trouble.told_at, default=None)
+        return latest.problem if latest is not None else ""
 
     def raise_if_fatal(self) -> None:
         """Raises Fatal for an error, told before, that ends the process."""
@@ -75,26 +101,47 @@ class Reports:
 
     def error(self, error: KafkaError) -> None:
         """librdkafka goes on trying by itself; people have to see why nothing moves."""
-        if error.code() in (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID):
+        code = error.code()
+        if code in (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID):
             self._fatal = error
             return
-        hint = HINTS.get(error.code(), "retried until it passes")
+        hint = HINTS.get(code, "retried until it passes")
         metrics.KAFKA_ERRORS.labels(self._name, error.name()).inc()
-        now = time.monotonic()
-        if now - self._told.get(error.code(), -REMIND_SECONDS) >= REMIND_SECONDS:
-            self._told[error.code()] = now
+        now = self._clock()
+        due = now - self._logged.get(code, -math.inf) >= REMIND_SECONDS
+        if due:
+            self._logged[code] = now
             self._log.error("kafka_error", error=f"{error.name()}: {error.str()}", hint=hint)
-        self.problem = f"{error.name()}: {hint}"
+        before = self._troubles.get(code)
+        logged = due or (before is not None and before.logged)
+        self._troubles[code] = _Trouble(f"{error.name()}: {hint}", now, logged)
 
     def statistics(self, text: str, positions: Mapping[Partition, int]) -> None:
-        """How far behind the partitions are, of which ``positions`` has the next offset to read."""
+        """How far behind the partitions are, of which ``positions`` has the next offset to read, and whether
+        errors are over.
+        """
         statistics = json.loads(text)
-        if self.problem and statistics.get("cgrp", {}).get("join_state") == "steady":
-            self._log.info("kafka_recovered", problem=self.problem)
-            self.problem = ""
-            self._told.clear()
+        self.member = self.member or statistics.get("cgrp", {}).get("join_state") == "steady"
+        self._look_for_recovery(statistics, positions)
         partitions = statistics.get("topics", {}).get(self._topic, {}).get("partitions", {})
         for index, found in partitions.items():
             partition = Partition(self._topic, int(index))
             if partition in positions:
                 metrics.LAG.labels(self._name, self._topic, index).set(lag(found, positions[partition]))
+
+    def _look_for_recovery(self, statistics: Mapping[str, Any], positions: Mapping[Partition, int]) -> None:
+        # They wait while the thread does, so what they say may be old. Of all samples the freshest tells
+        # when the client was made.
+        age = statistics["age"] / 1e6
+        self._born = min(self._born, self._clock() - age)
+        for code, trouble in list(self._troubles.items()):
+            since = self._born + age - trouble.told_at
+            if since <= 0:
+                continue
+            before = trouble.positions = trouble.positions or dict(positions)
+            moved = any(offset > before.get(partition, offset) for partition, offset in positions.items())
+            held = [partition.index for partition in positions]
+            if recovered(code, since, statistics, self._topic, held, moved=moved):
+                del self._troubles[code]
+                if trouble.logged:
+                    self._log.info("kafka_recovered", problem=trouble.problem)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
+import structlog
 from faust.types import ChannelT
 from mode import Service
 
@@ -25,6 +26,10 @@ T = TypeVar("T")
 
 SILENT_SECONDS = 10.0
 """Without a poll, after which people are told."""
+IDLE_SECONDS = 5.0
+"""Without partitions, after which people are told: an undisturbed rebalance takes a second or two."""
+
+log = structlog.get_logger(__name__)
 
 
 class ChunkSource(Service):
@@ -46,10 +51,16 @@ class ChunkSource(Service):
         start: Start,
         session_timeout: float,
         fail: Callable[[BaseException], None],
+        clock: Callable[[], float] = time.monotonic,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.group = str(properties["group.id"])
         self._session_timeout = session_timeout
+        self._clock = clock
+        self._idle_since: float | None = None
+        self._told_idle = self._told_silent = False
+        self._log = log.bind(source=name, topic=topic)
         self._thread = ConsumerThread(
             name,
             properties=properties,
@@ -96,11 +107,44 @@ class ChunkSource(Service):
 
     @property
     def trouble(self) -> str:
-        """What is wrong between us and Kafka; empty if nothing is known."""
-        silent = time.monotonic() - self._thread.polled_at
-        if not self._thread.reports.problem and self._thread.running and silent > SILENT_SECONDS:
-            return f"the consumer has not polled for {silent:.0f} s; it waits for Kafka"
-        return self._thread.reports.problem
+        """What is wrong between us and Kafka; empty if nothing is known.
+
+        A member without partitions is well, there may be more members than partitions; one that the group has
+        never taken in is not.
+        """
+        if self._thread.reports.problem or not self._thread.running:
+            return self._thread.reports.problem
+        if self._silent > SILENT_SECONDS:
+            return f"the consumer has not polled for {self._silent:.0f} s; it waits for Kafka"
+        return "" if self._thread.reports.member else self._waiting_for
+
+    def look(self) -> None:
+        """Log what only time shows, once each time; to be called every second or so, on the event loop."""
+        silent = self._thread.running and self._silent > SILENT_SECONDS
+        if silent and not self._told_silent:
+            self._log.warning("consumer_silent", seconds=round(self._silent), waits_for="Kafka")
+        self._told_silent = silent
+        if self.positions or not self._thread.running or self._thread.reports.problem:
+            self._idle_since, self._told_idle = None, False
+            return
+        self._idle_since = self._clock() if self._idle_since is None else self._idle_since
+        if not self._told_idle and self._clock() - self._idle_since >= IDLE_SECONDS:
+            self._told_idle = True
+            self._log.info("holds_no_partitions", reason=self._waiting_for)
+
+    @property
+    def _silent(self) -> float:
+        return self._clock() - self._thread.polled_at
+
+    @property
+    def _waiting_for(self) -> str:
+        dead = (
+            "a member that died keeps its partitions until its session ends (up to "
+            f"{self._session_timeout:g} s)"
+        )
+        if self._thread.reports.member:
+            return f"other members of the group hold all partitions; {dead}"
+        return f"waits for the group to take it in; {dead}"
 
     async def call(self, function: Callable[[], T]) -> T:
         """Run ``function`` on the consumer's thread, between two polls or while a rebalance callback

@@ -36,6 +36,9 @@ _AFTER = re.compile(r" \(after [^)]*\)")
 NO_ID = "A" * 22
 """Zero in base64: what brokers before 2.8, which have no topic ids, seem to say."""
 
+_told_retention: dict[str, object] = {}
+"""Topics of which the process has logged it: stages and sinks look at the same ones, at the same time."""
+
 
 class TopicsNotReady(Exception):
     """The brokers do not answer, or a topic is missing; it may pass, so it is asked again."""
@@ -105,7 +108,13 @@ def examine(properties: Mapping[str, Any], settings: TopicSettings, needed: Iter
     if problems := [fault for name, config in configs.items() if (fault := _fault(settings, name, config))]:
         raise ConfigError(problems)
     for name, config in configs.items():
-        if config.get("message.timestamp.type") == "CreateTime" and int(config.get("retention.ms", -1)) >= 0:
+        by_producer = config.get("message.timestamp.type") == "CreateTime"
+        asked = object()
+        if (
+            by_producer
+            and int(config.get("retention.ms", -1)) >= 0
+            and _told_retention.setdefault(name, asked) is asked
+        ):
             log.info(
                 "retention_by_producer_time",
                 topic=name,

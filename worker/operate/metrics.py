@@ -29,6 +29,12 @@ KAFKA_ERRORS = Counter(
     "flagstream_kafka_errors", "Errors that librdkafka reported.", ["source", "error"], registry=REGISTRY
 )
 
+ASSIGNED = Gauge(
+    "flagstream_assigned_partitions",
+    "Partitions that this process holds.",
+    ["source"],
+    registry=REGISTRY,
+)
 STOPPED = Gauge(
     "flagstream_stopped_partitions",
     "Partitions that wait for a person to act.",
@@ -105,7 +111,7 @@ DELIVERY_SECONDS = Histogram(
 )
 DELIVERY_FAILURES = Counter(
     "flagstream_export_delivery_failures",
-    "Deliveries that failed and are retried.",
+    "Deliveries that failed; they are retried, or become dead letters.",
     ["sink", "kind"],
     registry=REGISTRY,
 )

@@ -16,7 +16,9 @@ class CircuitBreaker:
 
     Without it each partition would keep knocking on a door that is known to be shut, each with a time-out of
     its own. An endpoint that says how long to wait (``retry_after``) is left alone by all for as long. An
-    answer that refuses counts as a sign of life. Used by several threads at once; ``clock`` is monotonic.
+    answer that refuses counts as a sign of life. While it is left alone, all are told its last error: what
+    callers raise as a SinkUnavailable must be fit for a log. Used by several threads at once; ``clock`` is
+    monotonic.
     """
 
     def __init__(self, failures: int, pause: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -25,6 +27,7 @@ class CircuitBreaker:
         self._clock = clock
         self._lock = threading.Lock()
         self._failures = 0
+        self._last = ""
         self._open_until: float | None = None
         self._probing = False
 
@@ -38,7 +41,7 @@ class CircuitBreaker:
             self._succeeded()
             raise
         except BaseException as error:
-            self._failed(error.retry_after if isinstance(error, SinkUnavailable) else None)
+            self._failed(error)
             raise
         else:
             self._succeeded()
@@ -57,15 +60,20 @@ class CircuitBreaker:
             self._probing = True
 
     def _reason(self) -> str:
-        return "a failure" if self._failures == 1 else f"{self._failures} failures in a row"
+        count = "a failure" if self._failures == 1 else f"{self._failures} failures in a row, the last"
+        return f"{count}: {self._last}"
 
     def _succeeded(self) -> None:
         with self._lock:
             self._failures, self._open_until, self._probing = 0, None, False
 
-    def _failed(self, retry_after: float | None) -> None:
+    def _failed(self, error: BaseException) -> None:
+        retry_after, text = None, type(error).__name__
+        if isinstance(error, SinkUnavailable):
+            retry_after, text = error.retry_after, str(error)
         with self._lock:
             self._failures += 1
+            self._last = text
             self._probing = False
             pause = max(self._pause if self._failures >= self._allowed else 0.0, retry_after or 0.0)
             if pause:

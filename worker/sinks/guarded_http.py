@@ -121,8 +121,8 @@ class GuardedClient:
         token = _deadline.set(time.monotonic() + self._timeout)
         try:
             yield
-        except httpcore.TimeoutException:
-            raise SinkUnavailable(f"{self.shown}: no connection or no answer in time") from None
+        except httpcore.TimeoutException as error:
+            raise SinkUnavailable(f"{self.shown}: {self._missed(error)}") from None
         except httpcore.NetworkError as error:
             raise SinkUnavailable(f"{self.shown}: {str(error) or 'connection lost'}") from error
         except httpcore.ProtocolError:
@@ -130,6 +130,14 @@ class GuardedClient:
             raise SinkUnavailable(f"{self.shown}: closed half-way, or does not speak HTTP") from None
         finally:
             _deadline.reset(token)
+
+    def _missed(self, error: httpcore.TimeoutException) -> str:
+        if isinstance(error, httpcore.ConnectTimeout):
+            return (
+                f"no connection within {min(self._timeouts['connect'], self._timeout):g} s (connect_timeout)"
+            )
+        what = "the request could not be sent" if isinstance(error, httpcore.WriteTimeout) else "no answer"
+        return f"{what} within {self._timeout:g} s (timeout)"
 
 
 class _GuardedNetwork(httpcore.NetworkBackend):

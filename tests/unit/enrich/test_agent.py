@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from structlog.testing import capture_logs
+
 from tests.support.virtual_time import in_virtual_time, settled
 from worker.chunk import Chunk, Partition, Position
 from worker.config.settings import EnrichSettings, TopicSettings
@@ -24,6 +26,7 @@ class Record:
     """A record without headers."""
 
     number: int
+    content: bytes = EVENT
 
     def offset(self) -> int:
         return self.number
@@ -32,7 +35,7 @@ class Record:
         return None
 
     def value(self) -> bytes:
-        return EVENT
+        return self.content
 
     def headers(self) -> None:
         return None
@@ -48,9 +51,13 @@ class Kafka:
     trace: list[tuple[str, int]] = field(default_factory=list)
     answered: asyncio.Event = field(default_factory=asyncio.Event)
     since: Since | None = None
+    group: str = "flagstream.enrich"
     limit: int = 1_000_000
 
     def open(self, keep_trying: object) -> None: ...
+
+    async def pause(self, partition: Partition, epoch: int) -> None:
+        self.trace.append(("pause", partition.index))
 
     async def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> None:
         await self.answered.wait()
@@ -63,6 +70,9 @@ class Kafka:
 
     def release_delivered(self) -> None: ...
 
+    def produce(self, topic: str, **record: object) -> None:
+        self.trace.append((topic, 1))
+
     def produce_batch(self, topic: str, records: Sequence[object]) -> None:
         self.trace.append(("produce", len(records)))
 
@@ -74,21 +84,26 @@ class Producer(Kafka):
         self.trace.append(("commit", offsets[PARTITION][0]))
 
 
+def make_stage(source: Kafka, **settings: Any) -> EnrichStage:
+    """The stage between ``source`` and a producer with the same trace."""
+    stage = EnrichStage(
+        EnrichSettings(**settings),
+        TopicSettings(),
+        Transform(FlagSet({})),
+        cast(TransactionalProducer, Producer(source.trace)),
+        fail=lambda error: source.trace.append((str(error), 0)),
+    )
+    stage.source = cast(ChunkSource, source)
+    return stage
+
+
 @in_virtual_time
 async def test_where_the_group_began_is_committed_before_any_of_its_records() -> None:
     """Under start = latest the first position is committed by itself. Repeated after a transaction has
     committed more, it would set the offset back, so no record of the partition is produced before it is
     through."""
     source = Kafka(since=Since(1_795_000_000_000, 1))
-    producer = Producer(source.trace)
-    stage = EnrichStage(
-        EnrichSettings(start="latest"),
-        TopicSettings(),
-        Transform(FlagSet({})),
-        cast(TransactionalProducer, producer),
-        fail=lambda error: source.trace.append((str(error), 0)),
-    )
-    stage.source = cast(ChunkSource, source)
+    stage = make_stage(source, start="latest")
     await stage.open(1_000_000, lambda: True)
     await stage.assigned({PARTITION: Position(1, 5, None, "", 0, 5)})
 
@@ -103,3 +118,42 @@ async def test_where_the_group_began_is_committed_before_any_of_its_records() ->
     await settled()
     await asyncio.sleep(1)
     assert source.trace == [("pin", 5), ("produce", 3), ("commit", 8)]
+
+
+@in_virtual_time
+async def test_an_offset_beyond_the_topic_asks_for_a_reset() -> None:
+    """No setting goes on there, so none is recommended, also where ``on_missing_records`` is to continue."""
+    source = Kafka()
+    stage = make_stage(source, on_missing_records="continue")
+
+    with capture_logs() as lines:
+        await stage.assigned({PARTITION: Position(1, 500, 500, "", 0, 9)})
+
+    assert source.trace == [("pause", 0)]
+    assert "set beyond the topic's end" in stage.stopped[PARTITION]
+    [line] = lines
+    assert (line["event"], line["partition"]) == ("partition_stopped", "ingest-0")
+    assert "on_missing_records" not in line["ways_out"]
+    assert "in the group flagstream.enrich" in line["ways_out"]
+
+
+@in_virtual_time
+async def test_dead_letters_are_logged_when_they_are_committed() -> None:
+    """With the reason, how many, and where the first one is to be found."""
+    source = Kafka()
+    stage = make_stage(source)
+    await stage.open(1_000_000, lambda: True)
+    await stage.assigned({PARTITION: Position(1, 5, None, "", 0, 5)})
+
+    async def chunks() -> Any:
+        yield Chunk(PARTITION, 1, 5, 8, [Record(5), Record(6, b"{"), Record(7, b"[")])
+
+    with capture_logs() as lines:
+        await stage.run(chunks())
+        await settled()
+        assert [line["event"] for line in lines] == []
+        await asyncio.sleep(1)
+
+    assert [line["event"] for line in lines] == ["dead_letters"] * len(lines)
+    assert sum(line["count"] for line in lines) == 2
+    assert (lines[0]["source"], lines[0]["first"]) == ("enrich", "ingest-0@6")

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import pytest
+from structlog.testing import capture_logs
+
 from tests.support.recording import EPOCH, PARTITION, RecordingSink, Step, chunk
 from tests.support.virtual_time import in_virtual_time, passed, settled
 from worker.chunk import Chunk, Headers, Partition, Position, Record
@@ -20,6 +23,7 @@ from worker.kafka.offsets import Plan
 from worker.kafka.source import ChunkSource
 from worker.kafka.topics import TopicFacts
 from worker.kafka.transactions import TransactionalProducer
+from worker.operate import metrics
 from worker.sinks.protocol import Reject
 from worker.sinks.settings import SinkSettings
 from worker.window import Manifest
@@ -36,6 +40,7 @@ class RecordingSource:
     high: int = 1_000
     fresh: bool = True
     since: int | None = None
+    group: str = "flagstream.sink.test"
     epochs: dict[Partition, int] = field(default_factory=dict)
     committed: dict[Partition, tuple[int, str]] = field(default_factory=dict)
     paused: set[Partition] = field(default_factory=set)
@@ -150,10 +155,11 @@ async def test_a_refused_delivery_is_tried_for_ever() -> None:
 
     tried = 100 - len(rig.sink.failures)
     assert 3_600 / LONGEST_PAUSE < tried < 2 * 3_600 / LONGEST_PAUSE + 20
-    assert rig.stage.failing == {"deliver evaluations-3": "refused: no permission"}
+    [trouble] = rig.stage.troubles()
+    assert trouble.startswith("deliver evaluations-3: refused: no permission (for 60 min, next try in ")
     assert rig.source.committed[PARTITION][0] == 0
     await passed(100 * LONGEST_PAUSE)
-    assert rig.stage.failing == {}
+    assert list(rig.stage.troubles()) == []
     assert rig.source.committed[PARTITION][0] == 4
 
 
@@ -181,7 +187,8 @@ async def test_what_a_sink_does_not_foresee_is_tried_again() -> None:
     await rig.assigned()
 
     await rig.feed(chunk(0, 4))
-    assert rig.stage.failing == {"deliver evaluations-3": "unavailable: KeyError: 'oops'"}
+    [trouble] = rig.stage.troubles()
+    assert trouble.startswith("deliver evaluations-3: unavailable: KeyError: 'oops' (for 0 s, next try in ")
     await passed(10)
 
     assert rig.source.committed[PARTITION][0] == 4
@@ -197,7 +204,7 @@ async def test_a_sink_that_cannot_be_opened_is_tried_for_ever() -> None:
     await rig.assigned()
 
     assert not rig.sink.failures_to_open
-    assert rig.stage.failing == {}
+    assert list(rig.stage.troubles()) == []
 
 
 @in_virtual_time
@@ -233,12 +240,16 @@ async def test_one_partition_that_fails_holds_up_no_other() -> None:
 
 @in_virtual_time
 async def test_a_refused_window_becomes_dead_letters_with_its_offset() -> None:
-    """From the refusal to the transaction and on to the next window, which the sink gets as usual."""
+    """From the refusal to the transaction and on to the next window, which the sink gets as usual. The
+    refusal is an error in the log, and counted."""
     rig = Stage(on_refused="dead_letter")
     rig.sink.failures.append(SinkRefused("no permission"))
     await rig.assigned()
 
-    await rig.feed(chunk(0, 4))
+    refusals = metrics.DELIVERY_FAILURES.labels("test", "refused")._value
+    before = refusals.get()
+    with capture_logs() as lines:
+        await rig.feed(chunk(0, 4))
     assert rig.source.rewinds == [None]
     await rig.feed(chunk(0, 4, epoch=EPOCH + 1), chunk(4, 8, epoch=EPOCH + 1))
 
@@ -249,6 +260,10 @@ async def test_a_refused_window_becomes_dead_letters_with_its_offset() -> None:
     assert rig.source.committed[PARTITION] == (8, Metadata().text())
     assert [str(held) for held in rig.sink.objects] == ["evaluations-3-0-8"]
     assert rig.stage.stopped == {}
+    assert refusals.get() == before + 1
+    [line] = [line for line in lines if line["log_level"] == "error"]
+    assert (line["event"], line["range"], line["events"]) == ("window_refused", "evaluations-3-0-4", 4)
+    assert line["error"] == "no permission"
 
 
 @in_virtual_time
@@ -258,10 +273,14 @@ async def test_an_aborted_transaction_is_repeated() -> None:
     rig.producer.aborts = 3
     await rig.assigned()
 
-    await rig.feed(chunk(0, 4, values={1: None}))
-    await passed(60)
+    with capture_logs() as lines:
+        await rig.feed(chunk(0, 4, values={1: None}))
+        await passed(60)
 
     assert len(rig.producer.records) == 1
+    [line] = [line for line in lines if line["event"] == "dead_letters"]
+    assert (line["sink"], line["reason"], line["count"]) == ("test", "tombstone", 1)
+    assert line["first"] == "evaluations-3@1"
     assert rig.producer.opened == 1
     assert rig.source.committed[PARTITION][0] == 4
 
@@ -441,6 +460,25 @@ async def test_an_offset_beyond_the_topic_stops_even_if_told_to_go_on() -> None:
 
 
 @in_virtual_time
+@pytest.mark.parametrize("at", [5, 5_000])
+async def test_a_stopped_partition_names_a_way_out_that_works(at: int) -> None:
+    """``on_missing_records`` goes on behind a hole, but not where nothing is behind: an offset has to be
+    reset."""
+    rig = Stage()
+    rig.source.committed[PARTITION] = (at, Metadata().text())
+    rig.source.low = 8
+
+    with capture_logs() as lines:
+        await rig.assigned()
+
+    [line] = [line for line in lines if line["event"] == "partition_stopped"]
+    assert line["partition"] == "evaluations-3"
+    assert ("on_missing_records" in line["ways_out"]) == (at < 8)
+    assert ("in the group flagstream.sink.test" in line["ways_out"]) == (at > 8)
+    assert ("set beyond the topic's end" in line["problem"]) == (at > 8)
+
+
+@in_virtual_time
 async def test_a_revoke_takes_no_longer_than_its_budget() -> None:
     """The whole group waits for it; what is not delivered by then is the next owner's."""
     rig = Stage()
@@ -598,9 +636,9 @@ async def test_a_partition_that_is_gone_fails_no_longer() -> None:
     rig.sink.unlisted = SinkUnavailable("down")
     await rig.assigned()
     await passed(5)
-    assert rig.stage.failing
+    assert list(rig.stage.troubles())
 
     await rig.stage.revoked([PARTITION])
     await passed(100)
 
-    assert rig.stage.failing == {}
+    assert list(rig.stage.troubles()) == []

@@ -80,6 +80,27 @@ def test_wait_that_was_asked_for() -> None:
     call(breaker)
 
 
+def test_whoever_is_held_back_is_told_the_cause() -> None:
+    """The last error, not the first; of what was not foreseen only its kind, as its text may hold
+    anything."""
+    clock = Clock()
+    breaker = CircuitBreaker(2, 30.0, clock)
+    fail(breaker)
+    for error, told in (
+        (
+            SinkUnavailable("down: answers 503"),
+            "for 30.0 s after 2 failures in a row, the last: down: answers 503",
+        ),
+        (ValueError("Bearer secret"), "for 30.0 s after 3 failures in a row, the last: ValueError"),
+    ):
+        with pytest.raises(type(error)):
+            call(breaker, error)
+        with pytest.raises(SinkUnavailable) as held_back:
+            call(breaker)
+        assert str(held_back.value) == f"the receiver is left alone {told}"
+        clock.now += 30
+
+
 @pytest.mark.parametrize("error", [SinkRefused("no"), PartitionStopped("gone")])
 def test_refusal_is_a_sign_of_life(error: Exception) -> None:
     """An endpoint that refuses is there: other deliveries are not held up."""

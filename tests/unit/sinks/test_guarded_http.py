@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpcore
 import pytest
 
 from tests.support.receiver import CloseHalfWay, Hang, Receiver, Reply, Trickle, receiving
@@ -205,9 +206,19 @@ class TestFailures:
         """A request ends with its time-out, also when each single wait is short."""
         receiver.plan(answer)
         began = time.monotonic()
-        with pytest.raises(SinkUnavailable, match="in time"):
+        with pytest.raises(SinkUnavailable, match=r"no answer within 0\.5 s \(timeout\)"):
             client(receiver.url, timeout=0.5).post([], b"")
         assert 0.5 <= time.monotonic() - began < 10
+
+    def test_no_connection_is_told_from_no_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each with its limit and the setting."""
+
+        def nobody(*_: object) -> httpcore.NetworkStream:
+            raise httpcore.ConnectTimeout
+
+        monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", nobody)
+        with pytest.raises(SinkUnavailable, match=r"no connection within 2 s \(connect_timeout\)"):
+            client("http://127.0.0.1:1/").post([], b"")
 
     def test_nobody_listens(self) -> None:
         """A refused connection passes by itself."""

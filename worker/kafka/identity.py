@@ -1,7 +1,7 @@
-"""Which topic bears the output topic's name now: one that was deleted and created again has another id."""
+"""Which topic bears a name now: one that was deleted and created again has another id."""
 
 import asyncio
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 
 import structlog
 
@@ -16,13 +16,13 @@ RETRY_SECONDS = 1.0
 class TopicIdentity:
     """Asks for the topic's id, in a thread; partitions that ask at the same time share an answer.
 
-    ``ask`` is the blocking call; it raises TopicsNotReady when it should be tried again. ``failing`` says so
-    meanwhile.
+    ``ask`` is the blocking call; it raises TopicsNotReady when it should be tried again. ``problem`` says so
+    meanwhile, and is empty otherwise.
     """
 
-    def __init__(self, ask: Callable[[], str], failing: MutableMapping[str, str]) -> None:
+    def __init__(self, ask: Callable[[], str]) -> None:
+        self.problem = ""
         self._ask = ask
-        self._failing = failing
         self._asking = asyncio.Lock()
         self._begun = 0
         self._answer = (0, "")
@@ -45,10 +45,10 @@ class TopicIdentity:
             try:
                 found = await asyncio.to_thread(self._ask)
             except TopicsNotReady as error:
-                if self._failing.get("topic id") != str(error):
+                if self.problem != str(error):
                     log.warning("topic_id_awaited", error=str(error))
-                self._failing["topic id"] = str(error)
+                self.problem = str(error)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
-                self._failing.pop("topic id", None)
+                self.problem = ""
                 return found

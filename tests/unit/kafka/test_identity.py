@@ -4,7 +4,7 @@ import asyncio
 import threading
 
 from tests.support.virtual_time import in_virtual_time
-from worker.export.identity import TopicIdentity
+from worker.kafka.identity import TopicIdentity
 from worker.kafka.topics import TopicsNotReady
 
 
@@ -35,7 +35,7 @@ def test_who_asks_while_others_wait_shares_an_answer_that_is_late_enough() -> No
 
     async def ask() -> None:
         brokers = Brokers()
-        identity = TopicIdentity(brokers, {})
+        identity = TopicIdentity(brokers)
         first = asyncio.create_task(identity.now())
         await brokers.are_asked()
 
@@ -56,7 +56,7 @@ def test_who_gives_up_leaves_no_answer_to_others() -> None:
 
     async def ask() -> None:
         brokers = Brokers()
-        identity = TopicIdentity(brokers, {})
+        identity = TopicIdentity(brokers)
         first = asyncio.create_task(identity.now())
         await brokers.are_asked()
         other = asyncio.create_task(identity.now())
@@ -76,13 +76,12 @@ async def test_brokers_that_do_not_answer_are_asked_again() -> None:
     """As long as it takes, and it shows meanwhile."""
     brokers = Brokers(silent=3)
     brokers.answering.set()
-    failing: dict[str, str] = {}
-    identity = TopicIdentity(brokers, failing)
+    identity = TopicIdentity(brokers)
     asking = asyncio.create_task(identity.now())
 
     while brokers.asked < 3:  # noqa: ASYNC110  # another thread counts
         await asyncio.sleep(0.1)
-    assert failing == {"topic id": "no answer"}
+    assert identity.problem == "no answer"
 
     assert await asking == "old"
-    assert failing == {}
+    assert identity.problem == ""

@@ -1,0 +1,125 @@
+"""What people are told of a consumer: in the log, once, and in /ready."""
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+from structlog.testing import capture_logs
+
+from worker.chunk import Partition, Position
+from worker.kafka.consumer import ConsumerThread
+from worker.kafka.source import IDLE_SECONDS, SILENT_SECONDS, ChunkSource
+
+
+@dataclass
+class Reports:
+    """What librdkafka has told."""
+
+    problem: str = ""
+    member: bool = True
+
+
+@dataclass
+class Thread:
+    """The consumer's thread, as its source sees it."""
+
+    polled_at: float = 0.0
+    running: bool = True
+    reports: Reports = field(default_factory=Reports)
+    positions: dict[Partition, Position] = field(default_factory=lambda: {Partition("t", 0): Position(1, 0)})
+
+
+class Rig:
+    """A source with a clock that is moved, and a thread that polls all the while unless it is ``stuck``."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.thread = Thread()
+        unused = cast(Any, None)
+        self.source = ChunkSource(
+            "archive",
+            properties={"group.id": "g"},
+            topic="t",
+            channel=unused,
+            stage=unused,
+            start="beginning",
+            session_timeout=45.0,
+            fail=unused,
+            clock=lambda: self.now,
+        )
+        self.source._thread = cast(ConsumerThread, self.thread)
+
+    def passed(self, seconds: float, *, stuck: bool = False) -> list[str]:
+        """The events that are logged meanwhile, looking every second."""
+        with capture_logs() as lines:
+            for _ in range(int(seconds)):
+                self.now += 1
+                self.thread.polled_at = self.thread.polled_at if stuck else self.now
+                self.source.look()
+        return [line["event"] for line in lines]
+
+
+def test_a_consumer_that_works_is_not_spoken_of() -> None:
+    """It polls and holds partitions."""
+    rig = Rig()
+
+    assert rig.passed(600) == []
+    assert rig.source.trouble == ""
+
+
+@pytest.mark.parametrize("member", [False, True])
+def test_a_consumer_without_partitions_says_once_what_it_waits_for(member: bool) -> None:
+    """After five seconds, and again after it has held some. It is ready if it is a member, for then others
+    hold the partitions; else it says what it waits for."""
+    rig = Rig()
+    held, rig.thread.positions = rig.thread.positions, {}
+    rig.thread.reports.member = member
+
+    assert rig.passed(IDLE_SECONDS) == []
+    with capture_logs() as lines:
+        rig.now += 1
+        rig.thread.polled_at = rig.now
+        rig.source.look()
+    assert rig.passed(60) == []
+    rig.thread.positions = held
+    rig.passed(1)
+    rig.thread.positions = {}
+    assert rig.passed(60) == ["holds_no_partitions"]
+
+    [line] = lines
+    assert line["reason"].startswith("other members" if member else "waits for the group")
+    assert "45 s" in line["reason"]
+    assert ("waits for the group" in rig.source.trouble) == (not member)
+
+
+def test_while_kafka_is_away_that_is_what_is_told() -> None:
+    """Not what follows from it."""
+    rig = Rig()
+    rig.thread.positions = {}
+    rig.thread.reports = Reports("no broker answers", member=False)
+
+    assert rig.passed(60) == []
+    assert rig.source.trouble == "no broker answers"
+    rig.thread.reports.problem = ""
+    assert rig.passed(60) == ["holds_no_partitions"]
+
+
+def test_a_consumer_that_does_not_poll_is_logged_once() -> None:
+    """And again when it has polled in between."""
+    rig = Rig()
+
+    assert rig.passed(SILENT_SECONDS, stuck=True) == []
+    assert rig.passed(60, stuck=True) == ["consumer_silent"]
+    assert "has not polled for 70 s" in rig.source.trouble
+    assert rig.passed(10) == []
+    assert rig.passed(60, stuck=True) == ["consumer_silent"]
+
+
+def test_a_consumer_that_has_not_begun_or_has_ended_is_not_spoken_of() -> None:
+    """The stage says what it waits for; at the end everything is let go."""
+    rig = Rig()
+    rig.thread.running = False
+    rig.thread.positions = {}
+
+    assert rig.passed(600) == []
+    assert rig.source.trouble == ""

@@ -1,0 +1,68 @@
+"""Dead letters in the log: noticed at once, but not a line for each."""
+
+from structlog.testing import capture_logs
+
+from tests.support.virtual_time import in_virtual_time, passed
+from worker.dead_letters import DeadLetter
+from worker.operate.dead_letters import SUMMARY_SECONDS, DeadLetterLog, summary
+
+
+def letters(reason: str, *offsets: int) -> list[DeadLetter]:
+    return [DeadLetter(None, None, [], reason, f"ingest-0@{offset}") for offset in offsets]
+
+
+def test_a_summary_has_the_count_and_the_first_place_of_each_reason() -> None:
+    """In the order of the records."""
+    found = [*letters("invalid_json", 3), *letters("too_large", 4), *letters("invalid_json", 5, 6)]
+
+    assert summary(found) == {"invalid_json": (3, "ingest-0@3"), "too_large": (1, "ingest-0@4")}
+    assert summary([]) == {}
+
+
+@in_virtual_time
+async def test_the_first_is_logged_at_once_and_the_rest_once_a_minute() -> None:
+    """Nothing is left out: what comes in between is counted, also if nothing comes after it."""
+    told = DeadLetterLog(sink="archive")
+    with capture_logs() as lines:
+        told.tell(summary(letters("invalid_json", 3, 4)))
+        for offset in range(10, 20):
+            told.tell(summary(letters("invalid_json", offset)))
+        assert len(lines) == 1
+        await passed(SUMMARY_SECONDS + 1)
+        assert len(lines) == 2
+        await passed(10 * SUMMARY_SECONDS)
+        assert len(lines) == 2
+        told.tell(summary(letters("invalid_json", 30)))
+
+    assert [(line["count"], line["first"]) for line in lines] == [
+        (2, "ingest-0@3"),
+        (10, "ingest-0@10"),
+        (1, "ingest-0@30"),
+    ]
+    assert {(line["event"], line["log_level"], line["sink"]) for line in lines} == {
+        ("dead_letters", "warning", "archive")
+    }
+
+
+@in_virtual_time
+async def test_a_reason_does_not_wait_for_another() -> None:
+    """Each has a minute of its own."""
+    told = DeadLetterLog()
+    with capture_logs() as lines:
+        told.tell(summary(letters("invalid_json", 1)))
+        told.tell(summary(letters("too_large", 2)))
+
+    assert [line["reason"] for line in lines] == ["invalid_json", "too_large"]
+
+
+@in_virtual_time
+async def test_what_has_not_been_told_is_told_at_the_end() -> None:
+    """And nothing after it."""
+    told = DeadLetterLog()
+    with capture_logs() as lines:
+        told.tell(summary(letters("invalid_json", 1)))
+        told.tell(summary(letters("invalid_json", 2)))
+        told.close()
+        await passed(10 * SUMMARY_SECONDS)
+
+    assert [line["first"] for line in lines] == ["ingest-0@1", "ingest-0@2"]
