@@ -194,7 +194,11 @@ class Host:
             if enricher.encoder is not None:
                 await self._patiently("enrich", enricher.encoder.open, RegistryError)
             facts = await self._examine("enrich", topics.ingest, topics.output, topics.dead_letters)
-            await stage.open(facts.limit(topics.output, topics.dead_letters), lambda: not self._stop.is_set())
+            await stage.open(
+                facts.limit(topics.output, topics.dead_letters),
+                lambda: not self._stop.is_set(),
+                lambda: self._topic_id(topics.ingest),
+            )
             await self._app.add_runtime_dependency(stage.source)
 
         async def drain(deadline: float) -> None:

@@ -10,11 +10,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from tests.support.kafka_records import Received, Sent, consume_all, produce
-from tests.support.running_worker import RunningWorker, Topics, await_records, configuration, eventually
+from tests.support.running_worker import (
+    RunningWorker,
+    Topics,
+    await_records,
+    configuration,
+    eventually,
+    make_anew,
+)
 
 ENRICH = ("--stage", "enrich")
 STABLE = {"instance": "one", "static_membership": True}
@@ -388,6 +395,57 @@ class TestStart:
             records = await_records(bootstrap, topics.output, 3)
 
         assert sorted(map(number, records)) == [0, 1, 2]
+
+
+class TestTopicMadeAnew:
+    """The ingest topic is deleted and created again under its name."""
+
+    @pytest.mark.parametrize("protocol", ["classic", "consumer"])
+    def test_its_events_come_out_once_also_the_first_ones(
+        self, admin: AdminClient, bootstrap: str, tmp_path: Path, protocol: str
+    ) -> None:
+        """The worker is not fetching while it happens, and nothing is wrong with its offset in the new topic:
+        it would go on there, behind the first records. Kafka deletes the group's offsets with the topic, so
+        the new one is read from its beginning."""
+        topics = Topics.create(admin, "anew")
+        settings = configuration(bootstrap, tmp_path, topics, kafka={"group_protocol": protocol})
+        produce(bootstrap, topics.ingest, [Sent(b"k", event(n)) for n in range(20)])
+        with RunningWorker(settings, tmp_path, arguments=ENRICH) as worker:
+            await_records(bootstrap, topics.output, 20)
+            worker.send(signal.SIGSTOP)
+            make_anew(admin, topics.ingest)
+            produce(bootstrap, topics.ingest, [Sent(b"k", event(n)) for n in range(100, 150)])
+            worker.send(signal.SIGCONT)
+            records = await_records(bootstrap, topics.output, 70)
+            assert worker.stop() == 0
+
+        assert sorted(map(number, records)) == [*range(20), *range(100, 150)]
+
+    def test_an_offset_that_belongs_to_the_old_one_stops_the_partition(
+        self, admin: AdminClient, bootstrap: str, tmp_path: Path
+    ) -> None:
+        """Somebody has restored the group's offsets, with what stood beside them: they mean other records."""
+        topics = Topics.create(admin, "anew")
+        settings = configuration(bootstrap, tmp_path, topics)
+        produce(bootstrap, topics.ingest, [Sent(b"k", event(n)) for n in range(5)])
+        with RunningWorker(settings, tmp_path, arguments=ENRICH) as worker:
+            await_records(bootstrap, topics.output, 5)
+            assert worker.stop() == 0
+        group = f"{topics.ingest}.enrich"
+        at = ConsumerGroupTopicPartitions(group, [TopicPartition(topics.ingest, 0)])
+        [before] = admin.list_consumer_group_offsets([at])[group].result(30).topic_partitions
+        make_anew(admin, topics.ingest)
+        produce(bootstrap, topics.ingest, [Sent(b"k", event(n)) for n in range(100, 110)])
+        Consumer({"bootstrap.servers": bootstrap, "group.id": group}).commit(
+            offsets=[TopicPartition(topics.ingest, 0, before.offset, before.metadata)], asynchronous=False
+        )
+
+        with RunningWorker(settings, tmp_path, arguments=ENRICH) as worker:
+            stopped = worker.await_event("partition_stopped")
+            worker.await_problem(lambda problems: "was recreated" in str(problems))
+            assert worker.stop() == 0
+        assert group in str(stopped["ways_out"])
+        assert len(consume_all(bootstrap, topics.output)) == 5
 
 
 class TestDeletedRecords:

@@ -9,14 +9,14 @@ from signal import SIGCONT, SIGSTOP
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
 
 from tests.support.archive import lines, ranges, stored
 from tests.support.exporting import Exporting, events, kafka_section
 from tests.support.kafka_jars import REPOSITORY
 from tests.support.kafka_limits import BrokerLimits, Protocol
 from tests.support.kafka_records import consume_all
-from tests.support.running_worker import RunningWorker, await_records, eventually
+from tests.support.running_worker import RunningWorker, await_records, eventually, make_anew
 from worker.export.budget import WINDOW_OVERHEAD
 from worker.sinks.file import STAGING
 
@@ -472,7 +472,7 @@ def test_a_topic_that_was_made_anew_stops(
     with setting.worker() as worker:
         setting.await_lines(20)
         assert worker.stop() == 0
-    make_anew(admin, setting)
+    make_anew(admin, setting.topics.output)
     setting.produce(events(count, first=100))
 
     with setting.worker() as worker:
@@ -500,7 +500,7 @@ def test_a_topic_that_is_made_anew_meanwhile_stops(
         setting.await_lines(20)
         setting.await_committed(20)
         worker.send(SIGSTOP)
-        make_anew(admin, setting)
+        make_anew(admin, setting.topics.output)
         setting.produce(events(50, first=100))
         worker.send(SIGCONT)
 
@@ -511,14 +511,6 @@ def test_a_topic_that_is_made_anew_meanwhile_stops(
 
     with setting.worker(path=str(tmp_path / "other")):
         eventually(lambda: lines(stored(tmp_path / "other", setting.topics.output)) == events(50, first=100))
-
-
-def make_anew(admin: AdminClient, setting: Exporting) -> None:
-    """Delete the output topic and create it again under the same name."""
-    output = setting.topics.output
-    admin.delete_topics([output])[output].result(timeout=20)
-    eventually(lambda: output not in admin.list_topics(timeout=10).topics)
-    admin.create_topics([NewTopic(output, 1, 1)])[output].result(timeout=20)
 
 
 def delete_records(admin: AdminClient, setting: Exporting, before: int) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewTopic
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -265,6 +265,13 @@ def eventually(happened: Callable[[], bool], timeout: float = PATIENCE, every: f
     while not happened():
         assert time.monotonic() < deadline, f"it did not happen within {timeout:g} s"
         time.sleep(every)
+
+
+def make_anew(admin: AdminClient, topic: str) -> None:
+    """Delete a topic and create it again under the same name, with one partition."""
+    admin.delete_topics([topic])[topic].result(timeout=20)
+    eventually(lambda: topic not in admin.list_topics(timeout=10).topics)
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(timeout=20)
 
 
 def await_records(bootstrap: str, topic: str, count: int, timeout: float = PATIENCE) -> list[Received]:

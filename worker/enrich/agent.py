@@ -8,7 +8,7 @@ here, and every step between two ``await`` is atomic.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, Callable, Collection, Mapping
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -20,8 +20,9 @@ from worker.crashpoints import reached
 from worker.enrich.batch import PIPELINE, Batch, Enricher, Pipeline
 from worker.enrich.transform import Transform
 from worker.errors import OwnershipLost, TransactionAborted
+from worker.kafka.identity import TopicIdentity, differ
 from worker.kafka.missing import explain
-from worker.kafka.offsets import Committed
+from worker.kafka.offsets import Committed, MetadataUnreadable
 from worker.kafka.source import ChunkSource
 from worker.kafka.transactions import NotQueued, RecordTooLarge, TransactionalProducer
 from worker.operate import metrics
@@ -70,14 +71,19 @@ class EnrichStage:
         self._held: dict[Partition, Position] = {}
         self._open: OpenTransaction | None = None
         self._commit: asyncio.Task[None] | None = None
-        self._pins: dict[Partition, asyncio.Task[None]] = {}
+        self._identity: TopicIdentity
+        self._topic_ids: dict[Partition, str] = {}
+        self._entering: dict[Partition, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._batches = Pipeline(PIPELINE)
         self._dead_letters = DeadLetterLog(source="enrich")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="enrich-transactions")
 
-    async def open(self, limit: int, keep_trying: Callable[[], bool]) -> None:
-        """Get the producer ready for records of up to ``limit`` bytes; before the first chunk."""
+    async def open(self, limit: int, keep_trying: Callable[[], bool], topic_id: Callable[[], str]) -> None:
+        """Get the producer ready for records of up to ``limit`` bytes; before the first chunk. ``topic_id``
+        asks for the ingest topic's id: see :class:`TopicIdentity`.
+        """
+        self._identity = TopicIdentity(topic_id)
         self._producer.limit = limit
         await self._blocking(lambda: self._producer.open(keep_trying))
         self._producing = asyncio.create_task(self._produce_all())
@@ -109,11 +115,12 @@ class EnrichStage:
         try:
             while True:
                 batch = await self._batches.get()
-                if (pin := self._pins.get(batch.partition)) is not None:
-                    await asyncio.wait([pin])  # repeated after a transaction it would set the offset back
+                if (entering := self._entering.get(batch.partition)) is not None:
+                    await asyncio.wait([entering])
                 await self._ended()
                 await self._produce(batch)
         except Exception as error:
+            self._detach()  # half a batch may be in it; the shutdown must not commit that
             self._fail(error)
 
     async def _produce(self, chunk: Batch) -> None:
@@ -187,11 +194,11 @@ class EnrichStage:
     async def _end(self, transaction: OpenTransaction) -> None:
         try:
             began = time.monotonic()
-            text = Committed(since=self.source.since).text()
-            offsets = {p: (offset, text) for p, offset in transaction.offsets.items()}
+            offsets = {p: (offset, self._text(p)) for p, offset in transaction.offsets.items()}
             try:
+                await self._check_topic(transaction.epochs)
                 group = await self.source.group_metadata(transaction.epochs)
-            except OwnershipLost as error:
+            except (OwnershipLost, TimeoutError) as error:
                 await self._give_up(transaction.epochs, error)
                 return
             try:
@@ -205,6 +212,20 @@ class EnrichStage:
             self._fail(error)
         finally:
             self._commit = None
+
+    async def _check_topic(self, partitions: Iterable[Partition]) -> None:
+        """Before anything of them is committed, and so after it was fetched. Raises OwnershipLost where their
+        topic was deleted and created anew meanwhile: what is read from then on are other records, and the
+        first of them may have been stepped over. TimeoutError if the brokers do not tell.
+        """
+        async with asyncio.timeout(self._settings.transaction_timeout / 2):
+            now = await self._identity.now()
+        if any(differ(self._topic_ids.get(partition, ""), now) for partition in partitions):
+            raise OwnershipLost(f"{self._topics.ingest} was recreated; its id is {now} now")
+
+    def _text(self, partition: Partition) -> str:
+        """The metadata of a committed offset."""
+        return Committed(topic_id=self._topic_ids.get(partition, ""), since=self.source.since).text()
 
     def _count(self, transaction: OpenTransaction, seconds: float) -> None:
         metrics.TRANSACTIONS.labels("enrich", "committed").inc()
@@ -246,7 +267,8 @@ class EnrichStage:
             self._commit = None
 
     async def _rewind(self, epochs: Mapping[Partition, int], to: int | None = None) -> None:
-        self._held.update(await self.source.rewind(epochs, to))
+        for partition, position in (await self.source.rewind(epochs, to)).items():
+            self._begin_with(partition, position)
 
     async def _blocking(self, function: Callable[[], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, function)
@@ -254,28 +276,52 @@ class EnrichStage:
     # ── what the chunk source tells ────────────────────────────────────────────────────────────
 
     async def assigned(self, positions: Mapping[Partition, Position]) -> None:
-        self._held.update(positions)
         for partition, position in positions.items():
-            if position.committed is None and self.source.since is not None:
-                # "latest" is decided once, also if nothing comes before the next start.
-                self._pins[partition] = asyncio.create_task(self._pin(partition, position))
+            self._begin_with(partition, position)
             if not position.readable:
                 await self.missing(partition, position)
 
-    async def _pin(self, partition: Partition, position: Position) -> None:
-        """Not awaited by a rebalance callback: a commit may need polls, which wait for the callback to
-        return.
+    def _begin_with(self, partition: Partition, position: Position) -> None:
+        self._held[partition] = position
+        self._entering[partition] = asyncio.create_task(self._enter(partition, position))
+
+    async def _enter(self, partition: Partition, position: Position) -> None:
+        """What comes before the first record of a partition is produced: a look at whether its offset is one
+        of this topic, and under start = "latest" a commit of where it begins, for that is decided once.
+        Repeated after a transaction that commit would set the offset back.
+
+        Not awaited by a rebalance callback: a commit may need polls, which wait for the callback to return.
         """
         try:
-            text = Committed(since=self.source.since).text()
-            await self.source.commit(partition, position.epoch, position.offset, text)
+            now = await self._identity.now()
+            if differ(before := _topic_id(position), now):
+                await self._stop(partition, position.epoch, before, now)
+                return
+            self._topic_ids[partition] = now
+            if position.committed is None and self.source.since is not None:
+                await self.source.commit(partition, position.epoch, position.offset, self._text(partition))
         except OwnershipLost as error:
             log.info("ownership_lost", error=str(error))
         except Exception as error:
             self._fail(error)
         finally:
-            if self._pins.get(partition) is asyncio.current_task():
-                del self._pins[partition]
+            if self._entering.get(partition) is asyncio.current_task():
+                del self._entering[partition]
+
+    async def _stop(self, partition: Partition, epoch: int, before: str, now: str) -> None:
+        """Raises OwnershipLost where the partition is not ours any more."""
+        await self.source.pause(partition, epoch)
+        del self._held[partition]  # nothing more of it is produced
+        self.stopped[partition] = (
+            f"{partition} was recreated (its topic id is {now}, the committed offset belongs to {before}): "
+            "offsets mean other records now"
+        )
+        log.error(
+            "partition_stopped",
+            partition=str(partition),
+            problem=self.stopped[partition],
+            ways_out=f"stop the workers, delete the offsets of the group {self.source.group} for the topic",
+        )
 
     async def revoked(self, partitions: Collection[Partition]) -> None:
         await self.flush()
@@ -290,6 +336,7 @@ class EnrichStage:
     def _forget(self, partitions: Collection[Partition]) -> None:
         for partition in partitions:
             self._held.pop(partition, None)
+            self._topic_ids.pop(partition, None)
             self.stopped.pop(partition, None)
 
     async def missing(self, partition: Partition, position: Position) -> None:
@@ -339,3 +386,11 @@ class EnrichStage:
         await self._ended()
         self._close()
         await self._ended()
+
+
+def _topic_id(position: Position) -> str:
+    """The id of the topic that the committed offset belongs to, where that is known."""
+    try:
+        return Committed.parse(position.metadata).topic_id
+    except MetadataUnreadable:
+        return ""

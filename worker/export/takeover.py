@@ -10,6 +10,7 @@ from typing import Literal
 
 from worker.chunk import Partition, Position
 from worker.errors import PartitionStopped, RecordsMissing
+from worker.kafka.identity import differ
 from worker.kafka.offsets import Committed, Plan
 from worker.window import OtherwiseNamed, Range
 
@@ -47,7 +48,7 @@ def check_topic(partition: Partition, before: str, now: str) -> None:
     """Raises PartitionStopped where the topic with the id ``before`` was deleted, and ``now`` another one has
     its name. Either is empty where it is not known.
     """
-    if before and now and before != now:
+    if differ(before, now):
         raise PartitionStopped(
             f"{partition} was recreated (its topic id is {now}, what was exported until now belongs to "
             f"{before}): offsets mean other records now. Stop this sink, delete the group's offsets of the "

@@ -13,6 +13,11 @@ RETRY_SECONDS = 1.0
 """Between tries, while the brokers do not answer."""
 
 
+def differ(before: str, now: str) -> bool:
+    """Whether these are the ids of two topics. Either is empty where it is not known."""
+    return bool(before and now) and before != now
+
+
 class TopicIdentity:
     """Asks for the topic's id, in a thread; partitions that ask at the same time share an answer.
 

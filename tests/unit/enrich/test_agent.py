@@ -104,7 +104,7 @@ async def test_where_the_group_began_is_committed_before_any_of_its_records() ->
     through."""
     source = Kafka(since=Since(1_795_000_000_000, 1))
     stage = make_stage(source, start="latest")
-    await stage.open(1_000_000, lambda: True)
+    await stage.open(1_000_000, lambda: True, lambda: "")
     await stage.assigned({PARTITION: Position(1, 5, None, "", 0, 5)})
 
     async def chunks() -> Any:
@@ -142,7 +142,7 @@ async def test_dead_letters_are_logged_when_they_are_committed() -> None:
     """With the reason, how many, and where the first one is to be found."""
     source = Kafka()
     stage = make_stage(source)
-    await stage.open(1_000_000, lambda: True)
+    await stage.open(1_000_000, lambda: True, lambda: "")
     await stage.assigned({PARTITION: Position(1, 5, None, "", 0, 5)})
 
     async def chunks() -> Any:
