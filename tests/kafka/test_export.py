@@ -117,7 +117,7 @@ class TestWhatIsStored:
         assert ranges(setting.stored(3))[-1][1] == 11
 
     def test_a_conflict_stops_its_partition_only(self, running: Running) -> None:
-        """Something else stands under the next name: it stays, /ready says so, others go on."""
+        """Something else stands under the next name: it stays, /ready and a metric say so, others go on."""
         setting, worker = running
         worker.ready()
         target = setting.folder / setting.topics.output / "4" / f"{0:019}-{10:019}.jsonl.gz"
@@ -131,21 +131,11 @@ class TestWhatIsStored:
 
         assert str(target) in stopped["problem"]
         assert str(target) in problems["archive"][0]
+        assert 'flagstream_stopped_partitions{source="archive"} 1.0' in worker.get("/metrics")[1]
         eventually(lambda: lines(setting.stored(0))[-1:] == [event(204)])
         assert gzip.decompress(target.read_bytes()) == b"somebody else's\n"
         assert len(setting.stored(4)) == 1
         assert setting.committed(4).offset == 0
-
-    def test_a_stopped_partition_is_counted(self, running: Running) -> None:
-        """An alert can be set on it."""
-        running.worker.await_event("partition_stopped")
-
-        eventually(
-            lambda: (
-                'flagstream_stopped_partitions{source="archive"} 1.0' in running.worker.get("/metrics")[1]
-            ),
-            timeout=5,
-        )
 
 
 def test_sigterm_delivers_what_has_been_collected(admin: AdminClient, bootstrap: str, tmp_path: Path) -> None:
