@@ -168,7 +168,8 @@ def test_a_target_is_waited_for_and_what_it_cannot_take_is_a_dead_letter(
 def test_another_cluster_gets_every_event(
     admin: AdminClient, bootstrap: str, topic: TopicFactory, tmp_path: Path
 ) -> None:
-    """At least once: a worker killed after the acknowledgement sends the window again; nothing is lost."""
+    """At least once: a worker killed after the acknowledgement sends the window again, and those of other
+    partitions that were on their way; nothing is lost."""
     setup = Copying(admin, bootstrap, tmp_path, topic("target"), bootstrap_servers=bootstrap)
     values = events(60)
     setup.feed(values)
@@ -182,4 +183,5 @@ def test_another_cluster_gets_every_event(
     found: list[Received] = consume_all(bootstrap, setup.target)
     counts = Counter(record.value for record in found)
     assert set(values) == set(counts)
-    assert sum(counts.values()) == 60 + 20, "one window, and no other, is there twice"
+    assert set(counts.values()) <= {1, 2}
+    assert sum(count == 2 for count in counts.values()) >= 20, "the window that was acknowledged"
