@@ -74,6 +74,7 @@ class EnrichStage:
         self._open: OpenTransaction | None = None
         self._commit: asyncio.Task[None] | None = None
         self._identity: TopicIdentity
+        self._asking: asyncio.Task[str] | None = None
         self._topic_ids: dict[Partition, str] = {}
         self._entering: dict[Partition, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -221,18 +222,20 @@ class EnrichStage:
         first of them may have been stepped over.
         """
         now = await self._topic_id()
-        if any(differ(self._topic_ids.get(partition, ""), now) for partition in partitions):
-            raise OwnershipLost(f"{self._topics.ingest} was recreated; its id is {now} now")
+        for partition in partitions:
+            before = self._topic_ids.get(partition, "")
+            if differ(before, now):
+                raise OwnershipLost(f"{self._topics.ingest} was recreated; its id is {now} now")
+            self._topic_ids[partition] = before or now
 
     async def _topic_id(self) -> str:
         """The ingest topic's id; nothing if it is not told in time. Brokers that are away must not hold up
         more than they do anyway: the next commit asks again, and tells then.
         """
-        try:
-            async with asyncio.timeout(TOPIC_ID_SECONDS):
-                return await self._identity.now()
-        except TimeoutError:
-            return ""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._identity.now())
+        told, _ = await asyncio.wait([self._asking], timeout=TOPIC_ID_SECONDS)
+        return self._asking.result() if told else ""
 
     def _text(self, partition: Partition) -> str:
         """The metadata of a committed offset."""
@@ -322,7 +325,7 @@ class EnrichStage:
     async def _stop(self, partition: Partition, epoch: int, before: str, now: str) -> None:
         """Raises OwnershipLost where the partition is not ours any more."""
         await self.source.pause(partition, epoch)
-        del self._held[partition]  # nothing more of it is produced
+        self._held.pop(partition, None)  # nothing more of it is produced
         self.stopped[partition] = (
             f"{partition} was recreated (its topic id is {now}, the committed offset belongs to {before}): "
             "offsets mean other records now"

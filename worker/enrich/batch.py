@@ -4,20 +4,22 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from operator import length_hint, methodcaller
+from operator import length_hint
 from typing import Any
 
 from worker.chunk import Chunk, Partition, Record
-from worker.dead_letters import ENVELOPE, DeadLetter, dead_letter, forget_headers, headers_of, size
+from worker.dead_letters import ENVELOPE, DeadLetter, dead_letter, forget_headers, size
 from worker.enrich.transform import Dead, Drop, Transform
 from worker.topic_formats.protocol import Decoder, Encoder
-
-_headers = methodcaller("headers")
 
 PIPELINE = 18 * 1024**2
 """Bytes that enriched records may take while a transaction is committed: 100 ms of work at full speed."""
 RECORD_OVERHEAD = 250
 """Bytes that a waiting record takes beside its value: the dictionary for ``produce_batch``, the key."""
+LETTER_OVERHEAD = 1_500
+"""Bytes that a waiting dead letter takes beside its value: its headers, *measured* of tombstones."""
+BATCH_OVERHEAD = 1_000
+"""Bytes that a batch takes of which nothing is left."""
 SURELY_FITS = 1_000
 """Bytes of key and value that need no look at the topic's limit, which leaves at least so many."""
 
@@ -40,7 +42,9 @@ class Batch:
 
     @property
     def memory(self) -> int:
-        return self.bytes + RECORD_OVERHEAD * len(self.records)
+        """Bytes, about."""
+        overhead = RECORD_OVERHEAD * len(self.records) + LETTER_OVERHEAD * len(self.dead)
+        return self.bytes + overhead + BATCH_OVERHEAD
 
 
 class Pipeline(asyncio.Queue[Batch]):
@@ -186,14 +190,15 @@ class Enricher:
 
 
 def _headers_among(records: Sequence[Record]) -> tuple[bool, Collection[int]]:
-    """Whether any of ``records`` has headers, and the places of those whose headers cannot be read. Seldom is
-    there one, so it is looked for in one go, and only then one by one.
-    """
+    """Whether any of ``records`` has headers, and the places of those whose headers cannot be read."""
     rest = iter(records)
-    try:
-        return any(map(_headers, rest)), ()
-    except SystemError:
-        refused = len(records) - 1 - length_hint(rest)
-        forget_headers(records[refused])
-    later = range(refused + 1, len(records))
-    return True, [refused, *(index for index in later if headers_of(records[index]) is None)]
+    unreadable = []
+    while True:
+        try:
+            found = [headers for record in rest if (headers := record.headers())]
+        except SystemError:
+            refused = len(records) - 1 - length_hint(rest)
+            forget_headers(records[refused])
+            unreadable.append(refused)
+        else:
+            return bool(found or unreadable), unreadable

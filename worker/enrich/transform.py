@@ -77,14 +77,14 @@ def _plain_lines(values: Sequence[bytes | None]) -> list[bytes] | None:
     calls into C for a whole chunk.
     """
     try:
-        lines = b"\n".join(values)  # type: ignore[arg-type]  # a tombstone is a TypeError
-        if not lines.isascii():
-            lines.decode()
+        text = b" ".join(values)  # type: ignore[arg-type]  # a tombstone is a TypeError
+        if not text.isascii():
+            text.decode()
     except (TypeError, UnicodeDecodeError):
         return None
-    if lines.count(_LINE_FEED) == len(values) - 1 and _CARRIAGE_RETURN not in lines:
-        return list(map(bytes.strip, values))  # type: ignore[arg-type]
-    return None
+    if _LINE_FEED in text or _CARRIAGE_RETURN in text:
+        return None
+    return list(map(bytes.strip, values))  # type: ignore[arg-type]
 
 
 class _Known:

@@ -363,7 +363,9 @@ class PartitionExport:
 
     async def _export(self, window: Closed) -> None:
         # Its records are of the topic that has the name now, or of the one that we took over.
-        check_topic(self.partition, self._topic_id, await self._kafka.topic_id())
+        topic_id = await self._kafka.topic_id()
+        check_topic(self.partition, self._topic_id, topic_id)
+        self._topic_id = self._topic_id or topic_id
         # Before it is planned: what a revoke interrupts here is cut anew by the next owner.
         await self._kafka.in_thread(window.encode)
         self._charge()  # what waited to be encoded is gone
@@ -504,8 +506,9 @@ class PartitionExport:
         """Find out where the last owner left off: its plan, or objects that it stored without our knowing."""
         origin, settings = self._origin, self._to.settings
         found = Committed.parse(origin.metadata)
-        self._topic_id = await self._kafka.topic_id()
-        check_topic(self.partition, found.topic_id, self._topic_id)
+        topic_id = await self._kafka.topic_id()
+        check_topic(self.partition, found.topic_id, topic_id)
+        self._topic_id = topic_id or found.topic_id
         self._named = first_name(origin, found)
         held = None
         sink = self._to.sink

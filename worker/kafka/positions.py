@@ -23,6 +23,7 @@ RETRY_SECONDS = 0.2
 
 
 SHORTEST_QUERY_SECONDS = 0.2
+"""Of a partition that is asked when the time of all is up."""
 UNKNOWN_END = 2**63 - 1
 """Of a partition that cannot be asked: nothing lies beyond it."""
 
@@ -83,16 +84,22 @@ class StartingPoints:
         """None if Kafka does not tell: a partition that has no leader must not keep all others waiting. That
         its committed offset is no longer there is told by the fetch, once there is a leader.
         """
-        self._alive()
         wanted = TopicPartition(partition.topic, partition.index)
-        timeout = max(SHORTEST_QUERY_SECONDS, deadline - time.monotonic())
-        try:
-            found: Any = self.consumer.get_watermark_offsets(wanted, timeout=timeout, cached=False)
-        except KafkaException as error:
-            raise_if_fatal(error.args[0])
-            self._reports.error(error.args[0])
-            return None
-        return (int(found[0]), int(found[1])) if found else None
+        while not self._stopping.is_set():
+            self._alive()
+            timeout = max(SHORTEST_QUERY_SECONDS, deadline - time.monotonic())
+            try:
+                found: Any = self.consumer.get_watermark_offsets(wanted, timeout=timeout, cached=False)
+            except KafkaException as error:
+                raise_if_fatal(error.args[0])
+                self._reports.error(error.args[0])
+                found = None
+            if found:
+                return int(found[0]), int(found[1])
+            if time.monotonic() > deadline:
+                break
+            self._stopping.wait(RETRY_SECONDS)
+        return None
 
     def _committed(self, wanted: list[TopicPartition]) -> list[TopicPartition]:
         def ask() -> list[TopicPartition]:

@@ -30,7 +30,13 @@ _WHAT = {
     KafkaError.SASL_AUTHENTICATION_FAILED: "the brokers refuse the credentials in kafka.properties",
     KafkaError._SSL: "there is no TLS connection to the brokers; check kafka.properties",
 }
-_NO_TOPIC = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED}
+_PASSING = {
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.NOT_CONTROLLER,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
+"""Answers of brokers that another try may change; other answers say that the id will not be told."""
 _AFTER = re.compile(r" \(after [^)]*\)")
 """librdkafka's measurements, which make every message a new one."""
 NO_ID = "A" * 22
@@ -77,7 +83,7 @@ class TopicIds:
             return _id(answer.result(2 * ANSWER_SECONDS))
         except KafkaException as failure:
             error = failure.args[0]
-            if error.code() in _NO_TOPIC:
+            if error.code() > 0 and error.code() not in _PASSING:
                 return ""
             raise TopicsNotReady(
                 f"the id of topic {topic} is not told: {_AFTER.sub('', error.str())}"

@@ -63,6 +63,10 @@ class Kafka:
         await self.answered.wait()
         self.trace.append(("pin", offset))
 
+    async def rewind(self, epochs: Mapping[Partition, int], to: int | None) -> dict[Partition, Position]:
+        self.trace.append(("rewind", len(epochs)))
+        return {}
+
     async def group_metadata(self, epochs: Mapping[Partition, int]) -> object:
         return self
 
@@ -79,6 +83,9 @@ class Kafka:
 
 class Producer(Kafka):
     """Its commit is that of a transaction."""
+
+    def abort(self) -> None:
+        self.trace.append(("abort", 0))
 
     def commit(self, offsets: Mapping[Partition, tuple[int, str]], group: Any) -> None:  # type: ignore[override]
         self.trace.append(("commit", offsets[PARTITION][0]))
@@ -157,3 +164,24 @@ async def test_dead_letters_are_logged_when_they_are_committed() -> None:
     assert [line["event"] for line in lines] == ["dead_letters"] * len(lines)
     assert sum(line["count"] for line in lines) == 2
     assert (lines[0]["source"], lines[0]["first"]) == ("enrich", "ingest-0@6")
+
+
+@in_virtual_time
+async def test_a_topic_id_that_is_told_late_counts_from_then_on() -> None:
+    """A broker that is behind says nothing of a topic: what the next one says is kept, and a third id means
+    another topic. Then nothing is committed."""
+    source = Kafka()
+    ids = iter(["", "old", "new"])
+    stage = make_stage(source)
+    await stage.open(1_000_000, lambda: True, lambda: next(ids))
+    await stage.assigned({PARTITION: Position(1, 5, None, "", 0, 5)})
+
+    async def one(chunk: Chunk) -> Any:
+        yield chunk
+
+    await stage.run(one(Chunk(PARTITION, 1, 5, 6, [Record(5)])))
+    await asyncio.sleep(1)
+    await stage.run(one(Chunk(PARTITION, 1, 6, 7, [Record(6)])))
+    await asyncio.sleep(1)
+
+    assert source.trace == [("produce", 1), ("commit", 6), ("produce", 1), ("abort", 0), ("rewind", 1)]

@@ -4,6 +4,7 @@ import itertools
 import threading
 from typing import Any, cast
 
+import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from worker.chunk import Partition
@@ -28,8 +29,9 @@ class OneWithoutLeader:
         return None if wanted.partition == 2 else (3, 90)
 
 
-def test_a_partition_without_a_leader_keeps_no_other_waiting() -> None:
+def test_a_partition_without_a_leader_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the group left off is known without it; what the partition holds is not asked for any longer."""
+    monkeypatch.setattr("worker.kafka.positions.QUERY_SECONDS", 0.0)
     reports = Reports("test", "t")
     starts = StartingPoints("t", "beginning", itertools.count(1), reports, threading.Event(), lambda: None)
     starts.consumer = cast(Consumer, OneWithoutLeader({0: 5, 1: 6, 2: 7}))
