@@ -32,8 +32,8 @@ from worker.units import Start
 
 log = structlog.get_logger(__name__)
 
-MAX_RECORDS = 5_000
-"""Records a ``consume()`` asks for: some 20 ms of work, so that calls from the event loop never wait longer
+MAX_RECORDS = 10_000
+"""Records a ``consume()`` asks for: some 30 ms of work, so that calls from the event loop never wait longer
 than that.
 """
 POLL_SECONDS = 0.02
