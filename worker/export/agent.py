@@ -111,7 +111,9 @@ class ExportStage:
             self._sink,
             self._settings,
             Limits(self._settings.max_events, self._settings.max_bytes, limit, self._settings.events),
-            lambda error: DeadLetterSink(dead_letters, stage, error, lambda: self._producer.limit),
+            lambda error: DeadLetterSink(
+                sink.begin, dead_letters, stage, error, lambda: self._producer.limit
+            ),
             self.decoder,
         )
         if self._producer.stable or isinstance(sink, ConfiguredTransactionalSink):
