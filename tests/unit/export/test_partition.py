@@ -1208,6 +1208,26 @@ async def test_a_condemned_window_with_rejects_keeps_their_reasons() -> None:
     ]
 
 
+@in_virtual_time
+async def test_windows_before_a_record_that_stops_the_partition_are_delivered() -> None:
+    """The one that is under way and the one that waits; what filled is not, and takes no memory."""
+    rig = Rig(max_events=4)
+    rig.kafka.delivering.clear()
+    export = await rig.begin()
+    export.accept(chunk(0, 10))
+    await settled()
+
+    export.accept(chunk(10, 13, values={11: b"\x0efeature"}))
+    export.accept(chunk(13, 20))
+    assert "offset 11" in str(export.stopped)
+    rig.kafka.delivering.set()
+    await settled()
+
+    assert rig.puts == [name(0, 4), name(4, 8)]
+    assert rig.trace[-1] == Committed(8)
+    assert rig.budget.used == 0
+
+
 class Picky(RecordingSink):
     """Its encoders reject values with "huge" in them."""
 
