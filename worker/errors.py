@@ -59,7 +59,7 @@ class SinkError(FlagstreamError):
 class SinkRefused(SinkError):
     """The sink will not take the window until a person acts: credentials, permissions, a bucket that is
     gone. ``accepted``: the offset up to which it has taken the window all the same; what lies before does not
-    become dead letters.
+    become dead letters, but for records that its encoder rejected.
     """
 
     def __init__(self, message: str, accepted: int = 0) -> None:

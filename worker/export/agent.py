@@ -111,7 +111,9 @@ class ExportStage:
             self._sink,
             self._settings,
             Limits(self._settings.max_events, self._settings.max_bytes, limit, self._settings.events),
-            lambda error: DeadLetterSink(dead_letters, stage, error, lambda: self._producer.limit),
+            lambda error: DeadLetterSink(
+                sink.begin, dead_letters, stage, error, lambda: self._producer.limit
+            ),
             self.decoder,
         )
         if self._producer.stable or isinstance(sink, ConfiguredTransactionalSink):
@@ -215,7 +217,8 @@ class ExportStage:
 
     async def _deliver_held(self, export: PartitionExport, position: Position, goes_on: bool) -> None:
         await export.deliver_held(position.offset)
-        if goes_on and export.epoch == position.epoch:  # it may be another's by now
+        # It may be another's by now, or wait for a person: to begin anew would step over what it stopped at.
+        if goes_on and not export.stopped and export.epoch == position.epoch:
             self.restart(export.partition, position.epoch, to=position.low)
 
     def _begin(self, partition: Partition, position: Position, condemned: SinkRefused | None = None) -> None:

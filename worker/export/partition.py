@@ -201,7 +201,7 @@ class PartitionExport:
                 self._take()
             self._close_if_full()
         except (RecordsMissing, PartitionStopped) as error:
-            self._stop(error)
+            self._stop_filling(error)
         finally:
             self._filling_up = False
 
@@ -337,13 +337,13 @@ class PartitionExport:
     # ── delivering ────────────────────────────────────────────────────────────
 
     async def run(self) -> None:
-        """Take the partition over, then export one window after the other until cancelled."""
+        """Take the partition over, then export one window after the other until cancelled, or until a record
+        stops it and the windows before that are committed.
+        """
         try:
             await self._take_over()
-            while True:
-                await self._export(await self._next())
-                if self.stopped:  # by a record behind the window that was just committed
-                    return
+            while (window := await self._next()) is not None:
+                await self._export(window)
                 self._queue.popleft()
                 self.unblock()
                 self._wake.set()
@@ -355,8 +355,11 @@ class PartitionExport:
             self._kafka.fail(error)
             self.drop()
 
-    async def _next(self) -> Closed:
+    async def _next(self) -> Closed | None:
+        """The next window; None: the partition has stopped, and there will be none."""
         while not self._queue:
+            if self.stopped:
+                return None
             self._wake.clear()
             await self._wake.wait()
         return self._queue[0]
@@ -552,8 +555,16 @@ class PartitionExport:
     # ── the end ────────────────────────────────────────────────────────────
 
     def _stop(self, problem: Exception) -> None:
+        self._queue.clear()
+        self._stop_filling(problem)
+
+    def _stop_filling(self, problem: Exception) -> None:
+        """Windows that are closed come before the record that is the problem, and may be nowhere else by now:
+        they are still delivered.
+        """
         self.stopped = str(problem)
-        self._empty()
+        self._forget_open()
+        self._wake.set()
         self._log.error("partition_stopped", problem=self.stopped)
         self._call(self._kafka.pause(self.partition, self.epoch))
         if isinstance(problem, PartitionStopped) and problem.look_again is not None:
@@ -565,14 +576,14 @@ class PartitionExport:
 
     async def deliver_held(self, end: int) -> None:
         """Deliver all records before the offset ``end``, however long it takes: what comes next was deleted,
-        and so may they have been. The caller has paused the partition. Returns when it has been done, or when
-        the partition has stopped or been dropped.
+        and so may they have been. The caller has paused the partition. Returns when it has been done, or, if
+        the partition has stopped or been dropped, when nothing more will be delivered.
 
         Of a window that is repeated and whose end was deleted, nothing is delivered: its successor does that.
         """
         self.overtaken = True
         self.unblock()
-        while self._expected < end or self._leftover or self._queue:
+        while self._queue or (not self.stopped and (self._expected < end or self._leftover)):
             if not await self._woken():
                 return
 
@@ -596,7 +607,7 @@ class PartitionExport:
         loop = asyncio.get_running_loop()
         while self._queue and not self._task.done() and loop.time() < deadline:
             await self._woken(deadline - loop.time())
-        if self._queue and not self.stopped:
+        if self._queue:
             self._log.info("left_to_next_owner", windows=len(self._queue), next=str(self._queue[0].range))
         self.drop()
 
@@ -610,10 +621,14 @@ class PartitionExport:
         self._budget.leave(self)
 
     def _empty(self) -> None:
+        self._queue.clear()
+        self._forget_open()
+
+    def _forget_open(self) -> None:
+        """What is in no closed window."""
         if self._timer is not None:
             self._timer.cancel()
         self._leftover.clear()
-        self._queue.clear()
         self._filling = None
         self._charge()
 

@@ -13,7 +13,7 @@ from tests.support.recording import EPOCH, PARTITION, RecordingSink, Step, chunk
 from tests.support.virtual_time import in_virtual_time, passed, settled
 from worker.chunk import Chunk, Headers, Partition, Position, Record
 from worker.config.settings import TopicSettings
-from worker.errors import OwnershipLost, SinkRefused, SinkUnavailable, TransactionAborted
+from worker.errors import ObjectConflict, OwnershipLost, SinkRefused, SinkUnavailable, TransactionAborted
 from worker.export.agent import LONGEST_PAUSE, ExportStage
 from worker.export.budget import MemoryBudget
 from worker.formats.compression import Compression
@@ -412,6 +412,47 @@ async def test_a_partition_that_is_lost_meanwhile_does_not_go_on() -> None:
     await passed(600)
 
     assert rig.source.rewinds == []
+    assert rig.errors == []
+
+
+@in_virtual_time
+async def test_a_conflict_in_what_is_held_stops_the_partition_at_the_hole() -> None:
+    """A person has to act on it; nothing behind it is stored before."""
+    rig = Stage(on_missing_records="continue")
+    rig.sink.failures += [SinkUnavailable("down", retry_after=500.0), ObjectConflict("something else")]
+    await rig.assigned()
+    await rig.feed(chunk(0, 4), chunk(4, 11), chunk(11, 14))
+
+    await rig.stage.missing(PARTITION, overtaken(rig, 14, 20))
+    await passed(600)
+    await rig.feed(chunk(20, 24, epoch=EPOCH + 1))
+
+    assert rig.stage.stopped == {PARTITION: "something else"}
+    assert rig.source.rewinds == []
+    assert rig.sink.objects == {}
+    assert rig.source.committed[PARTITION][0] == 0
+
+
+AVRO = b"\x0efeature"
+
+
+@in_virtual_time
+@pytest.mark.parametrize("goes_on", ["continue", "stop"])
+async def test_windows_before_a_record_that_stops_the_partition_at_a_hole_are_delivered(goes_on: str) -> None:
+    """They are the only copies by then. The record shows as the reason, and is not stepped over."""
+    rig = Stage(on_missing_records=goes_on)
+    rig.sink.failures.append(SinkUnavailable("down", retry_after=500.0))
+    await rig.assigned()
+    await rig.feed(chunk(0, 4), chunk(4, 8), chunk(8, 11), chunk(11, 14, values={12: AVRO}))
+
+    await rig.stage.missing(PARTITION, overtaken(rig, 14, 20))
+    await passed(600)
+
+    assert [(held.start, held.end) for held in rig.sink.objects] == [(0, 4), (4, 8), (8, 12)]
+    assert rig.source.committed[PARTITION][0] == 12
+    assert "offset 12" in rig.stage.stopped[PARTITION]
+    assert rig.source.rewinds == []
+    assert not rig.stage._tasks
     assert rig.errors == []
 
 

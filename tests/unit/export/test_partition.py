@@ -72,7 +72,7 @@ class Rig:
             self.sink,
             chosen,
             Limits(max_events, max_bytes, MIB),
-            lambda error: DeadLetterSink("dead", "sink.test", error, lambda: MIB),
+            lambda error: DeadLetterSink(self.sink.begin, "dead", "sink.test", error, lambda: MIB),
         )
 
     async def begin(
@@ -1206,6 +1206,74 @@ async def test_a_condemned_window_with_rejects_keeps_their_reasons() -> None:
     assert rig.trace == [
         Transacted(("refused", "refused", "tombstone"), Committed(13, named_from=10)),
     ]
+
+
+@in_virtual_time
+async def test_windows_before_a_record_that_stops_the_partition_are_delivered() -> None:
+    """The one that is under way and the one that waits; what filled is not, and takes no memory."""
+    rig = Rig(max_events=4)
+    rig.kafka.delivering.clear()
+    export = await rig.begin()
+    export.accept(chunk(0, 10))
+    await settled()
+
+    export.accept(chunk(10, 13, values={11: b"\x0efeature"}))
+    export.accept(chunk(13, 20))
+    assert "offset 11" in str(export.stopped)
+    rig.kafka.delivering.set()
+    await settled()
+
+    assert rig.puts == [name(0, 4), name(4, 8)]
+    assert rig.trace[-1] == Committed(8)
+    assert rig.budget.used == 0
+
+
+class Picky(RecordingSink):
+    """Its encoders reject values with "huge" in them."""
+
+    def begin(self, partition: Partition, start: int) -> JsonLinesEncoder:
+        class Encoder(JsonLinesEncoder):
+            def add(self, values: Sequence[bytes], records: Sequence[Record]) -> Sequence[Reject]:
+                huge = [index for index, value in enumerate(values) if b"huge" in value]
+                for index, (value, record) in enumerate(zip(values, records, strict=True)):
+                    if index not in huge:
+                        super().add([value], [record])
+                return [Reject(index, "too_large", "it is huge") for index in huge]
+
+        return Encoder(Compression("none", 1).output())
+
+
+@in_virtual_time
+async def test_what_the_sink_cannot_hold_of_a_condemned_window_keeps_its_reason() -> None:
+    """Also what lies before the offset up to which the sink has accepted the window: it was not in what it
+    accepted. What lies behind it is a dead letter once.
+    """
+    rig = Rig(on_refused="dead_letter", max_events=8)
+    rig.sink = Picky(rig.trace)
+    rig.to = replace(rig.to, sink=rig.sink)
+    rig.kafka.tells_refusals = True
+    refusal = SinkRefused("no more", accepted=14)
+    rig.sink.failures.append(refusal)
+    huge = b'{"kind":"feature","key":"huge"}'
+    values = {10: None, 12: huge, 16: huge}
+    export = await rig.begin(committed=10)
+    export.accept(chunk(10, 18, values=values))
+    await settled()
+    assert rig.trace[-1] == Restarted(condemned="no more", accepted=14)
+
+    export.drop()
+    rig.kafka.held.add(EPOCH)
+    export = await rig.begin(committed=10, metadata=rig.kafka.texts[-1], condemned=refusal)
+    export.accept(chunk(10, 13, values={10: None, 12: huge}))
+    export.accept(chunk(13, 18, values={16: huge}))
+    await settled()
+
+    assert rig.trace[-1] == Transacted(
+        ("refused",) * 3 + ("tombstone", "too_large", "too_large"), Committed(18, named_from=14)
+    )
+    letters = [(letter.reason, dict(letter.headers)["flagstream-offset"]) for letter in rig.kafka.letters]
+    assert letters == [("tombstone", b"10"), ("too_large", b"12"), ("too_large", b"16")]
+    assert rig.budget.used == 0
 
 
 @in_virtual_time

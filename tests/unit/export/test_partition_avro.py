@@ -63,12 +63,13 @@ class Rig:
     def __init__(self, registry: Registry, max_events: int = 5) -> None:
         self.trace: list[Step] = []
         self.kafka = RecordingKafka(self.trace)
+        self.sink = RecordingSink(self.trace)
         self.to = Destination(
             "test",
-            RecordingSink(self.trace),
+            self.sink,
             SinkSettings(type="test", flush_interval=60.0),
             Limits(max_events, 64 * MIB, MIB),
-            lambda error: DeadLetterSink("dead", "sink.test", error, lambda: MIB),
+            lambda error: DeadLetterSink(self.sink.begin, "dead", "sink.test", error, lambda: MIB),
             RegistryDecoder(cast(KnownSchemas, registry)),
         )
 
