@@ -232,10 +232,11 @@ class EnrichStage:
         """The ingest topic's id; nothing if it is not told in time. Brokers that are away must not hold up
         more than they do anyway: the next commit asks again, and tells then.
         """
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._identity.now())
-        told, _ = await asyncio.wait([self._asking], timeout=TOPIC_ID_SECONDS)
-        return self._asking.result() if told else ""
+        asking = self._asking
+        if asking is None or asking.done():
+            asking = self._asking = asyncio.create_task(self._identity.now())
+        told, _ = await asyncio.wait([asking], timeout=TOPIC_ID_SECONDS)
+        return asking.result() if told else ""
 
     def _text(self, partition: Partition) -> str:
         """The metadata of a committed offset."""

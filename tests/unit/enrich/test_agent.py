@@ -185,3 +185,15 @@ async def test_a_topic_id_that_is_told_late_counts_from_then_on() -> None:
     await asyncio.sleep(1)
 
     assert source.trace == [("produce", 1), ("commit", 6), ("produce", 1), ("abort", 0), ("rewind", 1)]
+
+
+@in_virtual_time
+async def test_partitions_that_enter_together_share_what_is_asked() -> None:
+    """One of them may ask again before another has seen the answer that both waited for."""
+    stage = make_stage(Kafka())
+    await stage.open(1_000_000, lambda: True, lambda: "id")
+
+    async def ask_twice() -> list[str]:
+        return [await stage._topic_id(), await stage._topic_id()]
+
+    assert await asyncio.gather(ask_twice(), ask_twice()) == [["id", "id"]] * 2
