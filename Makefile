@@ -13,10 +13,10 @@ BROKER := $(BIN)/python -m tests.support.kafka_broker run --
 TYPED := worker tests/support $(if $(wildcard bench/*.py),bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check proof bench format clean
+.PHONY: help demo test test-more check proof bench format clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12 chooses the interpreter (3.11 or newer) when .venv is made; once it is there, make clean first."
 
@@ -25,6 +25,9 @@ demo: .venv/.installed $(if $(filter s3,$(SINKS)),.venv/.installed-s3) ## See it
 
 test: .venv/.installed-dev ## Run every test against a real Kafka, provisioned on the way
 	$(BROKER) $(BIN)/python -m pytest -n 2 --dist worksteal tests/unit tests/contract tests/kafka tests/chaos $(PYTEST_ARGS)
+
+test-more: .venv/.installed-dev ## Run the heavier tests: they also need Go and promtool
+	$(BROKER) $(BIN)/python -m pytest -n 2 --dist worksteal tests/more $(PYTEST_ARGS)
 
 check: .venv/.installed-dev ## Check format, lint, types, the direction of imports, and the Avro schemas
 	$(BIN)/ruff format --check .

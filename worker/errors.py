@@ -13,6 +13,7 @@
     ├── OwnershipLost      the partition moved on: drop the work, no harm done
     ├── TransactionAborted the open transaction was rolled back: rewind to the committed offsets
     │   └── TransactionUncertain  it may have been committed: the committed offsets tell
+    ├── TaskEnded          a task that has to last ended (worker.operate.tasks): the process stops
     ├── FlagFileError      a flag file cannot be understood (worker.flags): the flags read before stay in use
     └── Fatal              the process cannot go on; carries the exit code for the supervisor
 """
