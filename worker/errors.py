@@ -61,10 +61,16 @@ class SinkRefused(SinkError):
     """The sink will not take the window until a person acts: credentials, permissions, a bucket that is
     gone. ``accepted``: the offset up to which it has taken the window all the same; what lies before does not
     become dead letters, but for records that its encoder rejected.
+
+    ``denied``: the sink turned us away and has not judged what the window holds (credentials, rights, a
+    missing bucket, a certificate). People take such things away and give them back, so the engine reports it
+    at once, and counts it as a refusal only after ``refused_after``. A sink that raises it has asked with a
+    new client, or does so at its next call.
     """
 
-    def __init__(self, message: str, accepted: int = 0) -> None:
+    def __init__(self, message: str, accepted: int = 0, *, denied: bool = False) -> None:
         self.accepted = accepted
+        self.denied = denied
         super().__init__(message)
 
 

@@ -25,6 +25,7 @@ from worker.errors import (
 )
 from worker.export.budget import MemoryBudget
 from worker.export.dead import DeadLetterSink
+from worker.export.denials import Denials
 from worker.export.failing import Failing
 from worker.export.filling import Limits
 from worker.export.partition import Destination, PartitionExport
@@ -39,6 +40,7 @@ from worker.operate.dead_letters import DeadLetterLog, summary
 from worker.sinks.protocol import ConfiguredTransactionalSink, Sink, Transaction
 from worker.sinks.settings import SinkSettings
 from worker.topic_formats.protocol import Decoder
+from worker.units import format_seconds
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -76,6 +78,7 @@ class ExportStage:
         """Of an output topic that is not JSON; set before :meth:`open`."""
         self.fail = fail
         self._failing = Failing()
+        self._denials = Denials(settings.refused_after)
         self._to: Destination
         self._identity: TopicIdentity | None = None
         self._name = name
@@ -180,7 +183,7 @@ class ExportStage:
 
     async def lost(self, partitions: Collection[Partition]) -> None:
         for partition in partitions:
-            self._drop(partition)
+            self._let_go(partition)
 
     async def missing(self, partition: Partition, position: Position) -> None:
         """What is held already is delivered first: Kafka has it no longer. Then the partition stops, or goes
@@ -238,7 +241,11 @@ class ExportStage:
         ending = [export for p in partitions if (export := self._exports.get(p))]
         await asyncio.gather(*(export.finish(reason, deadline) for export in ending))
         for partition in partitions:
-            self._drop(partition)  # also one that was begun anew meanwhile
+            self._let_go(partition)  # also one that was begun anew meanwhile
+
+    def _let_go(self, partition: Partition) -> None:
+        self._drop(partition)
+        self._denials.over(partition)
 
     # ── what a partition asks ────────────────────────────────────────────────────────────
 
@@ -299,7 +306,9 @@ class ExportStage:
         Raises ObjectConflict and PartitionStopped; SinkRefused for a delivery when refused windows are to
         become dead letters.
         """
-        return await self._until_done(f"{what} {partition}", function)
+        return await self._until_done(
+            f"{what} {partition}", function, partition if what == "deliver" else None
+        )
 
     async def in_thread(self, function: Callable[[], None]) -> None:
         """Work that would hold up the event loop, and that nothing outside can keep from succeeding."""
@@ -369,7 +378,9 @@ class ExportStage:
         sink.limit = self._producer.limit
         return True
 
-    async def _until_done(self, what: str, function: Callable[[], T]) -> T:
+    async def _until_done(
+        self, what: str, function: Callable[[], T], delivering: Partition | None = None
+    ) -> T:
         loop = asyncio.get_running_loop()
         pause = FIRST_PAUSE
         while True:
@@ -385,18 +396,25 @@ class ExportStage:
                     if isinstance(failure, SinkError)
                     else SinkUnavailable(f"{type(failure).__name__}: {failure}")
                 )
-                if isinstance(error, SinkRefused) and self._condemns(what):
+                if delivering is not None and self._condemns(delivering, error):
                     metrics.DELIVERY_FAILURES.labels(self._name, "refused").inc()
                     raise
                 wait = self._failed(what, error, pause)
             else:
+                if delivering is not None:
+                    self._denials.over(delivering)
                 self._succeeded(what, loop.time() - began)
                 return answer
             await asyncio.sleep(wait)
             pause = min(pause * 2, LONGEST_PAUSE)
 
-    def _condemns(self, what: str) -> bool:
-        return what.startswith("deliver") and self._settings.on_refused == "dead_letter"
+    def _condemns(self, partition: Partition, error: SinkError) -> bool:
+        """Whether the window that was refused with ``error`` becomes dead letters."""
+        if not isinstance(error, SinkRefused):
+            self._denials.over(partition)
+            return False
+        counts = not error.denied or self._denials.counts(partition, asyncio.get_running_loop().time())
+        return counts and self._settings.on_refused == "dead_letter"
 
     async def _until_fresh(self, what: str) -> None:
         """No delivery starts while the group may have given our partitions away."""
@@ -408,9 +426,13 @@ class ExportStage:
         wait = pause * random.uniform(0.5, 1.0)
         if isinstance(error, SinkUnavailable) and error.retry_after is not None:
             wait = error.retry_after
-        self._failing.failed(what, f"{kind}: {error}", asyncio.get_running_loop().time(), wait)
+        text = str(error)
+        settings = self._settings
+        if isinstance(error, SinkRefused) and error.denied and settings.on_refused == "dead_letter":
+            text += f"; windows become dead letters if this lasts {format_seconds(settings.refused_after)}"
+        self._failing.failed(what, f"{kind}: {text}", asyncio.get_running_loop().time(), wait)
         metrics.DELIVERY_FAILURES.labels(self._name, kind).inc()
-        facts = {"what": what, "kind": kind, "error": str(error), "retry_in": round(wait, 2)}
+        facts = {"what": what, "kind": kind, "error": text, "retry_in": round(wait, 2)}
         if kind == "refused":  # a person has to act
             self._log.error("sink_failed", **facts)
         else:

@@ -37,6 +37,8 @@ _REFUSED = frozenset(
     }
 )
 """Errors that no retry mends: a person has to act."""
+_ABOUT_RECORDS = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD, KafkaError.POLICY_VIOLATION}
+"""Those of them that judge what was sent, and not who sends it or whether the topic is there."""
 
 
 class _Reports:
@@ -86,9 +88,11 @@ class OtherClusterSink:
                 missing = len(payload) - reports.received
                 raise SinkUnavailable(f"{self._settings.topic}: {missing} records are not acknowledged")
         if reports.error is not None:
-            if reports.error.fatal():
+            error = self._error(reports.error)
+            # What was denied is denied by a new client too, or it was the old one's credentials.
+            if reports.error.fatal() or (isinstance(error, SinkRefused) and error.denied):
                 self._abandon(producer)
-            raise self._error(reports.error)
+            raise error
         return Delivery(
             created=len(payload), existing=0, bytes=sum(len(r.key) + len(r.value) for r in payload)
         )
@@ -159,7 +163,7 @@ class OtherClusterSink:
             told = (e for e in reversed(self._said) if e.code() != KafkaError._ALL_BROKERS_DOWN)
             raise self._error(next(told, failure.args[0])) from failure
         if settings.topic not in topics:
-            raise SinkRefused(f"{settings.topic}: no such topic, or no right to see it")
+            raise SinkRefused(f"{settings.topic}: no such topic, or no right to see it", denied=True)
         resource = ConfigResource(ResourceType.TOPIC, settings.topic)
         answer = admin.describe_configs([resource], request_timeout=ANSWER_SECONDS)[resource]
         try:
@@ -171,8 +175,10 @@ class OtherClusterSink:
             return DEFAULT_LIMIT  # no right to see it: the default, as for the worker's own topics
 
     def _error(self, error: KafkaError) -> SinkError:
-        kind = SinkRefused if error.code() in _REFUSED else SinkUnavailable
-        return kind(f"{self._settings.topic}: {error.name()}: {error.str()}")
+        text = f"{self._settings.topic}: {error.name()}: {error.str()}"
+        if error.code() not in _REFUSED:
+            return SinkUnavailable(text)
+        return SinkRefused(text, denied=error.code() not in _ABOUT_RECORDS)
 
     def _properties(self) -> dict[str, Any]:
         defaults = {"client.id": "flagstream", "log_level": 2}

@@ -174,7 +174,8 @@ class _GuardedNetwork(httpcore.NetworkBackend):
         if not allowed:
             shown = host if addresses == [host] else f"{host} ({', '.join(addresses)})"
             raise SinkRefused(
-                f"{shown} is no public address; set allow_private_addresses = true if it is meant"
+                f"{shown} is no public address; set allow_private_addresses = true if it is meant",
+                denied=True,
             )
         return allowed
 
@@ -205,7 +206,9 @@ class _BoundedStream(httpcore.NetworkStream):
             )
         except httpcore.ConnectError as error:
             if isinstance(error.__cause__, ssl.SSLCertVerificationError):
-                raise SinkRefused(f"{server_hostname}: {error.__cause__.verify_message}") from error
+                raise SinkRefused(
+                    f"{server_hostname}: {error.__cause__.verify_message}", denied=True
+                ) from error
             raise
 
     def get_extra_info(self, info: str) -> object:

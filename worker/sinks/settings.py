@@ -55,6 +55,15 @@ class SinkSettings(BaseModel):
             "until somebody mends it, or send the window to the dead letters and go on."
         ),
     )
+    refused_after: Seconds = Field(
+        default=300.0,
+        ge=0,
+        description=(
+            'With on_refused = "dead_letter": how long missing credentials or rights, or a missing bucket or '
+            "topic, must last before a window becomes dead letters. It is reported at once. What is refused "
+            "for its content becomes dead letters without a wait."
+        ),
+    )
     on_missing_records: Literal["stop", "continue"] = Field(
         default="stop",
         description=(

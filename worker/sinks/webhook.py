@@ -24,6 +24,8 @@ from worker.window import Manifest, Range
 
 _PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
 """Answers below 500 that pass by themselves."""
+_DENIED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED}
+"""Answers about credentials and rights, not about what was sent."""
 
 
 class WebhookSink:
@@ -85,7 +87,7 @@ class WebhookSink:
                 with self._breaker.attempt():
                     payload.sent += self._send(part)
             except SinkRefused as error:
-                raise SinkRefused(str(error), accepted=part.range.start) from error
+                raise SinkRefused(str(error), part.range.start, denied=error.denied) from error
             payload.accepted += 1
         return Delivery(len(payload.parts), 0, payload.sent)
 
@@ -134,7 +136,7 @@ class WebhookSink:
             raise SinkUnavailable(text, seconds_to_wait(answer.retry_after, self._now()))
         if 300 <= status <= 399:
             text += "; redirects are not followed, write the final address into endpoint_url"
-        raise SinkRefused(text)
+        raise SinkRefused(text, denied=status in _DENIED)
 
     def _stopped(self) -> PartitionStopped:
         return PartitionStopped(

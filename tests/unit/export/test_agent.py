@@ -266,6 +266,77 @@ async def test_a_refused_window_becomes_dead_letters_with_its_offset() -> None:
     assert line["error"] == "no permission"
 
 
+DENIED = SinkRefused("no right to write", denied=True)
+
+
+@in_virtual_time
+async def test_a_denial_that_is_over_in_time_makes_no_dead_letters() -> None:
+    """Rights that are taken away and given back within `refused_after` are reported at once, and cost
+    nothing but time.
+    """
+    rig = Stage(on_refused="dead_letter", refused_after="300s")
+    rig.sink.failures.extend([DENIED] * 8)  # about two minutes of tries
+    await rig.assigned()
+
+    await rig.feed(chunk(0, 4))
+    [trouble] = rig.stage.troubles()
+    assert "refused: no right to write; windows become dead letters if this lasts 300s" in trouble
+    await passed(600)
+
+    assert rig.producer.records == []
+    assert [str(held) for held in rig.sink.objects] == ["evaluations-3-0-4"]
+
+
+@in_virtual_time
+async def test_a_denial_that_lasts_counts_as_a_refusal() -> None:
+    """After `refused_after` the window becomes dead letters; the one after it, which is denied too, does not
+    wait again.
+    """
+    rig = Stage(on_refused="dead_letter", refused_after="300s")
+    rig.sink.failures.extend([DENIED] * 100)
+    await rig.assigned()
+
+    await rig.feed(chunk(0, 4))
+    await passed(299)
+    assert rig.source.rewinds == []
+    await passed(61)
+    assert rig.source.rewinds == [None]
+    await rig.feed(chunk(0, 8, epoch=EPOCH + 1))
+    assert rig.source.rewinds == [None, None]
+    await rig.feed(chunk(4, 8, epoch=EPOCH + 2))
+
+    assert len(rig.producer.records) == 8
+    assert rig.source.committed[PARTITION][0] == 8
+
+
+@in_virtual_time
+async def test_a_denial_never_counts_at_once() -> None:
+    """Also without a time to last: the next try has a new client, which is asked first."""
+    rig = Stage(on_refused="dead_letter", refused_after=0)
+    rig.sink.failures.append(DENIED)
+    await rig.assigned()
+
+    await rig.feed(chunk(0, 4))
+    await passed(10)
+
+    assert rig.producer.records == []
+    assert rig.source.committed[PARTITION][0] == 4
+
+
+@in_virtual_time
+async def test_an_outage_in_between_begins_the_time_again() -> None:
+    """What answers nothing does not say that we are still denied."""
+    rig = Stage(on_refused="dead_letter", refused_after="30s")
+    rig.sink.failures.extend([DENIED, SinkUnavailable("down", retry_after=60.0), DENIED])
+    await rig.assigned()
+
+    await rig.feed(chunk(0, 4))
+    await passed(200)
+
+    assert rig.producer.records == []
+    assert rig.source.committed[PARTITION][0] == 4
+
+
 @in_virtual_time
 async def test_an_aborted_transaction_is_repeated() -> None:
     """Whatever was in it is put into the next one; nothing of it became visible."""
