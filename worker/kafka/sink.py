@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from worker.chunk import Partition
 from worker.errors import SinkError, SinkRefused, SinkUnavailable
 from worker.kafka.handed_through import plain
+from worker.kafka.topics import record_limit, too_small
 from worker.sinks.kafka import DEFAULT_LIMIT, KafkaSettings, Produce, RecordEncoder, fingerprint, preview
 from worker.sinks.protocol import Delivery, Preview, Proof
 from worker.window import Manifest, Range
@@ -167,12 +168,15 @@ class OtherClusterSink:
         resource = ConfigResource(ResourceType.TOPIC, settings.topic)
         answer = admin.describe_configs([resource], request_timeout=ANSWER_SECONDS)[resource]
         try:
-            return int(str(answer.result(ANSWER_SECONDS)["max.message.bytes"].value))
+            config = {name: str(entry.value) for name, entry in answer.result(ANSWER_SECONDS).items()}
         except KafkaException as failure:
             error = failure.args[0]
             if error.code() not in _UNSEEN:
                 raise self._error(error) from failure
             return DEFAULT_LIMIT  # no right to see it: the default, as for the worker's own topics
+        if fault := too_small(config):
+            raise SinkRefused(f"{settings.topic}: {fault}")
+        return record_limit(settings.topic, config)
 
     def _error(self, error: KafkaError) -> SinkError:
         text = f"{self._settings.topic}: {error.name()}: {error.str()}"

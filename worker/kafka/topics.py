@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, Resourc
 
 from worker.config.settings import TopicSettings
 from worker.errors import ConfigError
-from worker.kafka.transactions import DEFAULT_LIMIT
+from worker.kafka.transactions import DEFAULT_LIMIT, LARGEST_LIMIT, SMALLEST_LIMIT
 from worker.sinks.protocol import Proof
 
 log = structlog.get_logger(__name__)
@@ -39,10 +39,13 @@ _PASSING = {
 """Answers of brokers that another try may change; other answers say that the id will not be told."""
 _AFTER = re.compile(r" \(after [^)]*\)")
 """librdkafka's measurements, which make every message a new one."""
+MAX_BYTES = "max.message.bytes"
+_NUMBER = re.compile(r"-?[0-9]{1,19}")
 NO_ID = "A" * 22
 """Zero in base64: what brokers before 2.8, which have no topic ids, seem to say."""
 
 _told_retention: dict[str, object] = {}
+_told_limit: dict[str, object] = {}
 """Topics of which the process has logged it: stages and sinks look at the same ones, at the same time."""
 
 
@@ -115,12 +118,8 @@ def examine(properties: Mapping[str, Any], settings: TopicSettings, needed: Iter
         raise ConfigError(problems)
     for name, config in configs.items():
         by_producer = config.get("message.timestamp.type") == "CreateTime"
-        asked = object()
-        if (
-            by_producer
-            and int(config.get("retention.ms", -1)) >= 0
-            and _told_retention.setdefault(name, asked) is asked
-        ):
+        kept = _number(config, "retention.ms")
+        if by_producer and kept is not None and kept >= 0 and _first_time(_told_retention, name):
             log.info(
                 "retention_by_producer_time",
                 topic=name,
@@ -129,8 +128,49 @@ def examine(properties: Mapping[str, Any], settings: TopicSettings, needed: Iter
     ids, unseen = _ids(admin, names)
     for name, error in unseen.items():
         log.warning("topic_id_unseen", topic=name, error=error.str())
-    limits = {name: int(config["max.message.bytes"]) for name, config in configs.items()}
+    limits = {name: record_limit(name, config) for name, config in configs.items()}
     return TopicFacts(limits, ids)
+
+
+def record_limit(topic: str, config: Mapping[str, str]) -> int:
+    """The largest record in bytes that a topic with this configuration takes from our producers.
+
+    A broker that does not report the limit (a gateway, a service that speaks Kafka's protocol) is taken to
+    have the default, which is logged once for each topic.
+    """
+    reported = _number(config, MAX_BYTES)
+    if reported is None:
+        if _first_time(_told_limit, topic):
+            log.warning(
+                "topic_limit_unseen",
+                topic=topic,
+                limit_bytes=DEFAULT_LIMIT,
+                hint=f"the broker does not report {MAX_BYTES}; this is halved if the topic refuses a batch",
+            )
+        return DEFAULT_LIMIT
+    return min(reported, LARGEST_LIMIT)
+
+
+def too_small(config: Mapping[str, str]) -> str | None:
+    """Why a topic with this configuration cannot be produced to; None if it can."""
+    reported = _number(config, MAX_BYTES)
+    if reported is None or reported >= SMALLEST_LIMIT:
+        return None
+    return (
+        f"takes records of at most {reported} bytes ({MAX_BYTES}={reported}), too few for a dead letter with "
+        f"its headers; set {MAX_BYTES} to {SMALLEST_LIMIT} or more (Kafka's default is 1048588)"
+    )
+
+
+def _number(config: Mapping[str, str], name: str) -> int | None:
+    """The number that the broker reports for ``name``; None if it reports none."""
+    text = config.get(name, "")
+    return int(text) if _NUMBER.fullmatch(text) else None
+
+
+def _first_time(told: dict[str, object], name: str) -> bool:
+    asked = object()
+    return told.setdefault(name, asked) is asked
 
 
 def prove(properties: Mapping[str, Any], settings: TopicSettings, needed: Iterable[str]) -> Iterator[Proof]:
@@ -194,14 +234,17 @@ def _create(admin: AdminClient, settings: TopicSettings, missing: Sequence[str])
 
 
 def _fault(settings: TopicSettings, name: str, config: Mapping[str, str]) -> str | None:
-    """Why a topic with these settings would lose events; None if it would not."""
+    """Why a topic with these settings would lose events or take none; None if it is fit."""
     policy = config.get("cleanup.policy", "")
-    if "compact" not in policy:
-        return None
-    return (
-        f"{_role(settings, name)}: {name} is compacted (cleanup.policy={policy}), which deletes events that "
-        "have a key; set cleanup.policy=delete"
-    )
+    if "compact" in policy:
+        return (
+            f"{_role(settings, name)}: {name} is compacted (cleanup.policy={policy}), which deletes events "
+            "that have a key; set cleanup.policy=delete"
+        )
+    # The ingest topic is only read.
+    if name != settings.ingest and (fault := too_small(config)):
+        return f"{_role(settings, name)}: {name} {fault}"
+    return None
 
 
 def _configs(

@@ -30,6 +30,8 @@ default.
 
 SMALLEST_LIMIT = 2_000
 """No topic is taken to hold less; below it, dead letters would lose their headers."""
+LARGEST_LIMIT = 1_000_000_000
+"""The most that librdkafka's message.max.bytes takes; max.message.bytes of a topic goes up to 2^31 - 1."""
 
 
 class NotQueued(FlagstreamError):

@@ -1,0 +1,52 @@
+"""Topics with limits that no client takes, on a real broker."""
+
+import uuid
+from collections.abc import Callable
+
+import pytest
+
+from tests.kafka.conftest import TopicFactory
+from tests.support.kafka_records import Received
+from worker.chunk import Partition
+from worker.config.settings import KafkaSettings, Settings, TopicSettings
+from worker.errors import ConfigError, SinkRefused
+from worker.kafka import topics
+from worker.kafka.properties import producer_properties
+from worker.kafka.sink import OtherClusterSink
+from worker.kafka.transactions import TransactionalProducer
+from worker.sinks.kafka import KafkaSettings as KafkaSinkSettings
+from worker.sinks.kafka import Produce
+from worker.window import Manifest, Range
+
+
+def test_a_topic_that_takes_two_gigabytes_is_produced_to(
+    bootstrap: str, topic: TopicFactory, consume_all: Callable[[str], list[Received]]
+) -> None:
+    """Kafka takes max.message.bytes up to 2147483647, the client 1,000,000,000: the smaller one holds, in
+    the worker's own cluster and in another one."""
+    name = topic("wide", config={"max.message.bytes": "2147483647"})
+    settings = Settings(kafka=KafkaSettings(bootstrap_servers=bootstrap))
+
+    facts = topics.examine({"bootstrap.servers": bootstrap}, TopicSettings(), [name])
+    producer = TransactionalProducer(producer_properties(settings, uuid.uuid4().hex), stable=False)
+    producer.limit = facts.limit(name)
+    producer.open()
+    producer.close()
+    sink = OtherClusterSink(KafkaSinkSettings(topic=name, bootstrap_servers=bootstrap))
+    sink.open()
+    window = Manifest(Range(Partition("t", 0), 0, 1), 1, "digest", "config")
+    sink.deliver(window, [Produce(b"k", b"v")])
+    sink.close()
+
+    assert producer.limit == 1_000_000_000
+    assert [record.value for record in consume_all(name)] == [b"v"]
+
+
+def test_a_topic_that_takes_too_little_is_refused_by_its_name(bootstrap: str, topic: TopicFactory) -> None:
+    """A topic below the smallest limit is a mistake in its configuration, not an error of the client."""
+    name = topic("tiny", config={"max.message.bytes": "900"})
+
+    with pytest.raises(ConfigError, match=rf"{name} takes records of at most 900 bytes"):
+        topics.examine({"bootstrap.servers": bootstrap}, TopicSettings(), [name])
+    with pytest.raises(SinkRefused, match=rf"{name}: takes records of at most 900 bytes"):
+        OtherClusterSink(KafkaSinkSettings(topic=name, bootstrap_servers=bootstrap)).open()
