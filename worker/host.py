@@ -11,8 +11,9 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeVar
 
 import faust
@@ -37,12 +38,12 @@ from worker.kafka.source import ChunkSource
 from worker.kafka.topics import TopicFacts, TopicIds, TopicsNotReady, examine
 from worker.kafka.transactions import TransactionalProducer
 from worker.operate import metrics
-from worker.operate.health import Health
+from worker.operate.health import Health, Problem
 from worker.operate.logging import configure
+from worker.operate.pages import Answer, healthy, live, ready
 from worker.sinks.protocol import ConfiguredTransactionalSink
 from worker.sinks.registry import build
 from worker.topic_formats.building import ingest_decoder, output_decoder, output_encoder
-from worker.topic_formats.protocol import Decoder
 from worker.topic_formats.registry import RegistryError
 from worker.units import Start
 
@@ -106,14 +107,15 @@ class Host:
     def __init__(
         self, settings: Settings, *, enrich: bool, sinks: Sequence[str], facts: TopicFacts | None = None
     ) -> None:
-        self.health = Health()
+        self._stop = asyncio.Event()
+        self.health = Health(stopping=self._stop.is_set)
         self.sources: dict[str, ChunkSource] = {}
         self._settings = settings
+        self._sinks = tuple(sinks)
         self._facts = facts
         self._topic_ids = TopicIds(properties.admin_properties(settings))
         self._instance = properties.process_instance(settings)
         self._code = ExitCode.OK
-        self._stop = asyncio.Event()
         self._started: list[Component] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._app = self._build_app()
@@ -206,10 +208,7 @@ class Host:
                 await stage.source.pause_all()
                 await stage.flush()
 
-        self.health.stopped["enrich"] = lambda: stage.stopped
-        self.health.checks["enrich"] = lambda: _problems(
-            stage.source, [*stage.stopped.values(), *_trouble(stage.enricher.decoder)]
-        )
+        self._watch_stage("enrich", stage)
         return Component("enrich", start, drain, stage.close)
 
     def _sink(self, name: str, budget: MemoryBudget) -> Component:
@@ -253,11 +252,13 @@ class Host:
                 await stage.source.pause_all()
             await stage.drain(deadline)
 
-        self.health.stopped[name] = lambda: stage.stopped
-        self.health.checks[name] = lambda: _problems(
-            stage.source, [*stage.stopped.values(), *stage.troubles(), *_trouble(stage.decoder)]
-        )
+        self._watch_stage(name, stage)
         return Component(name, start, drain, stage.close)
+
+    def _watch_stage(self, name: str, stage: EnrichStage | ExportStage) -> None:
+        self.health.stopped[name] = lambda: stage.stopped
+        self.health.joined[name] = lambda: stage.source.joined
+        self.health.checks[name] = lambda: chain(stage.source.problems(), stage.problems())
 
     def _producer(self, stage: str, partitioner: str | None = None) -> TransactionalProducer:
         identity = properties.transactional_id(self._settings, stage, self._instance)
@@ -308,7 +309,7 @@ class Host:
         self._tasks.append(task)
 
     async def _start(self, component: Component) -> None:
-        self.health.starting[component.name] = "starting"
+        self.health.starting[component.name] = Problem("starting", "starting")
         try:
             await component.start()
         except Exception as error:
@@ -351,9 +352,10 @@ class Host:
             try:
                 return await asyncio.to_thread(function)
             except passing as error:
-                if self.health.starting.get(component) != str(error):
-                    log.error("stage_waits", stage=component, reason=str(error))
-                self.health.starting[component] = str(error)
+                problem = _awaited(error)
+                if self.health.starting.get(component) != problem:
+                    log.error("stage_waits", stage=component, reason=problem.text)
+                self.health.starting[component] = problem
             await asyncio.sleep(RETRY_SECONDS)
 
     # ── running and stopping ────────────────────────────────────────────────────────────
@@ -418,27 +420,38 @@ class Host:
             return pages.bytes(metrics.text(), content_type="text/plain; version=0.0.4")
 
         async def show_live(pages: Any, request: Any) -> Any:
-            stuck = self.health.stuck()
-            return pages.json({"live": not stuck, "stuck": stuck}, status=503 if stuck else 200)
+            return _json(pages, live(self.health))
 
         async def show_ready(pages: Any, request: Any) -> Any:
-            problems = self.health.problems() | ({"process": ["stopping"]} if self._stop.is_set() else {})
-            return pages.json({"ready": not problems, "problems": problems}, status=503 if problems else 200)
+            return _json(pages, ready(self.health))
 
-        for path, page in (("/metrics", show_metrics), ("/live", show_live), ("/ready", show_ready)):
+        async def show_health(pages: Any, request: Any) -> Any:
+            return _json(pages, healthy(self.health, self._sinks, request.query.get("sink")))
+
+        for path, page in (
+            ("/metrics", show_metrics),
+            ("/live", show_live),
+            ("/ready", show_ready),
+            ("/health", show_health),
+        ):
             app.page(path, name=path)(page)
         return app
 
 
-def _problems(source: ChunkSource, others: Iterable[str]) -> Iterator[str]:
-    if source.trouble:
-        yield source.trouble
-    yield from others
+def _json(pages: Any, answer: Answer) -> Any:
+    body, status = answer
+    return pages.json(body, status=status)
 
 
-def _trouble(decoder: Decoder | None) -> Iterator[str]:
-    if decoder is not None and decoder.trouble:
-        yield decoder.trouble
+def _awaited(error: Exception) -> Problem:
+    """What a stage waits for that is starting."""
+    match error:
+        case TopicsNotReady():
+            return Problem(error.kind, str(error))
+        case RegistryError():
+            return Problem("registry", str(error))
+        case _:
+            return Problem("flags", str(error))
 
 
 def _free_port(host: str) -> int:

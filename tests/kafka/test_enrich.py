@@ -454,7 +454,7 @@ class TestDeletedRecords:
     def test_the_partition_stops_or_goes_on_as_configured(
         self, admin: AdminClient, bootstrap: str, tmp_path: Path
     ) -> None:
-        """It stops and /ready says why, while other partitions go on; with `continue` it goes on behind the
+        """It stops and /health says why, while other partitions go on; with `continue` it goes on behind the
         hole, which is logged."""
         topics = Topics.create(admin, "deleted", partitions=2)
         settings = configuration(bootstrap, tmp_path, topics, kafka=STABLE)
@@ -476,7 +476,7 @@ class TestDeletedRecords:
         with RunningWorker(goes_on, tmp_path, arguments=ENRICH) as worker:
             records = await_records(bootstrap, topics.output, 4)
             worker.await_event("records_missing", continues_at=4)
-            worker.ready()
+            worker.healthy()
 
         [problem] = problems["enrich"]
         assert f"{topics.ingest}-0" in problem
@@ -559,7 +559,7 @@ class TestFlags:
             assert worker.seen("partitions_assigned") == []
             flags.write_text(content)
             records = await_records(bootstrap, topics.output, 1)
-            worker.ready()
+            worker.healthy()
 
         assert str(flags) in problems["enrich"][0]
         assert [number(record) for record in records] == [0]

@@ -117,9 +117,9 @@ class TestWhatIsStored:
         assert ranges(setting.stored(3))[-1][1] == 11
 
     def test_a_conflict_stops_its_partition_only(self, running: Running) -> None:
-        """Something else stands under the next name: it stays, /ready and a metric say so, others go on."""
+        """Something else stands under the next name: it stays, /health and a metric say so, others go on."""
         setting, worker = running
-        worker.ready()
+        worker.healthy()
         target = setting.folder / setting.topics.output / "4" / f"{0:019}-{10:019}.jsonl.gz"
         target.parent.mkdir(parents=True)
         target.write_bytes(gzip.compress(b"somebody else's\n"))
@@ -156,13 +156,13 @@ def test_sigterm_delivers_what_has_been_collected(admin: AdminClient, bootstrap:
 def test_a_refusing_sink_is_retried_until_it_is_mended(
     admin: AdminClient, bootstrap: str, tmp_path: Path
 ) -> None:
-    """/ready says why, SIGTERM waits no longer than its budget, and the plan is there for the next one."""
+    """/health says why, SIGTERM waits no longer than its budget, and the plan is there for the next one."""
     by_start = "{{ .Topic }}/{{ .Partition }}/{{ .Start }}/{{ .End }}.{{ .Extension }}"
     setting = Exporting.create(admin, bootstrap, tmp_path, name=by_start)
     setting.config["shutdown"] = {"budget": "1s"}
     with setting.worker() as worker:
         worker.await_event("partitions_assigned")
-        worker.ready()
+        worker.healthy()
         # In the way of the window, not of the listing that the takeover may still be at.
         obstacle = setting.folder / setting.topics.output / "0" / f"{0:019}"
         obstacle.parent.mkdir(parents=True)
@@ -181,7 +181,7 @@ def test_a_refusing_sink_is_retried_until_it_is_mended(
     with setting.worker() as worker:
         worker.await_event("plan_taken_over", start=0, end=10)
         setting.await_committed(10)
-        worker.ready()
+        worker.healthy()
     (file,) = setting.folder.rglob("*.gz")
     assert file == obstacle / f"{10:019}.jsonl.gz"
     assert gzip.decompress(file.read_bytes()).splitlines() == events(10)
@@ -233,7 +233,7 @@ def test_a_refused_window_becomes_dead_letters_if_told_so(
         obstacle.unlink()
         setting.produce(events(10, first=20))
         setting.await_committed(30)
-        worker.ready()
+        worker.healthy()
 
     assert [letter.value for letter in letters] == events(10, first=10)
     assert {reason for _, reason in reasons(letters)} == {b"refused"}

@@ -98,7 +98,7 @@ def test_deeply_nested_records_are_the_same_ones_when_a_plan_is_repeated(
         b'{"value":%b}' % (b"[" * levels + b"]" * levels) for levels in (*range(500, 510), *range(900, 1_000))
     ]
     with setting.worker(crash="export.planned:kill") as worker:
-        worker.ready()
+        worker.healthy()
         setting.produce([*good, *deep, *events(10)])
         assert worker.wait() == -9
     (tmp_path / "slow").mkdir()
@@ -323,7 +323,7 @@ def test_a_deleted_group_stops_or_goes_on_behind_what_is_stored(
         worker.await_event("offsets_lost", continues_at=10)
         assert setting.await_lines(25) == events(25)
         worker.await_event("window_delivered", already_there=1, events=10)
-        worker.ready()
+        worker.healthy()
         assert worker.stop() == 0
 
 
@@ -397,7 +397,7 @@ def test_what_was_fetched_is_exported_although_the_topic_holds_it_no_longer(
     )
     with setting.worker() as worker:
         worker.await_event("partitions_assigned")
-        worker.ready()
+        worker.healthy()
         staging = setting.folder / STAGING
         staging.rename(tmp_path / "gone")
         setting.produce(events(7))

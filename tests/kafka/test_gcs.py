@@ -75,7 +75,7 @@ def test_a_failing_store_delays_and_nothing_else(setting: Exporting, server: Fak
     """Uploads that are refused, reset, or taken without an answer are repeated, none twice in the bucket."""
     with FaultyProxy(server.url) as proxy, setting.worker(endpoint=proxy.url) as worker:
         worker.await_event("partitions_assigned")
-        worker.ready()
+        worker.healthy()
         for fault in (Answer(503), Reset(), Reset(forward=True), Answer(500, forward=True)):
             proxy.fail(fault, "POST")
         setting.produce(events(35))

@@ -66,7 +66,7 @@ class TestWaiting:
     """What is missing at the start is named, waited for and then used."""
 
     def test_missing_topics(self, admin: AdminClient, bootstrap: str, tmp_path: Path) -> None:
-        """Log and /ready name the topics and what to do; once they are there the worker begins."""
+        """Log and /health name the topics and what to do; once they are there the worker begins."""
         there = Topics.create(admin, "waiting")
         topics = there._replace(output=f"{there.output}.late", dead_letters=f"{there.dead_letters}.late")
         produce(bootstrap, topics.ingest, [Sent(b"k", event(0))])
@@ -78,7 +78,7 @@ class TestWaiting:
             for name in topics[1:]:
                 admin.create_topics([NewTopic(name, 1, 1)])[name].result(30)
             await_records(bootstrap, topics.output, 1)
-            worker.ready()
+            worker.healthy()
 
         [problem] = problems["enrich"]
         assert f"{topics.output} (topics.output)" in problem
@@ -111,7 +111,7 @@ class TestWaiting:
         assert [len(known[name].partitions) for name in topics] == [3, 3, 1]
 
     def test_no_broker(self, broker: KafkaBroker, tmp_path: Path) -> None:
-        """Log and /ready say that none answers, the process lives; when one appears the worker begins."""
+        """Log and /health say that none answers, the process lives; when one appears the worker begins."""
         admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
         topics = Topics.create(admin, "brokerless")
         produce(broker.bootstrap_servers, topics.ingest, [Sent(b"k", event(0))])
@@ -122,13 +122,13 @@ class TestWaiting:
                 problems = worker.await_problem(lambda problems: "no broker" in str(problems))
                 assert worker.get("/live")[0] == 200
             await_records(broker.bootstrap_servers, topics.output, 1)
-            worker.ready()
+            worker.healthy()
 
         assert "kafka.bootstrap_servers" in problems["enrich"][0]
 
     def test_a_killed_worker_is_waited_for(self, admin: AdminClient, bootstrap: str, tmp_path: Path) -> None:
         """The one that takes its place is not ready until the group has taken it in, which it does when the
-        session of the dead one has ended. Log, /ready and a metric say so meanwhile."""
+        session of the dead one has ended. Log, /health and a metric say so meanwhile."""
         topics = Topics.create(admin, "killed", partitions=2)
         settings = configuration(bootstrap, tmp_path, topics, kafka={"session_timeout": "12s"})
         with RunningWorker(settings, tmp_path, arguments=ENRICH) as worker:
@@ -140,7 +140,7 @@ class TestWaiting:
             assert worker.seen("partitions_assigned") == []
             assert assigned(worker) == {"enrich": 0}
             worker.await_event("partitions_assigned")
-            worker.ready()
+            worker.healthy()
             assert assigned(worker) == {"enrich": 2}
 
         assert waiting == {"enrich": [logged["reason"]]}
@@ -155,7 +155,7 @@ class TestWaiting:
             busy.await_event("partitions_assigned")
             with RunningWorker(settings, tmp_path, arguments=ENRICH) as idle:
                 reason = idle.await_event("holds_no_partitions")["reason"]
-                idle.ready()
+                idle.healthy()
                 assert sum(assigned(worker)["enrich"] for worker in (busy, idle)) == 1
 
         assert reason.startswith(("other members", "waits for the group"))  # before the first statistics
@@ -326,7 +326,7 @@ class TestBrokerTrouble:
                 worker.await_event("window_delivered", count=delivered + 4, timeout=60)
             output = await_records(bootstrap, topics.output, len(sent), timeout=60)
             eventually(lambda: len(archived(archive)) >= len(sent), timeout=60)
-            worker.ready()
+            worker.healthy()
             assert worker.stop() == 0
 
         expected = Counter(sent)
@@ -341,13 +341,13 @@ class TestBrokerTrouble:
         kafka = {"session_timeout": "40s", "consumer_properties": IMPATIENT}
         settings = configuration(bootstrap, tmp_path, topics, kafka=kafka)
         with RunningWorker(settings, tmp_path, arguments=ENRICH) as worker:
-            worker.ready()
+            worker.healthy()
             with frozen(broker):
                 worker.await_event("kafka_error")
                 for_certain(lambda: bool(worker.problems()), STATISTICS_SECONDS)
                 assert worker.seen("kafka_recovered") == []
             worker.await_event("kafka_recovered")
-            worker.ready()
+            worker.healthy()
 
     def test_a_deleted_topic_has_not_recovered(self, broker: KafkaBroker, tmp_path: Path) -> None:
         """The group does not mind, and librdkafka tells it once: the worker is not ready until the topic is
@@ -358,14 +358,14 @@ class TestBrokerTrouble:
         kafka = {"consumer_properties": {"topic.metadata.propagation.max.ms": 1_000}}
         settings = configuration(bootstrap, tmp_path, topics, kafka=kafka)
         with RunningWorker(settings, tmp_path, arguments=ENRICH) as worker:
-            worker.ready()
+            worker.healthy()
             admin.delete_topics([topics.ingest])[topics.ingest].result(30)
             worker.await_problem(lambda problems: "topic does not exist" in str(problems))
             for_certain(lambda: "topic does not exist" in str(worker.problems()), STATISTICS_SECONDS)
             assert worker.seen("kafka_recovered") == []
             admin.create_topics([NewTopic(topics.ingest, 1, 1)])[topics.ingest].result(30)
             worker.await_event("kafka_recovered")
-            worker.ready()
+            worker.healthy()
 
 
 STATISTICS_SECONDS = 2 * STATISTICS_MILLISECONDS / 1000
@@ -429,7 +429,7 @@ class TestPasswords:
             assert PASSWORD not in worker.log
 
     def test_a_wrong_one_is_told(self, broker: KafkaBroker, tmp_path: Path) -> None:
-        """Log and /ready speak of authentication, not of a broker that does not answer; neither holds the
+        """Log and /health speak of authentication, not of a broker that does not answer; neither holds the
         password."""
         with self.settings(broker, tmp_path, "wrong-" + PASSWORD) as worker:
             problems = worker.await_problem(
@@ -457,9 +457,9 @@ class TestPages:
             yield worker
 
     def test_pages_and_idle_cost(self, worker: RunningWorker) -> None:
-        """/live and /ready say yes, /metrics is Prometheus' format and has counted the event; idle, all three
-        stages together take less than 5 % of a core."""
-        worker.ready()
+        """/live, /ready and /health say yes, /metrics is Prometheus' format and has counted the event;
+        idle, all three stages together take less than 5 % of a core."""
+        worker.healthy()
         status, live = worker.get("/live")
 
         assert (status, json.loads(live)["live"]) == (200, True)

@@ -87,7 +87,7 @@ def test_a_failing_store_delays_and_nothing_else(
 
     with FaultyProxy(server.url) as proxy, setting.worker(endpoint=proxy.url) as worker:
         worker.await_event("partitions_assigned")
-        worker.ready()
+        worker.healthy()
         for fault in (Answer(503), Answer(503), Reset(), Reset(forward=True), Answer(500, forward=True)):
             proxy.fail(fault, "PUT", of_windows)
         setting.produce(events(35))

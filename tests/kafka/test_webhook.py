@@ -79,7 +79,7 @@ def test_every_event_arrives_with_ids_that_hold(
         with RunningWorker(config, tmp_path, arguments=("--sink", "hook")) as worker:
             expected = {event(100 * partition + number) for partition in (0, 1) for number in range(50)}
             eventually(lambda: set(receiver.values()) >= expected)
-            worker.ready()
+            worker.healthy()
             assert set(receiver.values()) == expected
             assert worker.stop() == 0
             assert "hidden" not in worker.log + killed.log

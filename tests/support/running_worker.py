@@ -178,20 +178,27 @@ class RunningWorker:
         return list(text_string_to_metric_families(body))
 
     def problems(self) -> dict[str, list[str]]:
-        """What /ready says is wrong, by component; empty when the worker is ready."""
-        status, body = self.get("/ready")
+        """What /health says is wrong, by source; empty when nothing is."""
+        status, body = self.get("/health")
         answer = json.loads(body)
-        assert (status == 200) is answer["ready"], f"{status}: {body}"
+        assert (status == 200) is answer["healthy"] is (not answer["problems"]), f"{status}: {body}"
         return dict(answer["problems"])
 
-    def ready(self, timeout: float = PATIENCE) -> None:
-        """Wait until /ready says yes."""
+    def ready(self) -> bool:
+        """Whether /ready says yes."""
+        status, body = self.get("/ready")
+        assert (status == 200) is json.loads(body)["ready"], f"{status}: {body}"
+        return status == 200
+
+    def healthy(self, timeout: float = PATIENCE) -> None:
+        """Wait until /health finds no problem; the worker is ready then, too."""
         self.await_problem(lambda problems: not problems, timeout)
+        assert self.ready()
 
     def await_problem(
         self, wanted: Callable[[dict[str, list[str]]], object], timeout: float = PATIENCE
     ) -> dict[str, list[str]]:
-        """Ask /ready until `wanted` is true of its problems; returns them."""
+        """Ask /health until `wanted` is true of its problems; returns them."""
         found: list[dict[str, list[str]]] = []
 
         def ask() -> bool:
@@ -204,7 +211,7 @@ class RunningWorker:
             eventually(ask, timeout)
         except AssertionError:
             raise AssertionError(
-                f"/ready said last {found[-1:]}; the log:\n" + "\n".join(self.lines[-30:])
+                f"/health said last {found[-1:]}; the log:\n" + "\n".join(self.lines[-30:])
             ) from None
         return found[-1]
 

@@ -18,6 +18,7 @@ from worker.config.settings import Settings
 from worker.crashpoints import POINTS
 from worker.errors import ExitCode
 from worker.kafka.offsets import Committed
+from worker.operate.health import KINDS
 from worker.operate.metrics import REGISTRY
 from worker.sinks.file import FileSettings, FileSink
 from worker.sinks.rehearsal import render
@@ -114,6 +115,13 @@ def test_no_document_names_a_metric_that_is_not_there() -> None:
     named = {name for document in DOCUMENTS for name in re.findall(r"\bflagstream_\w+", document.read_text())}
 
     assert named - exposed == set()
+
+
+def test_every_kind_of_problem_is_documented() -> None:
+    """With the words of the code."""
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", table_below(OPERATIONS, "| Kind |"), re.MULTILINE)
+
+    assert dict(rows) == KINDS
 
 
 def test_every_exit_code_is_documented() -> None:

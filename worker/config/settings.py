@@ -298,7 +298,7 @@ class ExportSettings(Section):
 
 
 class WebSettings(Section):
-    """The web server with /metrics, /live and /ready."""
+    """The web server with /metrics, /live, /ready and /health."""
 
     enabled: bool = Field(default=True, description="Whether there is a web server.")
     host: str = Field(

@@ -8,7 +8,7 @@ here, and every step between two ``await`` is atomic.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -27,6 +27,7 @@ from worker.kafka.source import ChunkSource
 from worker.kafka.transactions import NotQueued, RecordTooLarge, TransactionalProducer
 from worker.operate import metrics
 from worker.operate.dead_letters import DeadLetterLog, Summary, add, summary
+from worker.operate.health import Problem
 
 log = structlog.get_logger(__name__)
 
@@ -110,6 +111,13 @@ class EnrichStage:
         except Exception as error:
             self._fail(error)
             raise
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what keeps records from being enriched."""
+        for partition, text in self.stopped.items():
+            yield Problem("partition_stopped", text, str(partition))
+        if self.enricher.decoder is not None and self.enricher.decoder.trouble:
+            yield Problem("registry", self.enricher.decoder.trouble)
 
     # ── the transaction ────────────────────────────────────────────────────────────
 

@@ -26,7 +26,7 @@ from worker.errors import (
 from worker.export.budget import MemoryBudget
 from worker.export.dead import DeadLetterSink
 from worker.export.denials import Denials
-from worker.export.failing import Failing
+from worker.export.failing import Failing, called
 from worker.export.filling import Limits
 from worker.export.partition import Destination, PartitionExport
 from worker.kafka.identity import TopicIdentity
@@ -37,6 +37,7 @@ from worker.kafka.topics import TopicFacts
 from worker.kafka.transactions import NotQueued, TransactionalProducer
 from worker.operate import metrics
 from worker.operate.dead_letters import DeadLetterLog, summary
+from worker.operate.health import Problem
 from worker.sinks.protocol import ConfiguredTransactionalSink, Sink, Transaction
 from worker.sinks.settings import SinkSettings
 from worker.topic_formats.protocol import Decoder
@@ -149,11 +150,18 @@ class ExportStage:
         """Partitions that wait for a person to act, with the reason."""
         return self._missing | {p: e.stopped for p, e in self._exports.items() if e.stopped}
 
-    def troubles(self) -> Iterator[str]:
-        """What keeps the sink from taking windows, a line each. On the event loop."""
-        yield from self._failing.shown(asyncio.get_running_loop().time())
+    def problems(self) -> Iterator[Problem]:
+        """Yield what keeps the sink from taking windows. One truth a partition: of one that has stopped that
+        is all there is to say. On the event loop.
+        """
+        stopped = self.stopped
+        for partition, text in stopped.items():
+            yield Problem("partition_stopped", text, str(partition))
+        yield from self._failing.problems(asyncio.get_running_loop().time(), leaving_out=stopped)
         if self._identity is not None and self._identity.problem:
-            yield self._identity.problem
+            yield Problem("kafka", self._identity.problem)
+        if self.decoder is not None and self.decoder.trouble:
+            yield Problem("registry", self.decoder.trouble)
 
     async def drain(self, deadline: float) -> None:
         """Close all windows and deliver what fits until ``deadline`` (event loop time); the rest is left to
@@ -232,8 +240,7 @@ class ExportStage:
 
     def _drop(self, partition: Partition) -> None:
         self._missing.pop(partition, None)
-        for what in ("deliver", "adopt", "holdings"):
-            self._failing.over(f"{what} {partition}")
+        self._failing.forget(partition)
         if export := self._exports.pop(partition, None):
             export.drop()
 
@@ -306,9 +313,7 @@ class ExportStage:
         Raises ObjectConflict and PartitionStopped; SinkRefused for a delivery when refused windows are to
         become dead letters.
         """
-        return await self._until_done(
-            f"{what} {partition}", function, partition if what == "deliver" else None
-        )
+        return await self._until_done(what, function, partition)
 
     async def in_thread(self, function: Callable[[], None]) -> None:
         """Work that would hold up the event loop, and that nothing outside can keep from succeeding."""
@@ -355,7 +360,9 @@ class ExportStage:
                 except TransactionAborted as error:
                     metrics.TRANSACTIONS.labels(f"sink.{self._name}", "aborted").inc()
                     now = asyncio.get_running_loop().time()
-                    self._failing.failed(f"deliver {partition}", f"transaction: {error}", now, pause)
+                    self._failing.failed(
+                        "deliver", partition, "transaction", f"transaction: {error}", now, pause
+                    )
                     self._log.warning("transaction_aborted", error=str(error))
                     if self._takes_less():
                         self.restart(partition, epoch)  # its records are encoded again, under the new limit
@@ -364,7 +371,7 @@ class ExportStage:
                     pause = min(pause * 2, LONGEST_PAUSE)
                 else:
                     break
-        self._failing.over(f"deliver {partition}")
+        self._failing.over("deliver", partition)
         metrics.TRANSACTIONS.labels(f"sink.{self._name}", "committed").inc()
         for letter in letters:
             metrics.REJECTED.labels(self._name, letter.reason).inc()
@@ -379,7 +386,7 @@ class ExportStage:
         return True
 
     async def _until_done(
-        self, what: str, function: Callable[[], T], delivering: Partition | None = None
+        self, what: str, function: Callable[[], T], partition: Partition | None = None
     ) -> T:
         loop = asyncio.get_running_loop()
         pause = FIRST_PAUSE
@@ -389,6 +396,7 @@ class ExportStage:
                 began = loop.time()
                 answer = await loop.run_in_executor(self._threads, function)
             except (ObjectConflict, PartitionStopped):
+                self._failing.over(what, partition)
                 raise
             except Exception as failure:
                 error = (
@@ -396,14 +404,14 @@ class ExportStage:
                     if isinstance(failure, SinkError)
                     else SinkUnavailable(f"{type(failure).__name__}: {failure}")
                 )
-                if delivering is not None and self._condemns(delivering, error):
+                if what == "deliver" and partition is not None and self._condemns(partition, error):
                     metrics.DELIVERY_FAILURES.labels(self._name, "refused").inc()
                     raise
-                wait = self._failed(what, error, pause)
+                wait = self._failed(what, partition, error, pause)
             else:
-                if delivering is not None:
-                    self._denials.over(delivering)
-                self._succeeded(what, loop.time() - began)
+                if what == "deliver" and partition is not None:
+                    self._denials.over(partition)
+                self._succeeded(what, partition, loop.time() - began)
                 return answer
             await asyncio.sleep(wait)
             pause = min(pause * 2, LONGEST_PAUSE)
@@ -421,7 +429,7 @@ class ExportStage:
         while what != "open" and not self.source.fresh:  # noqa: ASYNC110  # a clock, nothing sets it
             await asyncio.sleep(0.05)
 
-    def _failed(self, what: str, error: SinkError, pause: float) -> float:
+    def _failed(self, what: str, partition: Partition | None, error: SinkError, pause: float) -> float:
         kind = "refused" if isinstance(error, SinkRefused) else "unavailable"
         wait = pause * random.uniform(0.5, 1.0)
         if isinstance(error, SinkUnavailable) and error.retry_after is not None:
@@ -430,19 +438,20 @@ class ExportStage:
         settings = self._settings
         if isinstance(error, SinkRefused) and error.denied and settings.on_refused == "dead_letter":
             text += f"; windows become dead letters if this lasts {format_seconds(settings.refused_after)}"
-        self._failing.failed(what, f"{kind}: {text}", asyncio.get_running_loop().time(), wait)
+        now = asyncio.get_running_loop().time()
+        self._failing.failed(what, partition, f"sink_{kind}", f"{kind}: {text}", now, wait)
         metrics.DELIVERY_FAILURES.labels(self._name, kind).inc()
-        facts = {"what": what, "kind": kind, "error": text, "retry_in": round(wait, 2)}
+        facts = {"what": called(what, partition), "kind": kind, "error": text, "retry_in": round(wait, 2)}
         if kind == "refused":  # a person has to act
             self._log.error("sink_failed", **facts)
         else:
             self._log.warning("sink_failed", **facts)
         return wait
 
-    def _succeeded(self, what: str, seconds: float) -> None:
-        if self._failing.over(what):
-            self._log.info("sink_recovered", what=what)
-        if what.startswith("deliver"):
+    def _succeeded(self, what: str, partition: Partition | None, seconds: float) -> None:
+        if self._failing.over(what, partition):
+            self._log.info("sink_recovered", what=called(what, partition))
+        if what == "deliver":
             metrics.DELIVERY_SECONDS.labels(self._name).observe(seconds)
 
 

@@ -366,6 +366,7 @@ class ConsumerThread:
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._rebalances += 1
         taken = [p for tp in partitions if (p := Partition(tp.topic, tp.partition)) in self.positions]
+        self.reports.member = False
         if taken:
             self._log.warning("partitions_lost", partitions=[p.index for p in taken])
         self._lose(taken)
@@ -426,6 +427,7 @@ class ConsumerThread:
         taken, self._dropped = self._dropped, []
         self._ask(self._stage.lost(taken))
         self._consumer.unsubscribe()
+        self.reports.member = False
         deadline = time.monotonic() + self._session_timeout
         while self._consumer.assignment() and time.monotonic() < deadline and not self._stopping.is_set():
             self._consumer.consume(

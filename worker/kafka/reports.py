@@ -75,7 +75,7 @@ class _Trouble:
 
 class Reports:
     """What librdkafka tells the consumer ``name`` of ``topic``, in its thread. ``member``: the group has
-    taken it in at least once. ``clock`` is monotonic.
+    taken it in and has not lost it since. ``clock`` is monotonic.
     """
 
     def __init__(self, name: str, topic: str, clock: Callable[[], float] = time.monotonic) -> None:

@@ -10,7 +10,7 @@ where no rebalance can slip in between (design: "Epochs and commits").
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 import structlog
@@ -20,6 +20,7 @@ from mode import Service
 from worker.chunk import Chunk, Partition, Position
 from worker.kafka.consumer import POLL_SECONDS, ConsumerThread, Stage
 from worker.kafka.offsets import Since
+from worker.operate.health import Problem
 from worker.units import Start
 
 T = TypeVar("T")
@@ -106,17 +107,23 @@ class ChunkSource(Service):
         return time.monotonic() - self._thread.polled_at < self._session_timeout
 
     @property
-    def trouble(self) -> str:
-        """What is wrong between us and Kafka; empty if nothing is known.
-
-        A member without partitions is well, there may be more members than partitions; one that the group has
-        never taken in is not.
+    def joined(self) -> bool:
+        """Whether the group has this consumer as a member. One without partitions is a member too, for there
+        may be more members than partitions.
         """
+        return self._thread.running and self._thread.reports.member
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong between us and Kafka."""
         if self._thread.reports.problem or not self._thread.running:
-            return self._thread.reports.problem
-        if self._silent > SILENT_SECONDS:
-            return f"the consumer has not polled for {self._silent:.0f} s; it waits for Kafka"
-        return "" if self._thread.reports.member else self._waiting_for
+            if self._thread.reports.problem:
+                yield Problem("kafka", self._thread.reports.problem)
+        elif self._silent > SILENT_SECONDS:
+            yield Problem(
+                "kafka", f"the consumer has not polled for {self._silent:.0f} s; it waits for Kafka"
+            )
+        elif not self._thread.reports.member:
+            yield Problem("group", self._waiting_for)
 
     def look(self) -> None:
         """Log what only time shows, once each time; to be called every second or so, on the event loop."""

@@ -50,7 +50,13 @@ _told_limit: dict[str, object] = {}
 
 
 class TopicsNotReady(Exception):
-    """The brokers do not answer, or a topic is missing; it may pass, so it is asked again."""
+    """The brokers do not answer (``kind`` "kafka"), or a topic is missing ("topic"); it may pass, so it is
+    asked again.
+    """
+
+    def __init__(self, message: str, kind: str = "kafka") -> None:
+        self.kind = kind
+        super().__init__(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +226,9 @@ def _connect(properties: Mapping[str, Any]) -> tuple[AdminClient, dict[str, int]
 def _create(admin: AdminClient, settings: TopicSettings, missing: Sequence[str]) -> None:
     if not settings.create:
         roles = ", ".join(f"{name} ({_role(settings, name)})" for name in missing)
-        raise TopicsNotReady(f"missing topics: {roles}; create them, or set topics.create = true")
+        raise TopicsNotReady(
+            f"missing topics: {roles}; create them, or set topics.create = true", kind="topic"
+        )
     partitions = {name: 1 if name == settings.dead_letters else settings.partitions for name in missing}
     wanted = [NewTopic(name, partitions[name], settings.replication_factor) for name in missing]
     for name, created in admin.create_topics(wanted).items():
@@ -230,7 +238,9 @@ def _create(admin: AdminClient, settings: TopicSettings, missing: Sequence[str])
         except KafkaException as failure:
             error = failure.args[0]
             if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise TopicsNotReady(f"topic {name} cannot be created: {error.str()}") from failure
+                raise TopicsNotReady(
+                    f"topic {name} cannot be created: {error.str()}", kind="topic"
+                ) from failure
 
 
 def _fault(settings: TopicSettings, name: str, config: Mapping[str, str]) -> str | None:

@@ -155,11 +155,11 @@ async def test_a_refused_delivery_is_tried_for_ever() -> None:
 
     tried = 100 - len(rig.sink.failures)
     assert 3_600 / LONGEST_PAUSE < tried < 2 * 3_600 / LONGEST_PAUSE + 20
-    [trouble] = rig.stage.troubles()
-    assert trouble.startswith("deliver evaluations-3: refused: no permission (for 60 min, next try in ")
+    [trouble] = rig.stage.problems()
+    assert trouble.text.startswith("deliver evaluations-3: refused: no permission (for 60 min, next try in ")
     assert rig.source.committed[PARTITION][0] == 0
     await passed(100 * LONGEST_PAUSE)
-    assert list(rig.stage.troubles()) == []
+    assert list(rig.stage.problems()) == []
     assert rig.source.committed[PARTITION][0] == 4
 
 
@@ -187,8 +187,10 @@ async def test_what_a_sink_does_not_foresee_is_tried_again() -> None:
     await rig.assigned()
 
     await rig.feed(chunk(0, 4))
-    [trouble] = rig.stage.troubles()
-    assert trouble.startswith("deliver evaluations-3: unavailable: KeyError: 'oops' (for 0 s, next try in ")
+    [trouble] = rig.stage.problems()
+    assert trouble.text.startswith(
+        "deliver evaluations-3: unavailable: KeyError: 'oops' (for 0 s, next try in "
+    )
     await passed(10)
 
     assert rig.source.committed[PARTITION][0] == 4
@@ -204,7 +206,7 @@ async def test_a_sink_that_cannot_be_opened_is_tried_for_ever() -> None:
     await rig.assigned()
 
     assert not rig.sink.failures_to_open
-    assert list(rig.stage.troubles()) == []
+    assert list(rig.stage.problems()) == []
 
 
 @in_virtual_time
@@ -279,7 +281,7 @@ async def test_a_denial_that_is_over_in_time_makes_no_dead_letters() -> None:
     await rig.assigned()
 
     await rig.feed(chunk(0, 4))
-    [trouble] = rig.stage.troubles()
+    [trouble] = rig.stage.problems()
     assert "refused: no right to write; windows become dead letters if this lasts 300s" in trouble
     await passed(600)
 
@@ -748,9 +750,9 @@ async def test_a_partition_that_is_gone_fails_no_longer() -> None:
     rig.sink.unlisted = SinkUnavailable("down")
     await rig.assigned()
     await passed(5)
-    assert list(rig.stage.troubles())
+    assert list(rig.stage.problems())
 
     await rig.stage.revoked([PARTITION])
     await passed(100)
 
-    assert list(rig.stage.troubles()) == []
+    assert list(rig.stage.problems()) == []

@@ -173,10 +173,10 @@ async def test_an_aborted_transaction_is_tried_again() -> None:
     await rig.begin()
 
     await rig.feed(0, 4)
-    assert "transaction: try again" in str(list(rig.stage.troubles()))
+    assert "transaction: try again" in str(list(rig.stage.problems()))
     await passed(60)
 
-    assert list(rig.stage.troubles()) == []
+    assert list(rig.stage.problems()) == []
     assert [topic for topic, *_ in rig.producer.records] == ["copies"] * 4
     assert rig.source.committed[PARTITION][0] == 4
 

@@ -1,4 +1,4 @@
-"""What people are told of a consumer: in the log, once, and in /ready."""
+"""What people are told of a consumer: in the log, once, and in /health."""
 
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from worker.chunk import Partition, Position
 from worker.kafka.consumer import ConsumerThread
 from worker.kafka.source import IDLE_SECONDS, SILENT_SECONDS, ChunkSource
+from worker.operate.health import Problem
 
 
 @dataclass
@@ -49,6 +50,11 @@ class Rig:
         )
         self.source._thread = cast(ConsumerThread, self.thread)
 
+    @property
+    def problems(self) -> list[Problem]:
+        """What the source finds wrong now."""
+        return list(self.source.problems())
+
     def passed(self, seconds: float, *, stuck: bool = False) -> list[str]:
         """The events that are logged meanwhile, looking every second."""
         with capture_logs() as lines:
@@ -64,7 +70,7 @@ def test_a_consumer_that_works_is_not_spoken_of() -> None:
     rig = Rig()
 
     assert rig.passed(600) == []
-    assert rig.source.trouble == ""
+    assert rig.problems == []
 
 
 @pytest.mark.parametrize("member", [False, True])
@@ -89,7 +95,8 @@ def test_a_consumer_without_partitions_says_once_what_it_waits_for(member: bool)
     [line] = lines
     assert line["reason"].startswith("other members" if member else "waits for the group")
     assert "45 s" in line["reason"]
-    assert ("waits for the group" in rig.source.trouble) == (not member)
+    assert ("waits for the group" in str(rig.problems)) == (not member)
+    assert rig.source.joined is member
 
 
 def test_while_kafka_is_away_that_is_what_is_told() -> None:
@@ -99,7 +106,7 @@ def test_while_kafka_is_away_that_is_what_is_told() -> None:
     rig.thread.reports = Reports("no broker answers", member=False)
 
     assert rig.passed(60) == []
-    assert rig.source.trouble == "no broker answers"
+    assert rig.problems == [Problem("kafka", "no broker answers")]
     rig.thread.reports.problem = ""
     assert rig.passed(60) == ["holds_no_partitions"]
 
@@ -110,7 +117,7 @@ def test_a_consumer_that_does_not_poll_is_logged_once() -> None:
 
     assert rig.passed(SILENT_SECONDS, stuck=True) == []
     assert rig.passed(60, stuck=True) == ["consumer_silent"]
-    assert "has not polled for 70 s" in rig.source.trouble
+    assert "has not polled for 70 s" in str(rig.problems)
     assert rig.passed(10) == []
     assert rig.passed(60, stuck=True) == ["consumer_silent"]
 
@@ -122,4 +129,4 @@ def test_a_consumer_that_has_not_begun_or_has_ended_is_not_spoken_of() -> None:
     rig.thread.positions = {}
 
     assert rig.passed(600) == []
-    assert rig.source.trouble == ""
+    assert rig.problems == []
