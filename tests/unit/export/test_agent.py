@@ -282,7 +282,7 @@ async def test_a_denial_that_is_over_in_time_makes_no_dead_letters() -> None:
 
     await rig.feed(chunk(0, 4))
     [trouble] = rig.stage.problems()
-    assert "refused: no right to write; windows become dead letters if this lasts 300s" in trouble
+    assert "refused: no right to write; windows become dead letters if this lasts 300s" in trouble.text
     await passed(600)
 
     assert rig.producer.records == []
