@@ -11,17 +11,19 @@ from typing import Any, NamedTuple
 
 import pytest
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions
+from confluent_kafka.admin import AdminClient
 
 from tests.support.kafka_records import Received, Sent, consume_all, produce
 from tests.support.running_worker import (
     RunningWorker,
     Topics,
+    add_partition,
     await_records,
     configuration,
     eventually,
     make_anew,
 )
+from worker.kafka.offsets import Committed
 
 ENRICH = ("--stage", "enrich")
 STABLE = {"instance": "one", "static_membership": True}
@@ -379,22 +381,41 @@ class TestStart:
         self, admin: AdminClient, bootstrap: str, tmp_path: Path
     ) -> None:
         """ "latest" is when the group began: the new partition is read from its first record, although that
-        was there before the worker knew of the partition."""
+        was there before the worker knew of the partition. Restarts in between forget nothing."""
         topics = Topics.create(admin, "added")
         settings = configuration(bootstrap, tmp_path, topics, enrich={"start": "latest"})
-        with RunningWorker(settings, tmp_path, arguments=ENRICH) as worker:
-            worker.await_event("partitions_assigned")
-            produce(bootstrap, topics.ingest, [Sent(b"k", event(0))])
-            await_records(bootstrap, topics.output, 1)
-            assert worker.stop() == 0
+        for run in (0, 1):
+            with RunningWorker(settings, tmp_path, arguments=ENRICH) as worker:
+                worker.await_event("partitions_assigned")
+                produce(bootstrap, topics.ingest, [Sent(b"k", event(run))])
+                await_records(bootstrap, topics.output, run + 1)
+                assert worker.stop() == 0
 
-        admin.create_partitions([NewPartitions(topics.ingest, 2)])[topics.ingest].result(30)
-        eventually(lambda: len(admin.list_topics(topics.ingest).topics[topics.ingest].partitions) == 2)
-        produce(bootstrap, topics.ingest, [Sent(b"k", event(n), partition=1) for n in (1, 2)])
+        add_partition(admin, topics.ingest)
+        produce(bootstrap, topics.ingest, [Sent(b"k", event(n), partition=1) for n in (2, 3)])
+        with RunningWorker(settings, tmp_path, arguments=ENRICH):
+            records = await_records(bootstrap, topics.output, 4)
+
+        assert sorted(map(number, records)) == [0, 1, 2, 3]
+
+    def test_a_group_that_has_forgotten_when_it_began_loses_nothing_either(
+        self, admin: AdminClient, bootstrap: str, tmp_path: Path
+    ) -> None:
+        """Its offsets were committed by an earlier version, without the time: what the new partition holds
+        came after the group began."""
+        topics = Topics.create(admin, "forgotten")
+        settings = configuration(bootstrap, tmp_path, topics, enrich={"start": "latest"})
+        produce(bootstrap, topics.ingest, [Sent(b"k", event(n)) for n in (0, 1)])
+        Consumer({"bootstrap.servers": bootstrap, "group.id": f"{topics.ingest}.enrich"}).commit(
+            offsets=[TopicPartition(topics.ingest, 0, 1, Committed().text())], asynchronous=False
+        )
+
+        add_partition(admin, topics.ingest)
+        produce(bootstrap, topics.ingest, [Sent(b"k", event(n), partition=1) for n in (2, 3)])
         with RunningWorker(settings, tmp_path, arguments=ENRICH):
             records = await_records(bootstrap, topics.output, 3)
 
-        assert sorted(map(number, records)) == [0, 1, 2]
+        assert sorted(map(number, records)) == [1, 2, 3]
 
 
 class TestTopicMadeAnew:

@@ -15,7 +15,7 @@ from tests.support.exporting import Exporting, event, events, files, kafka_secti
 from tests.support.kafka_jars import REPOSITORY
 from tests.support.kafka_limits import BrokerLimits, Protocol
 from tests.support.kafka_records import Received
-from tests.support.running_worker import RunningWorker, await_records, eventually
+from tests.support.running_worker import RunningWorker, add_partition, await_records, eventually
 from worker.errors import ExitCode
 
 PROTOCOLS: Sequence[Protocol] = ("classic", "consumer")
@@ -136,6 +136,26 @@ class TestWhatIsStored:
         assert gzip.decompress(target.read_bytes()) == b"somebody else's\n"
         assert len(setting.stored(4)) == 1
         assert setting.committed(4).offset == 0
+
+
+def test_latest_loses_nothing_of_a_partition_that_is_added_later(
+    admin: AdminClient, bootstrap: str, tmp_path: Path
+) -> None:
+    """A sink that began at "latest" reads the new partition from its first record, although that was there
+    before the worker knew of the partition. Restarts in between forget nothing."""
+    setting = Exporting.create(admin, bootstrap, tmp_path, start="latest")
+    for run in (0, 1):
+        with setting.worker() as worker:
+            worker.await_event("partitions_assigned")
+            setting.produce([event(run)])
+            setting.await_lines(run + 1)
+            setting.await_committed(run + 1)
+
+    add_partition(admin, setting.topics.output)
+    setting.produce(events(2, first=2), partition=1)
+    with setting.worker():
+        assert setting.await_lines(2, partition=1) == events(2, first=2)
+    assert {"since", "of"} < json.loads(setting.committed(1).metadata).keys()
 
 
 def test_sigterm_delivers_what_has_been_collected(admin: AdminClient, bootstrap: str, tmp_path: Path) -> None:

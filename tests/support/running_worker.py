@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -272,6 +272,12 @@ def eventually(happened: Callable[[], bool], timeout: float = PATIENCE, every: f
     while not happened():
         assert time.monotonic() < deadline, f"it did not happen within {timeout:g} s"
         time.sleep(every)
+
+
+def add_partition(admin: AdminClient, topic: str) -> None:
+    """Give a topic of one partition a second one; returns when the broker has it."""
+    admin.create_partitions([NewPartitions(topic, 2)])[topic].result(30)
+    eventually(lambda: len(admin.list_topics(topic).topics[topic].partitions) == 2)
 
 
 def make_anew(admin: AdminClient, topic: str) -> None:

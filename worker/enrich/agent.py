@@ -205,9 +205,10 @@ class EnrichStage:
     async def _end(self, transaction: OpenTransaction) -> None:
         try:
             began = time.monotonic()
-            offsets = {p: (offset, self._text(p)) for p, offset in transaction.offsets.items()}
             try:
                 await self._check_topic(transaction.epochs)
+                # After the look at the topic: an id that is told only now is not left to a later commit.
+                offsets = {p: (offset, self._text(p)) for p, offset in transaction.offsets.items()}
                 group = await self.source.group_metadata(transaction.epochs)
             except OwnershipLost as error:
                 await self._give_up(transaction.epochs, error)
@@ -316,11 +317,8 @@ class EnrichStage:
         Not awaited by a rebalance callback: a commit may need polls, which wait for the callback to return.
         """
         try:
-            before, now = _topic_id(position), await self._topic_id()
-            if differ(before, now):
-                await self._stop(partition, position.epoch, before, now)
+            if not await self._fits(partition, position):
                 return
-            self._topic_ids[partition] = now or before
             if position.committed is None and self.source.since is not None:
                 await self.source.commit(partition, position.epoch, position.offset, self._text(partition))
         except OwnershipLost as error:
@@ -331,20 +329,37 @@ class EnrichStage:
             if self._entering.get(partition) is asyncio.current_task():
                 del self._entering[partition]
 
-    async def _stop(self, partition: Partition, epoch: int, before: str, now: str) -> None:
-        """Raises OwnershipLost where the partition is not ours any more."""
+    async def _fits(self, partition: Partition, position: Position) -> bool:
+        """Learn the id of the partition's topic. False: the committed offset belongs to another one, or says
+        what this version cannot read and would erase, so the partition is stopped. Raises OwnershipLost.
+        """
+        try:
+            before = Committed.parse(position.metadata).topic_id
+        except MetadataUnreadable as error:
+            await self._stop(
+                partition, position.epoch, str(error), "run a worker of the version that committed it"
+            )
+            return False
+        now = await self._topic_id()
+        if differ(before, now):
+            problem = (
+                f"{partition} was recreated (its topic id is {now}, the committed offset belongs to "
+                f"{before}): offsets mean other records now"
+            )
+            ways_out = f"stop the workers, delete the offsets of the group {self.source.group} for the topic"
+            await self._stop(partition, position.epoch, problem, ways_out)
+            return False
+        self._topic_ids[partition] = now or before
+        return True
+
+    async def _stop(self, partition: Partition, epoch: int, problem: str, ways_out: str) -> None:
+        """Produce nothing more of the partition, until a person has acted. Raises OwnershipLost where it is
+        not ours any more.
+        """
         await self.source.pause(partition, epoch)
-        self._held.pop(partition, None)  # nothing more of it is produced
-        self.stopped[partition] = (
-            f"{partition} was recreated (its topic id is {now}, the committed offset belongs to {before}): "
-            "offsets mean other records now"
-        )
-        log.error(
-            "partition_stopped",
-            partition=str(partition),
-            problem=self.stopped[partition],
-            ways_out=f"stop the workers, delete the offsets of the group {self.source.group} for the topic",
-        )
+        self._held.pop(partition, None)
+        self.stopped[partition] = problem
+        log.error("partition_stopped", partition=str(partition), problem=problem, ways_out=ways_out)
 
     async def revoked(self, partitions: Collection[Partition]) -> None:
         await self.flush()
@@ -409,11 +424,3 @@ class EnrichStage:
         await self._ended()
         self._close()
         await self._ended()
-
-
-def _topic_id(position: Position) -> str:
-    """The id of the topic that the committed offset belongs to, where that is known."""
-    try:
-        return Committed.parse(position.metadata).topic_id
-    except MetadataUnreadable:
-        return ""

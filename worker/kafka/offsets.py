@@ -13,7 +13,8 @@ Kafka keeps up to 4,095 characters of metadata with each committed offset. Ours 
             the window is repeated, so that it is the same; absent when there are none
 ``cfg``     fingerprint of the sink's configuration that the plan was made with
 ``tid``     the topic's id, where the broker tells it: a topic that was recreated has another one
-``since``   when the group began, ms since the epoch, if it was told to start at "latest"
+``since``   when the group began, ms since the epoch, if it was told to start at "latest"; every later commit
+            repeats it
 ``of``      how many partitions the topic had then
 =========== ==========================================================================================
 
@@ -42,7 +43,7 @@ class Plan:
     unknown: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Since:
     """When a group that was told to start at "latest" began, ms since the epoch, and how many partitions the
     topic had: one that was added later is new to the group, whatever the timestamps of its records.
@@ -105,6 +106,7 @@ class Committed:
         if fields.end is not None:
             plan = Plan(fields.end, fields.n or 0, fields.digest or "", fields.cfg or "", fields.unknown)
         since = None
-        if fields.since is not None and fields.of is not None:
-            since = Since(fields.since, fields.of)
+        if fields.since is not None:
+            # An early version gave no count: any partition may have been added later.
+            since = Since(fields.since, fields.of or 0)
         return cls(plan, fields.named_from, fields.tid, since)

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -45,7 +45,10 @@ class StartingPoints:
         alive: Callable[[], None],
     ) -> None:
         self.since: Since | None = None
-        """When the group began, if ``start`` is "latest"."""
+        """When the group began, if it was ever told to start at "latest": the earliest that was found beside
+        a committed offset. Every commit carries it on, whatever ``start`` is now; one without it would erase
+        it.
+        """
         self._topic = topic
         self._start = start
         self._epochs = epochs
@@ -54,12 +57,15 @@ class StartingPoints:
         self._alive = alive
 
     def resolve(self, partitions: Sequence[Partition]) -> dict[Partition, Position]:
-        """Where to start with each, in a new epoch."""
+        """Where to start with each, in a new epoch. :attr:`since` is known afterwards."""
         if not partitions:
             return {}
         wanted = [TopicPartition(p.topic, p.index) for p in partitions]
         positions = {}
         committed = self._committed(wanted)
+        self._look_for_since(committed)
+        if self._start == "latest" and (self.since is None or any(tp.offset < 0 for tp in committed)):
+            self._ask_the_group(committed)
         deadline = time.monotonic() + QUERY_SECONDS
         for partition, tp in zip(partitions, committed, strict=True):
             metadata = tp.metadata or ""
@@ -116,30 +122,47 @@ class StartingPoints:
             return low
         if isinstance(self._start, datetime):
             millis = int(self._start.timestamp() * 1000)
+        elif self.since is None or partition.index >= self.since.partitions:
+            return low
         else:
-            began = self._group_start()
-            if partition.index >= began.partitions:
-                return low
-            millis = began.at
+            millis = self.since.at
         wanted = [TopicPartition(partition.topic, partition.index, millis)]
         found = self._query(lambda: self.consumer.offsets_for_times(wanted, timeout=QUERY_SECONDS))[0]
         return found.offset if found.offset >= 0 else high
 
-    def _group_start(self) -> Since:
-        """When the group began: what "latest" means for a partition without an offset.
+    def _look_for_since(self, committed: Iterable[TopicPartition]) -> list[str]:
+        """Keep the earliest. Returns the reasons why there may be one that cannot be read."""
+        unreadable = []
+        for tp in committed:
+            try:
+                found = Committed.parse(tp.metadata or "").since if tp.offset >= 0 else None
+            except MetadataUnreadable as error:
+                unreadable.append(str(error))
+                continue
+            if found is not None and (self.since is None or found < self.since):
+                self.since = found
+        return unreadable
 
-        The first member to ask decides; all commits carry the time on (:attr:`since`). So a partition that is
-        added later, or first assigned later, starts where the group did and not at a moment at which it holds
-        events already.
+    def _ask_the_group(self, committed: Sequence[TopicPartition]) -> None:
+        """Look at all partitions of the topic for when the group began, which is what "latest" means for a
+        partition without an offset.
+
+        The first member to ask decides. So a partition that is added later, or first assigned later, starts
+        where the group did and not at a moment at which it holds events already. A group that has offsets but
+        does not say when it began is older than this, or began under another ``start``: it has forgotten.
+        Then :attr:`since` stays None, and a partition without an offset is read from its beginning, for
+        whatever it holds may have come since.
         """
-        if self.since is None:
-            topic = self._query(lambda: self.consumer.list_topics(self._topic, timeout=QUERY_SECONDS))
-            every = [TopicPartition(self._topic, index) for index in topic.topics[self._topic].partitions]
-            committed = self._committed(every)
-            known = [since for tp in committed if tp.offset >= 0 and (since := _since(tp.metadata or ""))]
-            now = Since(int(time.time() * 1000), len(every))
-            self.since = min(known, key=lambda since: since.at, default=now)
-        return self.since
+        answer = self._query(lambda: self.consumer.list_topics(self._topic, timeout=QUERY_SECONDS))
+        there = answer.topics[self._topic].partitions
+        asked = {tp.partition for tp in committed}
+        rest = [TopicPartition(self._topic, index) for index in there if index not in asked]
+        every = [*committed, *(self._committed(rest) if rest else ())]
+        unreadable = self._look_for_since(every)
+        if unreadable and any(tp.offset < 0 for tp in committed):  # it must not be taken for one without
+            raise Fatal(ExitCode.KAFKA, f"when the group began is not to be found out: {unreadable[0]}")
+        if self.since is None and all(tp.offset < 0 for tp in every):
+            self.since = Since(int(time.time() * 1000), len(there))
 
     def _query(self, function: Callable[[], T | None]) -> T:
         while not self._stopping.is_set():
@@ -154,10 +177,3 @@ class StartingPoints:
                 if answer is not None:
                     return answer
         raise OwnershipLost(f"{self._topic}: stopped while Kafka was asked for positions")
-
-
-def _since(metadata: str) -> Since | None:
-    try:
-        return Committed.parse(metadata).since
-    except MetadataUnreadable as error:  # which must not be taken for a group that has just begun
-        raise Fatal(ExitCode.KAFKA, f"when the group began is not to be found out: {error}") from None

@@ -13,7 +13,7 @@ from worker.config.settings import EnrichSettings, TopicSettings
 from worker.enrich.agent import EnrichStage
 from worker.enrich.transform import Transform
 from worker.flags import FlagSet
-from worker.kafka.offsets import Since
+from worker.kafka.offsets import Committed, Since
 from worker.kafka.source import ChunkSource
 from worker.kafka.transactions import TransactionalProducer
 
@@ -53,6 +53,7 @@ class Kafka:
     since: Since | None = None
     group: str = "flagstream.enrich"
     limit: int = 1_000_000
+    texts: list[str] = field(default_factory=list)
 
     def open(self, keep_trying: object) -> None: ...
 
@@ -62,6 +63,7 @@ class Kafka:
     async def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> None:
         await self.answered.wait()
         self.trace.append(("pin", offset))
+        self.texts.append(metadata)
 
     async def rewind(self, epochs: Mapping[Partition, int], to: int | None) -> dict[Partition, Position]:
         self.trace.append(("rewind", len(epochs)))
@@ -88,7 +90,9 @@ class Producer(Kafka):
         self.trace.append(("abort", 0))
 
     def commit(self, offsets: Mapping[Partition, tuple[int, str]], group: Any) -> None:  # type: ignore[override]
-        self.trace.append(("commit", offsets[PARTITION][0]))
+        offset, metadata = offsets[PARTITION]
+        self.trace.append(("commit", offset))
+        self.texts.append(metadata)
 
 
 def make_stage(source: Kafka, **settings: Any) -> EnrichStage:
@@ -97,7 +101,7 @@ def make_stage(source: Kafka, **settings: Any) -> EnrichStage:
         EnrichSettings(**settings),
         TopicSettings(),
         Transform(FlagSet({})),
-        cast(TransactionalProducer, Producer(source.trace)),
+        cast(TransactionalProducer, Producer(source.trace, texts=source.texts)),
         fail=lambda error: source.trace.append((str(error), 0)),
     )
     stage.source = cast(ChunkSource, source)
@@ -185,6 +189,44 @@ async def test_a_topic_id_that_is_told_late_counts_from_then_on() -> None:
     await asyncio.sleep(1)
 
     assert source.trace == [("produce", 1), ("commit", 6), ("produce", 1), ("abort", 0), ("rewind", 1)]
+    assert Committed.parse(source.texts[0]).topic_id == "old"  # in the very commit for which it was asked
+
+
+@in_virtual_time
+async def test_what_is_known_of_group_and_topic_is_in_every_commit() -> None:
+    """Also where all of it was told by the last commit: who takes over next has only this one."""
+    began = Since(1_795_000_000_000, 2)
+    source = Kafka(since=began)
+    stage = make_stage(source)
+    await stage.open(1_000_000, lambda: True, lambda: "")  # the broker does not tell the id any more
+    before = Committed(topic_id="known", since=began)
+    await stage.assigned({PARTITION: Position(1, 5, 5, before.text(), 0, 9)})
+
+    async def chunks() -> Any:
+        yield Chunk(PARTITION, 1, 5, 6, [Record(5)])
+
+    await stage.run(chunks())
+    await asyncio.sleep(1)
+
+    assert [Committed.parse(text) for text in source.texts] == [before]
+
+
+@in_virtual_time
+async def test_metadata_of_a_later_version_stops_the_partition() -> None:
+    """A commit of this version would erase what it says."""
+    source = Kafka()
+    stage = make_stage(source)
+    await stage.open(1_000_000, lambda: True, lambda: "")
+    await stage.assigned({PARTITION: Position(1, 5, 5, '{"v":2}', 0, 9)})
+
+    async def chunks() -> Any:
+        yield Chunk(PARTITION, 1, 5, 6, [Record(5)])
+
+    await stage.run(chunks())
+    await asyncio.sleep(1)
+
+    assert source.trace == [("pause", 0)]
+    assert "version 2" in stage.stopped[PARTITION]
 
 
 @in_virtual_time

@@ -54,6 +54,11 @@ def test_a_newer_version_is_not_guessed_at() -> None:
         Committed.parse('{"v":2,"end":57}')
 
 
+def test_when_a_group_began_is_read_without_the_count_of_partitions() -> None:
+    """Early commits lack it; to drop the time with it would lose what was committed."""
+    assert Committed.parse('{"v":1,"since":5}').since == Since(5, 0)
+
+
 def test_fields_of_a_later_worker_are_passed_over() -> None:
     """What is added without a new version may be ignored, by definition."""
     assert Committed.parse('{"v":1,"end":57,"n":40,"digest":"sha256:ab","cfg":"f00","new":[]}') == Committed(
