@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from worker.config.section import Section
+from worker.http import address
 from worker.units import MIB, Bytes, Seconds, Written, shown, wrong
 
 Format = Literal["yaml", "json", "toml"]
@@ -15,12 +16,9 @@ Format = Literal["yaml", "json", "toml"]
 
 def _checked_url(url: SecretStr) -> SecretStr:
     try:
-        parts = urlsplit(url.get_secret_value())
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        address.parse(url.get_secret_value())
     except ValueError:
-        good = False
-    if not good:
-        raise wrong("is no address; write https://HOST/PATH")
+        raise wrong("is no address; write https://HOST/PATH") from None
     return url
 
 
@@ -71,7 +69,13 @@ class FetchedSettings(SourceSettings):
     """A source that is asked over a network."""
 
     timeout: Seconds = Field(
-        default=10.0, gt=0, le=300, description="How long one look may take; GO Feature Flag's figure."
+        default=10.0,
+        gt=0,
+        le=300,
+        description=(
+            "How long making a connection may take, over all addresses of the host, and then how long the "
+            "answer may take; GO Feature Flag's figure."
+        ),
     )
     max_bytes: Bytes = Field(
         default=16 * MIB,

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from worker.config.flags import FlagSettings
 from worker.config.section import Section
+from worker.http import address
 from worker.kafka.handed_through import Properties
 from worker.sinks.settings import SinkSettings
 from worker.units import MIB, Bytes, Count, Seconds, Start, Written, shown, wrong
@@ -28,7 +29,12 @@ def _named(what: str, pattern: str, right: str) -> Callable[[str], str]:
 
 
 def _registry_url(url: str) -> str:
-    if not re.fullmatch(r"|https?://[^/@\s]+(/[^\s?#]*)?", url):  # not shown: it may hold a password
+    good = re.fullmatch(r"|https?://[^/@\s]+(/[^\s?#]*)?", url) is not None
+    try:
+        good = good and (not url or bool(address.parse(url)))
+    except ValueError:
+        good = False
+    if not good:  # not shown: it may hold a password
         raise wrong("is no address; write https://HOST/PATH, and user and password apart")
     return url
 

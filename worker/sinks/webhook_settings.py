@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-import httpx
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from worker.http import address
 from worker.sinks.retry_after import LONGEST_WAIT
 from worker.sinks.settings import SinkSettings
 from worker.sinks.webhook_signing import key_of
@@ -41,12 +41,10 @@ def _listed(value: object) -> object:
 def _checked_url(url: SecretStr) -> SecretStr:
     text = url.get_secret_value()
     try:
-        parsed = httpx.URL(text)
-        port = 443 if parsed.port is None else parsed.port
-        good = parsed.scheme in ("http", "https") and "%" not in parsed.host and 0 < port < 65536
-    except httpx.InvalidURL:
+        good = "%" not in address.parse(text).host and not _UNFIT_FOR_URL.search(text)
+    except ValueError:
         good = False
-    if not good or not parsed.host or _UNFIT_FOR_URL.search(text):
+    if not good:
         raise wrong("is no address of a webhook; write https://HOST/PATH")
     return url
 
@@ -132,13 +130,19 @@ class WebhookSettings(SinkSettings):
     connect_timeout: Seconds = Field(
         default=5.0,
         gt=0,
-        description="How long an attempt to connect may take, for each address of the host.",
+        description=(
+            "How long making a connection may take, with TLS and over all addresses of the host: the next "
+            "one is tried while the one before is still waited for."
+        ),
     )
     timeout: Seconds = Field(
         default=10.0,
         gt=0,
         le=300,
-        description="How long a request may take as a whole; GO Feature Flag's figure.",
+        description=(
+            "How long the request and its answer may take once the connection is there; GO Feature Flag's "
+            "figure."
+        ),
     )
     allow_private_addresses: bool = Field(
         default=False,

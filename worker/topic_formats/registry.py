@@ -4,17 +4,25 @@ Source: the reference of Confluent's Schema Registry; tried with Apicurio's ``/a
 block, from several threads at once.
 """
 
-from typing import Any, Literal
-
-import httpx
+import json
+from http import HTTPStatus
+from typing import Any, Final, Literal
+from urllib.parse import urlencode
 
 from worker.config.settings import RegistrySettings
 from worker.errors import FlagstreamError
+from worker.http.address import basic, parse
+from worker.http.client import HttpClient, phrase
+from worker.http.failures import HttpError, HttpUnavailable
 
 SCHEMA_MISSING = (40401, 40402, 40403)
 """The error codes for: no such subject, no such version, no such schema."""
 _JSON = "application/vnd.schemaregistry.v1+json"
 _LATER = (408, 425, 429)
+_MAX_ANSWER: Final = 16 << 20
+"""Bytes of an answer; schemas are a few kilobytes."""
+_MAX_SAID: Final = 500
+"""Characters of the registry's own explanation that are handed on."""
 
 
 class RegistryError(FlagstreamError):
@@ -37,14 +45,21 @@ class SchemaRegistry:
     """A client; ``settings.url`` is that of Confluent's interface."""
 
     def __init__(self, settings: RegistrySettings) -> None:
+        address = parse(settings.url)
         password = settings.password.get_secret_value()
-        self._http = httpx.Client(
-            base_url=settings.url,
-            auth=(settings.user, password) if settings.user else None,
-            timeout=settings.timeout,
-            headers={"Accept": f"{_JSON}, application/json", "Content-Type": _JSON},
-        )
-        self._url = settings.url
+        self._headers = [
+            ("Accept", f"{_JSON}, application/json"),
+            ("Accept-Encoding", "gzip"),
+            ("Content-Type", _JSON),
+            ("User-Agent", "flagstream"),
+        ]
+        authorization = basic(settings.user, password) if settings.user else address.authorization
+        if authorization is not None:
+            self._headers.append(("Authorization", authorization))
+        self._secrets = [one for one in (password, (authorization or "").removeprefix("Basic ")) if one]
+        self._base = address.target.rstrip("/")
+        self._url = address.shown + self._base
+        self._http = HttpClient(address, connect_timeout=settings.timeout, timeout=settings.timeout)
 
     def schema(self, number: int) -> str:
         """The text of the Avro schema with this id. Raises SchemaMissing and RegistryError."""
@@ -83,27 +98,35 @@ class SchemaRegistry:
         self._http.close()
 
     def _call(self, method: str, path: str, schema: str | None = None, **parameters: str) -> dict[str, Any]:
-        body = None if schema is None else {"schema": schema}
+        body = None if schema is None else json.dumps({"schema": schema}).encode()
+        target = f"{self._base}/{path}" + (f"?{urlencode(parameters)}" if parameters else "")
         try:
-            response = self._http.request(method, path, json=body, params=parameters)
-        except httpx.HTTPError as error:
-            raise RegistryError(
-                "unavailable", f"{self._url} does not answer: {type(error).__name__}: {error}"
-            ) from error
-        answer = _object(response)
-        if response.is_success and answer is not None:
+            with self._http.request(method, target, self._headers, body) as response:
+                status, answer = response.status, _object(response.read(_MAX_ANSWER))
+        except HttpError as error:
+            text = f"{self._url} does not answer: {error}"
+            passes = isinstance(error, HttpUnavailable)
+            raise RegistryError("unavailable" if passes else "refused", text) from None
+        if 200 <= status <= 299 and answer is not None:
             return answer
-        said = (answer or {}).get("message") or response.text[:200].strip() or response.reason_phrase
-        message = f"{self._url} answered {response.status_code} to {method} {path}: {said}"
-        if response.status_code == 404 and (answer or {}).get("error_code") in SCHEMA_MISSING:
+        message = f"{self._url} answered {status}{phrase(status)} to {method} {path}"
+        if said := self._said(answer or {}):
+            message += f": {said}"
+        if status == HTTPStatus.NOT_FOUND and (answer or {}).get("error_code") in SCHEMA_MISSING:
             raise SchemaMissing(message)
-        later = response.status_code >= 500 or response.status_code in _LATER
-        raise RegistryError("unavailable" if later else "refused", message)
+        raise RegistryError("unavailable" if status >= 500 or status in _LATER else "refused", message)
+
+    def _said(self, answer: dict[str, Any]) -> str:
+        """Return the registry's explanation, in one line and without our credentials, which it may quote."""
+        said = " ".join(str(answer.get("message") or "").split())
+        for secret in self._secrets:
+            said = said.replace(secret, "…")
+        return said[:_MAX_SAID]
 
 
-def _object(response: httpx.Response) -> dict[str, Any] | None:
+def _object(content: bytes) -> dict[str, Any] | None:
     try:
-        answer = response.json()
-    except ValueError:
+        answer = json.loads(content)
+    except (ValueError, RecursionError):
         return None
     return answer if isinstance(answer, dict) else None

@@ -70,13 +70,15 @@ class TestRetries:
         """A try after a failure repeats the part that failed, with its id, and none that was accepted."""
         sink = make(max_part_events=10)
         window = fill(sink, events(35))
-        receiver.plan(Reply(), Reply(503), Hang(), CloseHalfWay())
+        # The last connection is the first sink's, which keeps it: its end there is tried once more on a new
+        # one.
+        receiver.plan(Reply(), Reply(503), Hang(), CloseHalfWay(), CloseHalfWay())
         sink_in_a_hurry = make(max_part_events=10, timeout=0.2)
         for one in (sink, sink_in_a_hurry, sink):
             with pytest.raises(SinkUnavailable):
                 deliver(one, window)
         delivery = sink.deliver(window.manifest, window.payload)
-        assert ends(receiver.requests) == ["0-10", "10-20", "10-20", "10-20", "10-20", "20-30", "30-35"]
+        assert ends(receiver.requests) == ["0-10", *["10-20"] * 5, "20-30", "30-35"]
         assert ends(receiver.accepted) == ["0-10", "10-20", "20-30", "30-35"]
         assert receiver.values() == events(35)
         assert (delivery.created, delivery.existing) == (4, 0)
