@@ -3,20 +3,22 @@ format).
 
 The worker evaluates no flag: rules, percentages, bucketing and experimentation are not looked at, and a flag
 is not refused for a mistake in them. Where a flag file leaves room for doubt, the reading that loses no event
-is taken.
+is taken, but for one: whoever readably says that a flag's events are not to be exported is obeyed.
 """
 
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from datetime import UTC, date, datetime
+from itertools import chain, islice
+from typing import Any, Final, Literal, TypeVar
 
 import yaml
 
 from worker.errors import FlagstreamError
+from worker.text import decoded
 
 FlagFormat = Literal["yaml", "json", "toml"]
 
@@ -41,9 +43,11 @@ class Flag:
 class FlagSet(Mapping[str, Flag]):
     """Flags by name.
 
-    `invalid` holds the flags that were dropped, with the reason. To the worker they are unknown: their
-    events are exported, also where they say `trackEvents: false`. `next_change` is when a scheduled step next
-    changes a flag, so that the set must be built anew; None if never.
+    `invalid` says what is wrong with flags, by name. A flag that stands only there is unknown to the worker:
+    its events are exported. One that stands in both maps is used as far as it can be read: a scheduled step
+    was passed over, or the flag is invalid and readably says `trackEvents: false`, which holds all the same.
+    `next_change` is when a scheduled step next changes a flag, so that the set must be built again; None if
+    never.
     """
 
     flags: Mapping[str, Flag] = field(default_factory=dict)
@@ -68,79 +72,181 @@ def parse_flags(text: bytes | str, format: FlagFormat, now: datetime) -> FlagSet
 def parse_document(text: bytes | str, format: FlagFormat) -> Mapping[str, Any]:
     """What a flag file says, flag name to description. Keys are text as written, and so is a number's `text`.
 
-    A file without any content is refused: it is what a reader sees of a file that is just being written, and
-    taking it for "no flags" would export what must not be. `{}` is an empty set of flags. Raises
-    `FlagFileError`.
+    A file without any content, or with comments alone, is refused: it is what a reader sees of a file that is
+    just being written, and taking it for "no flags" would export what must not be. `{}` is an empty set of
+    flags. Raises `FlagFileError`.
     """
     try:
         if isinstance(text, bytes):
-            text = text.decode("utf-8-sig")
+            text = decoded(text)
         if not text.strip():
-            raise FlagFileError("the file is empty; write {} where no flags are meant")
+            raise FlagFileError(f"the file is empty; {_MEANT}")
         document = _PARSERS[format](text)
+        _check_texts(document)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         # PyYAML says where in its own words for a text without a file; who calls us names the file.
         reason = _PLACE.sub(" at ", str(error)).replace("\n", "; ")
         raise FlagFileError(f"not readable as {format}: {reason}") from error
+    if document is None or (format == "toml" and not document):
+        raise FlagFileError(f"the file holds nothing but comments; {_MEANT}")
     if not isinstance(document, dict):
         raise FlagFileError("not a map of flag names to flags")
     return document
 
 
+_MEANT: Final = "write {} (in YAML or JSON) where no flags are meant"
+
+
 def build_flags(document: Mapping[str, Any], now: datetime) -> FlagSet:
-    """The flags described in a parsed file, as they are at `now`. Invalid ones are dropped one by one."""
-    flags, invalid, changes = {}, {}, []
+    """The flags described in a parsed file, as they are at `now`. Invalid ones are dropped one by one.
+
+    Raises `FlagFileError` for a document that has entries, of which not one is a flag: the text of an error
+    that a server sends in place of the file is often such a map.
+    """
+    flags: dict[str, Flag] = {}
+    invalid: dict[str, str] = {}
+    changes: list[datetime] = []
     for name, description in document.items():
-        try:
-            flags[name], later = _flag(description, now)
-        except _InvalidFlag as error:
-            invalid[name] = str(error)
-        else:
-            changes += later
+        flag, faults, later = _flag(description, now)
+        if flag is not None:
+            flags[name] = flag
+        if faults:
+            invalid[name] = "; ".join(faults)
+        changes += later
+    if invalid and not flags and not _holds_flags(document):
+        shown = "; ".join(f"{name[:_SHOWN]}: {why}" for name, why in islice(invalid.items(), 3))
+        raise FlagFileError(f"none of its entries ({len(invalid)}) is a flag: {shown}")
     return FlagSet(flags, invalid, min(changes, default=None))
+
+
+_SHOWN: Final = 80
+"""Characters of a name that is shown in an error: what is no flag file may hold anything."""
+
+_OF_FLAGS: Final = frozenset(
+    {"variations", "defaultRule", "targeting", "trackEvents", "scheduledRollout", "bucketingKey"}
+    | {"experimentation", "percentage", "rollout", "true", "false"}
+)
+"""Fields by which an invalid flag is known. What other documents have as well is not among them: Kubernetes
+answers an error with `metadata`, others with `version`."""
+
+
+def _holds_flags(document: Mapping[str, Any]) -> bool:
+    """Whether any entry, invalid as it is, was meant for a flag; a map without anything is one only among its
+    like."""
+    fields = [entry.keys() if isinstance(entry, dict) else None for entry in document.values()]
+    return any(names and names & _OF_FLAGS for names in fields) or all(names == set() for names in fields)
 
 
 # --- one flag
 
 
-class _InvalidFlag(Exception):
+T = TypeVar("T")
+
+
+class _Unreadable(Exception):
     pass
 
 
-def _flag(description: object, now: datetime) -> tuple[Flag, list[datetime]]:
-    """The flag at `now`, and the dates of its steps still to come."""
-    settings = _settings(_table(description, "the flag"))
-    later = []
-    for step in _steps(_table(description, "the flag")):
-        date = _date(step.get("date"))
-        if date > now:
-            later.append(date)
+def _flag(description: object, now: datetime) -> tuple[Flag | None, list[str], list[datetime]]:
+    """The flag at `now`, what is wrong with it, and the dates of its steps still to come.
+
+    Of an invalid flag None is left, or, where it readably says that its events are not to be exported, that.
+    """
+    if not isinstance(description, dict):
+        return None, ["the flag is not a map"], []
+    faults: list[str] = []
+    later: list[datetime] = []
+    withheld = _says_untracked(description) or False
+    settings = _or_fault(_settings, description, faults)
+    steps = _or_fault(_steps, description, faults)
+    if steps is None:
+        settings, steps = None, ()
+    for number, step in enumerate(steps, 1):
+        try:
+            due = _date(_table(step, "the step").get("date"))
+            if due > now:
+                later.append(due)
+                continue
+            said = _says_untracked(_table(step, "the step"))
+            withheld = withheld or said is True  # also where the rest of the step cannot be read
+            change = _settings(_table(step, "the step"))
+        except _Unreadable as error:
+            faults.append(f"scheduled step {number} is passed over: {error}")
             continue
-        change = _settings(step)
-        change["variations"] = {**settings["variations"], **change["variations"]}
-        settings |= {name: value for name, value in change.items() if value is not None}
-    variations = settings["variations"]
-    if not variations:
-        raise _InvalidFlag("has no variations")
-    if empty := [name for name, value in variations.items() if value is None]:
-        raise _InvalidFlag(f"variation {empty[0]!r} has no value")
+        if said is not None:
+            withheld = said
+        if settings is not None:
+            change["variations"] = {**settings["variations"], **change["variations"]}
+            settings |= {name: value for name, value in change.items() if value is not None}
+    if settings is not None and (fault := _lacks_variations(settings["variations"])):
+        settings = None
+        faults.append(fault)
+    if settings is None:
+        return (Flag(False, False, "", {}) if withheld else None), faults, later
     flag = Flag(
-        track=settings["trackEvents"] is not False,
+        track=not withheld,
         disabled=settings["disable"] is True,
         version=settings["version"] or "",
-        variations=variations,
+        variations=settings["variations"],
     )
-    return flag, later
+    return flag, faults, later
+
+
+def _or_fault(
+    read: Callable[[Mapping[str, Any]], T], table: Mapping[str, Any], faults: list[str]
+) -> T | None:
+    try:
+        return read(table)
+    except _Unreadable as error:
+        faults.append(str(error))
+        return None
+
+
+def _lacks_variations(variations: Mapping[str, object]) -> str | None:
+    if not variations:
+        return "has no variations"
+    empty = [name for name, value in variations.items() if value is None]
+    return f"variation {empty[0]!r} has no value" if empty else None
 
 
 def _settings(table: Mapping[str, Any]) -> dict[str, Any]:
     """What a flag or a scheduled step sets; None where it is silent."""
+    _bool(table, "trackEvents")  # its meaning is that of _says_untracked
     return {
         "variations": _variations(table),
-        "trackEvents": _bool(table, "trackEvents"),
         "disable": _bool(table, "disable"),
         "version": _version(table.get("version")),
     }
+
+
+def _says_untracked(table: Mapping[str, Any]) -> bool | None:
+    """Whether a flag or a step says that events are not to be exported; None where it says nothing readable.
+
+    Whoever wrote `trackEvents: "false"`, or `trackevents: false` (which Go takes in JSON and TOML), means it:
+    any reading of false wins.
+    """
+    said = {_meaning(value) for name, value in table.items() if _folded(name) == "trackevents"} - {None}
+    return None if not said else False in said
+
+
+def _folded(name: str) -> str:
+    return name.replace("_", "").replace("-", "").lower()
+
+
+def _meaning(value: object) -> bool | None:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and value == 0:
+        return False
+    if isinstance(value, str):
+        word = value.strip(_AROUND).lower()
+        return False if _FALSE.fullmatch(word) else _WORDS.get(word)
+    return None
+
+
+_AROUND: Final = " \t\r\n\"',;:."
+_FALSE: Final = re.compile(r"f(?:a(?:l(?:se?)?)?)?|no?|off?|0+")
+"""The words for false, and what is left of one where a file was cut short."""
 
 
 def _variations(table: Mapping[str, Any]) -> dict[str, object]:
@@ -149,32 +255,36 @@ def _variations(table: Mapping[str, Any]) -> dict[str, object]:
     return {name.capitalize(): table[name] for name in ("true", "false", "default") if name in table}
 
 
-def _steps(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _steps(table: Mapping[str, Any]) -> Sequence[object]:
     steps = table.get("scheduledRollout")
     if steps is None:
         rollout = _table(table.get("rollout") or {}, "rollout")
         steps = _table(rollout.get("scheduled") or {}, "rollout.scheduled").get("steps")
     if not isinstance(steps, list | None):
-        raise _InvalidFlag("its scheduled steps are not a list")
-    return [_table(step, "a scheduled step") for step in steps or ()]
+        raise _Unreadable("its scheduled steps are not a list")
+    return steps or ()
 
 
 def _table(value: object, what: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise _InvalidFlag(f"{what} is not a map")
+        raise _Unreadable(f"{what} is not a map")
     return value
 
 
-# YAML 1.1 words, which Go's yaml package takes for booleans only where a boolean is expected.
-_WORDS: Final = {"yes": True, "on": True, "y": True, "no": False, "off": False, "n": False}
+# YAML 1.1 words, which Go's yaml package takes for booleans only where a boolean is expected, and the two of
+# JSON in quotes, which templates leave there.
+_WORDS: Final = {
+    **dict.fromkeys(("true", "yes", "on", "y"), True),
+    **dict.fromkeys(("false", "no", "off", "n"), False),
+}
 
 
 def _bool(table: Mapping[str, Any], name: str) -> bool | None:
     value = table.get(name)
     if isinstance(value, str):
-        value = _WORDS.get(value.lower(), value)
+        value = _WORDS.get(value.strip().lower(), value)
     if not isinstance(value, bool | None):
-        raise _InvalidFlag(f"{name} is neither true nor false")
+        raise _Unreadable(f"{name} is neither true nor false")
     return value
 
 
@@ -185,15 +295,38 @@ def _version(value: object) -> str | None:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return str(getattr(value, "text", value))
-    raise _InvalidFlag("version is neither text nor a number")
+    raise _Unreadable("version is neither text nor a number")
+
+
+_GO_DATE: Final = re.compile(
+    r"(\d{4})-(\d\d?)-(\d\d?)(?:[Tt ](\d\d?):(\d\d?):(\d\d?)(?:[.,](\d+))? ?(Z|[+-]\d\d:\d\d)?)?"
+)
+"""The forms of Go's yaml package, in which months, days, hours, minutes and seconds may have one digit."""
 
 
 def _date(value: object) -> datetime:
+    if isinstance(value, date) and not isinstance(value, datetime):  # TOML has dates without a time
+        value = datetime(value.year, value.month, value.day)  # noqa: DTZ001 - UTC comes below
+    if value is None:
+        raise _Unreadable("it has no date")
     try:
-        date = value if isinstance(value, datetime) else datetime.fromisoformat(value)  # type: ignore[arg-type]
+        moment = value if isinstance(value, datetime) else _read_date(value)
     except (ValueError, TypeError):
-        raise _InvalidFlag(f"a scheduled step has no readable date, but {value!r}") from None
-    return date if date.tzinfo else date.replace(tzinfo=UTC)
+        raise _Unreadable(f"it has no readable date, but {str(value)[:_SHOWN]!r}") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _read_date(text: object) -> datetime:
+    if not isinstance(text, str):
+        raise TypeError
+    match = _GO_DATE.fullmatch(text.strip())
+    if match is None:
+        return datetime.fromisoformat(text.strip())
+    *numbers, fraction, zone = match.groups()
+    year, month, day, hour, minute, second = (int(number or 0) for number in numbers)
+    digits = f"{fraction or ''}000000"[:6]
+    moment = f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{digits}{zone or ''}"
+    return datetime.fromisoformat(moment)
 
 
 # --- the three formats
@@ -275,6 +408,11 @@ for _tag, _pattern, _first in (
 # recurse.
 _MAX_YAML_DEPTH: Final = 100
 
+_MAX_ALIASED: Final = 400_000
+"""Nodes that a file may have once its aliases are replaced by what they stand for, if there are any: ten
+levels of ten aliases each are 1,000 bytes and ten thousand million nodes. Go's yaml package, too, begins to
+count at 400,000."""
+
 
 def _yaml(text: str) -> object:
     depth = 0
@@ -284,13 +422,70 @@ def _yaml(text: str) -> object:
             raise ValueError("nested too deeply")
     loader = _Loader(text)
     try:
+        node = _only_document(loader)
+        if node is None:
+            return None
+        _check_aliases(node)
         # Built in one go, so that an alias to something around itself is an error and not an endless value.
-        node = loader.get_single_node()
-        return node and loader.construct_object(node, deep=True)
+        return loader.construct_object(node, deep=True)
     except (KeyError, AttributeError, TypeError) as error:  # PyYAML's answer to `!!bool x` and its like
         raise ValueError(f"a value does not fit its tag: {error}") from error
     finally:
         loader.dispose()
+
+
+def _only_document(loader: Any) -> yaml.Node | None:
+    """The first document. Others may follow it that hold nothing: templates end files with `---`."""
+    first = loader.get_node() if loader.check_node() else None
+    while loader.check_node():
+        if loader.get_node().tag != _NULL:
+            raise ValueError("it holds a second YAML document with content; flags are read from one document")
+    return first
+
+
+_NULL: Final = "tag:yaml.org,2002:null"
+
+
+def _check_aliases(node: yaml.Node) -> None:
+    """Refuse a document that grows too large, or without end, once its aliases are replaced."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        if isinstance(node, yaml.ScalarNode):
+            return 1
+        known = sizes.get(id(node))
+        if known is None:
+            sizes[id(node)] = 0  # an alias to something around itself, which the constructor refuses
+            parts = node.value if isinstance(node, yaml.SequenceNode) else chain.from_iterable(node.value)
+            known = sizes[id(node)] = 1 + sum(map(size, parts))
+        return known
+
+    whole = size(node)
+    written = 1 + sum(len(each) for each in _collections(node))
+    if whole > max(written, _MAX_ALIASED):
+        raise ValueError(f"its aliases stand for {whole} nodes, and {_MAX_ALIASED} is the most")
+
+
+def _collections(node: yaml.Node) -> Iterator[Sequence[yaml.Node]]:
+    """The members of each list and map, each of which is met once, however many aliases it has."""
+    met: set[int] = set()
+    waiting = [node]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, yaml.ScalarNode) or id(one) in met:
+            continue
+        met.add(id(one))
+        members = one.value if isinstance(one, yaml.SequenceNode) else [*chain.from_iterable(one.value)]
+        waiting += members
+        yield members
+
+
+def _check_texts(document: object) -> None:
+    """Refuse text that is not Unicode: JSON can name half of a surrogate pair, which no output can hold."""
+    try:
+        json.dumps(document, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        raise ValueError("half of a surrogate pair (\\ud800 to \\udfff) stands alone") from None
 
 
 _PLACE: Final = re.compile(r'\s+in "<[a-z ]+>", ')

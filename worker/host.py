@@ -343,7 +343,7 @@ class Host:
             tell(flags)
 
         flag_watch = watch(self._settings.flags, use)
-        use(await self._patiently("enrich", flag_watch.load, FlagFileError))
+        await self._patiently("enrich", flag_watch.begin, FlagFileError)
         self._run(flag_watch.run())
 
     async def _patiently(self, component: str, function: Callable[[], T], *passing: type[Exception]) -> T:

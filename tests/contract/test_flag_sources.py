@@ -18,6 +18,7 @@ from worker.flag_sources.http import HttpPlace
 from worker.flag_sources.kept import KeptFlags
 from worker.flag_sources.relay import RelayPlace
 from worker.flag_sources.s3 import S3Place
+from worker.flags import FlagFileError
 
 CONFIGURATION = Path("tests/goff/v1.55.2/cmd/relayproxy/testdata/goff/configuration")
 A = b"a: {variations: {x: 1}}"
@@ -131,6 +132,72 @@ def test_the_content_type_tells_the_format(site: Site) -> None:
     assert list(http(site).load()) == ["a"]
     site.content_type = "text/plain"
     assert list(http(site, format="toml").load()) == ["a"]
+
+
+def test_a_structured_content_type_does_not_beat_the_suffix(site: Site) -> None:
+    """GitHub serves every raw file as …+json; the error says what told the format."""
+    site.content_type = "application/vnd.github.raw+json; charset=utf-8"
+    assert list(http(site).load()) == ["a"]
+
+    site.content = b"a: ["
+    with pytest.raises(FlagFileError, match=r"read as yaml by the suffix \.yaml"):
+        http(site).load()
+    site.content_type = "application/json"
+    with pytest.raises(FlagFileError, match="read as json by the content type application/json"):
+        http(site).load()
+
+
+def test_an_error_in_place_of_the_file_is_no_flags(site: Site) -> None:
+    """A proxy answers 200 with its own text: the flags before stay in use."""
+    source = http(site)
+    source.load()
+    site.content = b"upstream connect error. reset reason: connection timeout"
+    with pytest.raises(FlagFileError, match="is a flag"):
+        source.poll()
+    assert source.good is not None
+    assert source.good.content == A
+
+
+def relay(site: Site) -> KeptFlags:
+    settings = RelayFlagSettings(type="relay", url=SecretStr(site.url))
+    return KeptFlags(settings.called(), RelayPlace(settings))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"{}",
+        b'{"flags": {}}',
+        b'{"flags": null}',
+        b'{"evaluationContextEnrichment": {"env": "prod"}}',
+        b'{"flags": {}, "evaluationContextEnrichment": {}}',
+    ],
+)
+def test_a_relay_without_flags_is_an_empty_set(site: Site, answer: bytes) -> None:
+    """Go leaves an empty map out of its answer; nothing but what an answer may hold beside flags is there."""
+    site.content = answer
+
+    assert len(relay(site).load()) == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"[]",
+        b'{"message": "not found"}',
+        b'{"errorCode": "RETRIEVING_FLAGS_ERROR", "errorDetails": "no"}',
+        b'{"flags": {}, "error": "x"}',
+        b'{"flags": {"error": "bad gateway"}}',
+        b'{"flags": "none"}',
+    ],
+)
+def test_what_a_relay_does_not_answer_is_no_flags(site: Site, answer: bytes) -> None:
+    """An error, its own or a proxy's, is not an empty set."""
+    site.content = answer
+
+    with pytest.raises(FlagFileError):
+        relay(site).load()
 
 
 @pytest.mark.parametrize(

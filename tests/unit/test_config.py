@@ -495,3 +495,12 @@ def test_the_reference_has_every_setting_with_its_default_and_meaning() -> None:
             assert field.description, f"{model.__name__}.{key}"
     for default in ('`"200ms"`', '`"64MiB"`', '`"256MiB"`', '`"murmur2_random"`', "`6066`", '`"beginning"`'):
         assert default in page
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_read_over(tmp_path: Path, encoding: str) -> None:
+    """Editors of Windows begin a file with one; its shell writes UTF-16."""
+    path = tmp_path / "flagstream.toml"
+    path.write_bytes('name = "fleet"\r\n[flags]\r\npath = "flags.yaml"\r\n'.encode(encoding))
+
+    assert load(path, {}).name == "fleet"

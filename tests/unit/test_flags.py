@@ -314,7 +314,7 @@ def test_a_version_is_text_as_written(format: FlagFormat, text: str, version: st
     [
         ("f: 5", "the flag is not a map"),
         ("f:", "the flag is not a map"),
-        ("f: {trackEvents: false}", "has no variations"),
+        ("f: {trackEvents: true}", "has no variations"),
         ("f: {variations: {}}", "has no variations"),
         ("f: {variations: [a]}", "variations is not a map"),
         ("f: {variations: {a: }}", "variation 'a' has no value"),
@@ -322,7 +322,6 @@ def test_a_version_is_text_as_written(format: FlagFormat, text: str, version: st
         ("f: {variations: {a: 1}, disable: 1}", "disable is neither true nor false"),
         ("f: {variations: {a: 1}, version: [1]}", "version is neither text nor a number"),
         ("f: {variations: {a: 1}, scheduledRollout: {date: 1}}", "its scheduled steps are not a list"),
-        ("f: {variations: {a: 1}, scheduledRollout: [{date: soon}]}", "no readable date, but 'soon'"),
         ("f: {variations: {a: 1}, rollout: {scheduled: 5}}", "rollout.scheduled is not a map"),
     ],
 )
@@ -332,6 +331,188 @@ def test_an_invalid_flag_is_dropped_alone(text: str, problem: str) -> None:
 
     assert list(flags) == ["good"]
     assert problem in flags.invalid["f"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "f: {trackEvents: false}",
+        "f: {trackEvents: false, variations: {}}",
+        "f: {trackEvents: false, variations: {a: }}",
+        "f: {trackEvents: false, variations: [a]}",
+        "f: {trackEvents: false, variations: {a: 1}, disable: 1}",
+        "f: {trackEvents: false, variations: {a: 1}, version: [1]}",
+        "f: {trackEvents: false, variations: {a: 1}, scheduledRollout: {date: 1}}",
+        "f: {trackEvents: 'false', variation: {a: 1}}",
+        "f: {trackEvents: 'False ', variations: {a: 1}, disable: maybe}",
+        "f: {trackEvents: 0, variations: {a: 1}}",
+        "f: {trackEvents: '0', variations: {a: 1}}",
+        "f: {trackEvents: '\"false\",', variations: {a: 1}}",
+        "f: {trackEvents: fal, variations: {a: 1}}",
+        "f: {variations: [1], scheduledRollout: [{date: 2024-01-01, trackEvents: false}]}",
+        "f: {variations: {a: 1}, scheduledRollout: [{date: 2024-01-01, trackEvents: no, version: {}}]}",
+        "f: {variations: {a: 1}, trackEvents: no, scheduledRollout: [{date: 2024-01-01, trackEvents: x}]}",
+    ],
+)
+def test_an_invalid_flag_that_readably_says_so_stays_untracked(text: str) -> None:
+    """Whatever else is wrong with a flag, events that a person meant to keep are not exported; the reason is
+    told all the same."""
+    flags = parse(text + "\ngood: {variations: {a: 1}}")
+
+    assert not flags["f"].track
+    assert flags["good"].track
+    assert list(flags.invalid) == ["f"]
+
+
+@pytest.mark.parametrize(
+    ("format", "text"),
+    [
+        ("yaml", "f: {variations: {a: 1}, trackEvents: 'false'}"),
+        ("yaml", "f: {variations: {a: 1}, trackEvents: ' FALSE '}"),
+        ("yaml", "f: {variations: {a: 1}, trackevents: false}"),
+        ("yaml", "f: {variations: {a: 1}, track_events: false}"),
+        ("json", '{"f": {"variations": {"a": 1}, "TrackEvents": false}}'),
+        ("toml", "[f]\ntrackevents = false\nvariations = {a = 1}"),
+    ],
+)
+def test_false_in_quotes_or_under_another_spelling_is_false(format: FlagFormat, text: str) -> None:
+    """Templates quote what they fill in, and Go takes JSON's and TOML's names in any case."""
+    flags = parse(text, format)
+
+    assert not flags["f"].track
+    assert flags["f"].variations == {"a": 1}
+    assert not flags.invalid
+
+
+@pytest.mark.parametrize(
+    ("step", "problem"),
+    [
+        ("{date: soon, version: 2}", "no readable date, but 'soon'"),
+        ("{version: 2}", "it has no date"),
+        ("{date: 2024-13-01, version: 2}", "no readable date, but '2024-13-01'"),
+        ("{date: 2024-01-01, version: 2, disable: x}", "disable is neither true nor false"),
+        ("later", "the step is not a map"),
+    ],
+)
+def test_a_step_that_cannot_be_read_is_passed_over_alone(step: str, problem: str) -> None:
+    """The flag stands, and so do its other steps; an untracked flag stays untracked. The fault is told."""
+    steps = f"[{step}, {{date: 2024-01-01, disable: true}}]"
+    flags = parse(
+        f"f: {{variations: {{a: 1}}, version: 1, trackEvents: false, scheduledRollout: {steps}}}",
+    )
+
+    assert flags["f"] == Flag(False, True, "1", {"a": 1})
+    assert problem in flags.invalid["f"]
+    assert "scheduled step 1" in flags.invalid["f"]
+
+
+@pytest.mark.parametrize(
+    ("format", "date", "moment"),
+    [
+        ("yaml", "2026-1-5", "2026-01-05T00:00:00+00:00"),
+        ("yaml", "2026-01-05", "2026-01-05T00:00:00+00:00"),
+        ("yaml", "2026-1-5T1:2:3Z", "2026-01-05T01:02:03+00:00"),
+        ("yaml", "2026-1-5t1:2:3.5+02:00", "2026-01-05T01:02:03.500000+02:00"),
+        ("yaml", "2026-01-05 10:20:30.123456789", "2026-01-05T10:20:30.123456+00:00"),
+        ("yaml", "'2026-01-05T10:20:30Z'", "2026-01-05T10:20:30+00:00"),
+        ("json", '"2026-01-05T10:20:30.1-05:00"', "2026-01-05T10:20:30.100000-05:00"),
+        ("toml", "2026-01-05", "2026-01-05T00:00:00+00:00"),
+        ("toml", "2026-01-05T10:20:30", "2026-01-05T10:20:30+00:00"),
+        ("toml", "2026-01-05T10:20:30Z", "2026-01-05T10:20:30+00:00"),
+    ],
+)
+def test_dates_are_read_in_the_forms_that_go_reads(format: FlagFormat, date: str, moment: str) -> None:
+    """The YAML package of Go takes one digit and no zone, TOML has types of its own."""
+    around = {
+        "yaml": "f: {variations: {a: 1}, scheduledRollout: [{date: %s}]}",
+        "json": '{"f": {"variations": {"a": 1}, "scheduledRollout": [{"date": %s}]}}',
+        "toml": "[f]\nvariations = {a = 1}\nscheduledRollout = [{date = %s}]",
+    }
+    flags = parse(around[format] % date, format)
+
+    assert flags.next_change == datetime.fromisoformat(moment)
+    assert not flags.invalid
+
+
+@pytest.mark.parametrize(
+    ("format", "text"),
+    [
+        ("yaml", "upstream connect error or disconnect/reset before headers. reset reason: timeout"),
+        ("yaml", "error: not found\nstatus: 502"),
+        ("json", '{"message": "Service Unavailable"}'),
+        ("json", '{"error": {"code": 502, "message": "bad gateway"}}'),
+        ("json", '{"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 404}'),
+        ("toml", 'error = "not found"'),
+        ("yaml", "f: 5"),
+    ],
+)
+def test_a_document_in_which_no_entry_is_a_flag_is_no_flag_file(format: FlagFormat, text: str) -> None:
+    """Proxies answer 200 with the text of an error: it is not "no flags", and the older flags stay."""
+    with pytest.raises(FlagFileError, match="is a flag"):
+        parse(text, format)
+
+
+@pytest.mark.parametrize(
+    ("format", "text"),
+    [
+        ("yaml", "# flags to come\n"),
+        ("yaml", "---\n"),
+        ("yaml", "---\n# nothing yet\n"),
+        ("yaml", "null"),
+        ("json", "null"),
+        ("toml", "# flags to come\n"),
+        ("toml", "\n"),
+    ],
+)
+def test_a_file_of_comments_is_unfinished(format: FlagFormat, text: str) -> None:
+    """It is what a reader sees of a file that is being written, in each format; {} means no flags."""
+    with pytest.raises(FlagFileError, match=r"write \{\}"):
+        parse(text, format)
+
+
+@pytest.mark.parametrize("end", ["---\n", "---\n# the end\n", "...\n", "...\n---\n---\n", "--- ~\n"])
+def test_an_empty_yaml_document_at_the_end_is_read_over(end: str) -> None:
+    """Templates end each file with `---`."""
+    assert list(parse("f: {variations: {a: 1}}\n" + end)) == ["f"]
+
+
+@pytest.mark.parametrize("text", ["{a}---\n{b}", "{a}---\n---\n{b}", "---\n---\n{a}", "{a}---\n{{}}"])
+def test_a_second_yaml_document_with_content_is_refused_in_those_words(text: str) -> None:
+    """GO Feature Flag reads only the first one: what is in the second would be exported as unknown."""
+    flags = {"a": "a: {variations: {x: 1}}\n", "b": "b: {variations: {x: 1}}\n"}
+    with pytest.raises(FlagFileError, match="a second YAML document with content"):
+        parse(text.format(**flags))
+
+
+@pytest.mark.parametrize("half", [r"\ud800", r"\uDFFF", r"\ud83d\ud83d"])
+@pytest.mark.parametrize("text", ['{"a": {"variations": {"%s": 1}}}', '{"%s": {"variations": {"a": 1}}}'])
+def test_half_of_a_surrogate_pair_is_a_broken_file(text: str, half: str) -> None:
+    """Python reads it and no output can hold it; a whole pair is a character like any other."""
+    with pytest.raises(FlagFileError, match="half of a surrogate pair"):
+        parse(text % half, "json")
+    assert parse(text % r"\ud83d\ude00", "json")
+
+
+def bomb(levels: int, around: str) -> str:
+    """A few hundred bytes in which each level names the one before it ten times."""
+    lines = ["a0: &a0 {variations: {x: 1, y: 2}}"]
+    for level in range(1, levels):
+        lines.append(f"a{level}: &a{level} " + around % ", ".join([f"*a{level - 1}"] * 10))
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("around", ["{variations: {v: [%s]}}", "{variations: {<<: [%s]}}"])
+def test_aliases_to_aliases_are_refused_by_what_they_stand_for(around: str) -> None:
+    """Before anything is built of them; a file that uses aliases as people do is read."""
+    with pytest.raises(FlagFileError, match="its aliases stand for"):
+        parse(bomb(12, around))
+    assert len(parse(bomb(3, around))) == 3
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_read_over(encoding: str) -> None:
+    """Editors of Windows write one, its shell UTF-16."""
+    assert list(parse_flags("f: {variations: {é: 1}}".encode(encoding), "yaml", NOW)["f"].variations) == ["é"]
 
 
 def test_track_events_takes_the_boolean_words_of_yaml() -> None:

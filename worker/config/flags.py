@@ -104,7 +104,7 @@ class HttpFlagSettings(FetchedSettings):
         default_factory=dict, description="Sent with each request, such as Authorization. Never shown."
     )
     format: Format | None = Field(
-        default=None, description="Absent: by the content type, else by the suffix of the path, else YAML."
+        default=None, description="Absent: by the content type, else the suffix of the path, else YAML."
     )
 
     def place(self) -> str:
@@ -126,7 +126,7 @@ class S3FlagSettings(FetchedSettings):
         default=False, description="The bucket in the path, not in the host's name; many stores need it."
     )
     format: Format | None = Field(
-        default=None, description="Absent: by the content type, else by the suffix of the key, else YAML."
+        default=None, description="Absent: by the content type, else the suffix of the key, else YAML."
     )
 
     def place(self) -> str:
@@ -145,7 +145,7 @@ class GcsFlagSettings(FetchedSettings):
     )
     anonymous: bool = Field(default=False, description="No credentials: public objects and emulators.")
     format: Format | None = Field(
-        default=None, description="Absent: by the content type, else by the suffix of the name, else YAML."
+        default=None, description="Absent: by the content type, else the suffix of the name, else YAML."
     )
 
     def place(self) -> str:
@@ -192,7 +192,7 @@ class FlagSettings(Section):
         default=None,
         description=(
             "File with the flags; this or flags.sources is needed where the enrich stage runs. Re-read when "
-            "it changes."
+            "it changes; replace it by renaming a complete file into its place."
         ),
     )
     format: Format | None = Field(

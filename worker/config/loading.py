@@ -16,6 +16,7 @@ from worker.config.settings import Settings
 from worker.errors import ConfigError
 from worker.sinks.registry import InstalledSinks, UnusableSink
 from worker.sinks.settings import SinkSettings
+from worker.text import decoded
 from worker.units import shown
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -63,7 +64,7 @@ def _section(found: tuple[Path, str]) -> int:
 
 def _read(path: FilePath) -> dict[str, object]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(decoded(path.read_bytes()))
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError as error:

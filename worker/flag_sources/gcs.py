@@ -38,7 +38,7 @@ class GcsPlace:
         except (GoogleAPIError, GoogleAuthError, RequestException, DataCorruption, ValueError) as error:
             raise OSError(f"{settings.place()}: {error}") from None
         self._generation = blob.generation
-        return Document(content, told_format(settings.format, blob.content_type, settings.object))
+        return Document(content, *told_format(settings.format, blob.content_type, settings.object))
 
 
 def _client(settings: GcsFlagSettings) -> storage.Client:

@@ -24,4 +24,4 @@ class HttpPlace:
         if answer is None:
             return None
         self._validators = answer.validators
-        return Document(answer.content, told_format(self._format, answer.content_type, self._path))
+        return Document(answer.content, *told_format(self._format, answer.content_type, self._path))

@@ -77,6 +77,7 @@ class KeptFlags:
         try:
             flags = parse_flags(document.content, document.format, self._clock())
         except FlagFileError as error:
-            raise FlagFileError(f"{self.name}: {error}") from error
+            told = f" (read as {document.format} {document.told_by})" if document.told_by else ""
+            raise FlagFileError(f"{self.name}: {error}{told}") from error
         self._next_change = flags.next_change
         return flags

@@ -9,13 +9,15 @@ def merged(sets: Iterable[FlagSet]) -> FlagSet:
     """All flags; of a flag that several sets have, that of the last one, whole: GO Feature Flag's rule.
 
     A flag that is invalid in the last set that names it is invalid, whatever earlier ones say of it: what
-    they say is no longer meant.
+    they say is no longer meant. Only where one says that its events are not to be exported, that holds: an
+    entry that cannot be read does not take it back.
     """
     flags: dict[str, Flag] = {}
     invalid: dict[str, str] = {}
     changes = []
     for one in sets:
-        flags = {name: flag for name, flag in flags.items() if name not in one.invalid} | dict(one.flags)
+        flags = {name: flag for name, flag in flags.items() if name not in one.invalid or not flag.track}
+        flags |= one.flags
         invalid = {name: why for name, why in invalid.items() if name not in one.flags} | dict(one.invalid)
         if one.next_change:
             changes.append(one.next_change)

@@ -15,7 +15,7 @@ from worker.flag_sources import Place
 from worker.flag_sources.cache import FlagCache
 from worker.flag_sources.file import FilePlace
 from worker.flag_sources.kept import KeptFlags
-from worker.flag_sources.watching import FlagWatch
+from worker.flag_sources.watching import EXPORTED, FlagWatch
 from worker.flags import FlagFileError, FlagSet
 from worker.sinks.protocol import Proof
 
@@ -35,7 +35,7 @@ def prove(settings: FlagSettings) -> Iterator[Proof]:
             yield Proof("flags", "failed", str(error))
             continue
         faults = "; ".join(f"{name} {why}" for name, why in flags.invalid.items())
-        invalid = f"; {len(flags.invalid)} invalid, their events are exported: {faults}" if faults else ""
+        invalid = f"; {len(flags.invalid)} with mistakes, {EXPORTED}: {faults}" if faults else ""
         yield Proof("flags", "proved", f"{len(flags)} from {source.name}{invalid}")
 
 

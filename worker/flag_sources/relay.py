@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
@@ -12,9 +13,11 @@ from worker.flags import FlagFileError
 
 PATH = "/v1/flag/configuration"
 
+_BESIDE_FLAGS: Final = {"evaluationContextEnrichment"}
+"""What else an answer may hold. A relay without flags leaves `flags` out, as Go's omitempty does."""
+_LONGEST_ERROR: Final = 200
 
-class _Configuration(msgspec.Struct):
-    flags: msgspec.Raw
+_split: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode  # raw: a number stays the text that it is
 
 
 class RelayPlace:
@@ -35,9 +38,24 @@ class RelayPlace:
         if answer is None:
             return None
         try:
-            # raw: a number stays the text that it is
-            flags = bytes(msgspec.json.decode(answer.content, type=_Configuration).flags)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise FlagFileError(f"{self._shown}: no answer of a relay: {error}") from None
+            flags = _flags(answer.content)
+        except (ValueError, RecursionError) as error:
+            raise FlagFileError(f"{self._shown}: not the answer of a relay: {error}") from None
         self._validators = answer.validators
         return Document(flags, "json")
+
+
+def _flags(content: bytes) -> bytes:
+    """The flags in an answer. Raises ValueError for what a relay does not answer, and for its errors."""
+    answer = _split(content)
+    if said := [
+        f"{name} {bytes(answer[name]).decode()}" for name in ("errorCode", "errorDetails") if name in answer
+    ]:
+        raise ValueError(f"it reports {', '.join(said)[:_LONGEST_ERROR]}")
+    flags = bytes(answer.get("flags", b"{}"))
+    if flags == b"null":
+        flags = b"{}"
+    others = answer.keys() - _BESIDE_FLAGS - {"flags"}
+    if flags == b"{}" and others:
+        raise ValueError(f"it has no flags, but {', '.join(sorted(others))[:_LONGEST_ERROR]}")
+    return flags

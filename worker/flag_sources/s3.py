@@ -36,7 +36,7 @@ class S3Place:
         if len(content) > settings.max_bytes:
             raise OSError(f"{settings.place()}: holds more than {settings.max_bytes} bytes")
         self._etag = answer.get("ETag")
-        return Document(content, told_format(settings.format, answer.get("ContentType"), settings.key))
+        return Document(content, *told_format(settings.format, answer.get("ContentType"), settings.key))
 
     def _client(self) -> Any:  # boto3 makes its clients' classes as it runs
         settings = self._settings

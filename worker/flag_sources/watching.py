@@ -21,6 +21,10 @@ JITTER = 0.1
 ask together; GO Feature Flag's figure."""
 
 
+EXPORTED = "exported unless they say trackEvents: false"
+"""What becomes of the events of flags that cannot be read."""
+
+
 def tell(flags: FlagSet) -> None:
     """Log and count a set of flags that is now in use."""
     metrics.FLAGS.set(len(flags))
@@ -30,15 +34,16 @@ def tell(flags: FlagSet) -> None:
         log.warning(
             "flags_invalid",
             invalid=dict(flags.invalid),
-            hint="they count as unknown: their events are exported, also where they say trackEvents: false",
+            hint=f"what cannot be read of them is passed over; events of invalid ones are {EXPORTED}",
         )
 
 
 class FlagWatch:
     """All sources, in the order in which they are merged: the later one wins.
 
-    First `load`, in a thread, until it succeeds; from then on `run`. ``use`` is called on the event loop with
-    each new set of flags. ``chance`` gives numbers in [0, 1).
+    First `begin`, in a thread, until it succeeds; from then on `run`. ``use`` is called with each new set of
+    flags, first by `begin`, then on the event loop. A set that it raises for is not in use: the flags before
+    it stay. ``chance`` gives numbers in [0, 1).
     """
 
     def __init__(
@@ -58,7 +63,21 @@ class FlagWatch:
         self._chance = chance
         self._sleep = sleep
         self._flags: dict[str, FlagSet] = {}
+        self._unusable: set[str] = set()
         self._writing = threading.Lock()
+
+    def begin(self) -> None:
+        """Load the flags and take them into use. Raises FlagFileError; then it is to be called again, and
+        reads all sources again where what they hold could not be used.
+        """
+        flags = self.load()
+        try:
+            self._use(flags)
+        except Exception as error:
+            self._flags.clear()
+            raise FlagFileError(
+                f"flags: cannot be taken into use: {type(error).__name__}: {error}"
+            ) from error
 
     def load(self) -> FlagSet:
         """The flags of all sources. The cache stands in for those that cannot be read now; what was read in
@@ -132,11 +151,31 @@ class FlagWatch:
                     exc_info=None if foreseen else error,
                 )
                 continue
-            failing.set(source.problem is not None)
             if flags is not None:
-                self._flags[source.name] = flags
-                self._use(self._merged())
+                self._take(source, flags)
+            failing.set(source.problem is not None or source.name in self._unusable)
+            if flags is not None and not self._unusable:
                 await asyncio.to_thread(self._write)
+
+    def _take(self, source: FlagSource, flags: FlagSet) -> None:
+        """Take the source's new flags into use, or leave all as it is."""
+        former = self._flags[source.name]
+        self._flags[source.name] = flags
+        try:
+            self._use(self._merged())
+        except Exception as error:  # what nobody thought of in a flag file must not end the worker
+            self._flags[source.name] = former
+            self._unusable.add(source.name)
+            metrics.FLAG_ERRORS.inc()
+            log.error(
+                "flags_not_used",
+                source=source.name,
+                error=f"{type(error).__name__}: {error}",
+                hint="the flags read last stay in use",
+                exc_info=error,
+            )
+        else:
+            self._unusable.discard(source.name)
 
     def _merged(self) -> FlagSet:
         return merged(self._flags[source.name] for source in self._sources)

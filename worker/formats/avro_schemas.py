@@ -8,6 +8,7 @@ import fastavro
 
 import worker
 from worker.errors import ConfigError
+from worker.text import decoded
 
 OTHERS: Final = "otherFields"
 """The field that holds, as a JSON object, what the other fields cannot."""
@@ -47,7 +48,7 @@ def parsed(text: str) -> dict[str, Any]:
 def from_file(path: Path, setting: str) -> str:
     """The text of a schema file. Raises ConfigError, which names ``setting``."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = decoded(path.read_bytes())
         parsed(text)
     except OSError as error:
         raise ConfigError([f"{setting}: {path}: {error.strerror or error}"]) from error

@@ -1,4 +1,5 @@
 import os
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +29,11 @@ class Clock:
         return self.now
 
 
+def settled() -> float:
+    """A time at which whatever a test wrote is old."""
+    return time.time() + 10
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "flags.yaml"
@@ -42,7 +48,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def source(path: Path, clock: Clock) -> FlagSource:
-    return KeptFlags(str(path), FilePlace(path), clock)
+    return KeptFlags(str(path), FilePlace(path, clock=settled), clock)
 
 
 def test_load_gives_the_flags_every_time(source: FlagSource) -> None:
@@ -65,14 +71,14 @@ def test_the_suffix_tells_the_format(tmp_path: Path, name: str, text: str) -> No
     """Without a format the suffix counts, and a file without one is YAML."""
     (tmp_path / name).write_text(text)
 
-    assert list(KeptFlags(name, FilePlace(tmp_path / name)).load()) == ["a"]
+    assert list(KeptFlags(name, FilePlace(tmp_path / name, clock=settled)).load()) == ["a"]
 
 
 def test_a_given_format_beats_the_suffix(path: Path) -> None:
     """A format that is set holds whatever the file is called."""
     path.write_text("a = {variations = {x = 1}}")
 
-    assert list(KeptFlags("flags", FilePlace(path, "toml")).load()) == ["a"]
+    assert list(KeptFlags("flags", FilePlace(path, "toml", clock=settled)).load()) == ["a"]
 
 
 def test_an_unchanged_file_is_no_news(source: FlagSource) -> None:
@@ -190,3 +196,101 @@ def test_a_scheduled_step_comes_due_behind_a_broken_file(
     flags = source.poll()
     assert flags is not None
     assert not flags["a"].track
+
+
+class Writing:
+    """A file that somebody is writing: ``pieces`` come one at a sleep, and time passes by sleeping only."""
+
+    def __init__(self, path: Path, *pieces: str) -> None:
+        self._path = path
+        self._pieces = list(pieces)
+        self.now = 1_000_000.0
+        self.slept: list[float] = []
+        self.step()
+
+    def step(self) -> None:
+        if self._pieces:
+            with self._path.open("a") as file:
+                file.write(self._pieces.pop(0))
+            os.utime(self._path, (self.now, self.now))
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        self.step()
+
+
+UNTRACKED = "{variations: {x: 1}, trackEvents: false}"
+
+
+def test_a_file_that_is_being_written_counts_only_when_two_looks_agree(tmp_path: Path) -> None:
+    """Each cut is readable, and each but the last would export an untracked flag's events."""
+    path = tmp_path / "flags.yaml"
+    writing = Writing(path, f"a: {UNTRACKED}\n", f"b: {UNTRACKED}\n", "c: ", f"{UNTRACKED}\n")
+    source = KeptFlags("f", FilePlace(path, clock=writing.clock, sleep=writing.sleep))
+
+    assert list(source.load()) == ["a", "b", "c"]
+    assert sum(writing.slept) >= 2
+
+
+def test_a_changed_file_is_waited_for_as_well(tmp_path: Path) -> None:
+    """poll, too, does not take a file for its cut: the flags before stay until the new ones are whole."""
+    path = tmp_path / "flags.yaml"
+    writing = Writing(path, f"a: {UNTRACKED}\n")
+    source = KeptFlags("f", FilePlace(path, clock=writing.clock, sleep=writing.sleep))
+    source.load()
+    path.write_text("")
+    writing._pieces = ["b: {variations: {x: 1},", " trackEvents: false}\n"]
+    writing.step()
+
+    flags = source.poll()
+
+    assert flags is not None
+    assert not flags["b"].track
+
+
+def test_a_file_that_never_rests_is_a_failure(tmp_path: Path) -> None:
+    """The next poll looks again; the text says how to replace a file."""
+    path = tmp_path / "flags.yaml"
+    writing = Writing(path, f"a: {UNTRACKED}\n", *["# more\n"] * 50)
+    source = KeptFlags("f", FilePlace(path, clock=writing.clock, sleep=writing.sleep))
+
+    with pytest.raises(OSError, match=r"being written.*renaming"):
+        source.load()
+    writing._pieces.clear()
+    assert list(source.load()) == ["a"]
+
+
+@pytest.mark.parametrize("skew", [-3_600.0, 0.0, 1.5])
+def test_a_file_from_another_clock_is_read_after_a_second_look(path: Path, skew: float) -> None:
+    """A file system may date a file in the future: two looks that agree are enough, whatever its age."""
+    slept: list[float] = []
+    now = path.stat().st_mtime + skew
+    place = FilePlace(path, clock=lambda: now, sleep=slept.append)
+
+    assert place.fetch(anew=True) is not None
+    assert len(slept) == 1
+    assert 0 < slept[0] <= 2
+
+
+def test_an_old_file_is_read_at_once(path: Path) -> None:
+    """A file at rest costs no second look."""
+    slept: list[float] = []
+    place = FilePlace(path, clock=settled, sleep=slept.append)
+
+    assert place.fetch(anew=True) is not None
+    assert slept == []
+
+
+def test_an_unreadable_file_says_what_told_its_format(tmp_path: Path) -> None:
+    """A person who named the file wrongly, or set the wrong format, sees which of the two it was."""
+    path = tmp_path / "flags.json"
+    path.write_text(A)
+
+    with pytest.raises(FlagFileError, match=r"read as json by the suffix \.json"):
+        KeptFlags("f", FilePlace(path, clock=settled)).load()
+    with pytest.raises(FlagFileError, match="read as toml by the setting format"):
+        KeptFlags("f", FilePlace(path, "toml", clock=settled)).load()

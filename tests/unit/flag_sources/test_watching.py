@@ -52,8 +52,19 @@ def test_a_flag_that_is_invalid_in_the_last_source_is_invalid() -> None:
     assert list(merged([flags("a: {}"), flags(flag("a"))])) == ["a"]
 
 
+def test_an_unreadable_entry_does_not_take_back_that_a_flag_is_untracked() -> None:
+    """An earlier source says that its events are not to be exported; a later one is read for it only if it
+    can be read."""
+    kept = flags("a: {variations: {x: 1}, trackEvents: false}")
+
+    both = merged([kept, flags(f"a: {{variations: []}}\n{flag('b')}")])
+    assert not both["a"].track
+    assert list(both.invalid) == ["a"]
+    assert merged([kept, flags(flag("a"))])["a"].track
+
+
 def test_a_flag_that_cannot_be_read_is_a_warning() -> None:
-    """For its events are exported, whatever it says; a gauge counts such flags until they are mended."""
+    """For its events may be exported; a gauge counts such flags until they are mended."""
     misspelt = "secret: {trackEvents: false, variation: {x: 1}}"
     with capture_logs() as logs:
         tell(flags(f"{flag('a')}\n{misspelt}"))
@@ -134,3 +145,51 @@ def test_a_source_that_fails_keeps_its_flags_and_stops_no_other() -> None:
 
     assert [set(one) for one in used] == [{"a", "c"}]
     assert slept == pytest.approx([9, 10, 11, 11])
+
+
+def test_flags_that_cannot_be_taken_into_use_end_nothing() -> None:
+    """Whatever the callback raises, the flags before stay, log and gauge say so, and the next ones come."""
+    one = Shelf(flag("a"))
+    used: list[FlagSet] = []
+    rounds: Iterator[str] = iter([flag("bad"), flag("b")])
+
+    def use(flags: FlagSet) -> None:
+        if "bad" in flags:
+            raise UnicodeEncodeError("utf-8", "x", 0, 1, "surrogates not allowed")
+        used.append(flags)
+
+    failing: list[float | None] = []
+
+    async def sleep(seconds: float) -> None:
+        failing.append(REGISTRY.get_sample_value("flagstream_failing_flag_sources", {"source": "one"}))
+        one.text = next(rounds, None)
+        if one.text is None:
+            raise Ended
+
+    watching = FlagWatch([KeptFlags("one", one)], 10, use, sleep=sleep)
+    watching.begin()
+    with capture_logs() as logs, pytest.raises(ExceptionGroup):
+        asyncio.run(watching.run())
+
+    assert [set(one) for one in used] == [{"a"}, {"b"}]
+    assert [line["event"] for line in logs] == ["flags_not_used"]
+    assert failing == [0, 1, 0]
+
+
+def test_a_start_with_flags_that_cannot_be_used_waits_for_others() -> None:
+    """It raises what the start waits on, and reads the source again at the next call."""
+    one = Shelf(flag("bad"))
+    used: list[FlagSet] = []
+
+    def use(flags: FlagSet) -> None:
+        if "bad" in flags:
+            raise ValueError("no")
+        used.append(flags)
+
+    watching = FlagWatch([KeptFlags("one", one)], 10, use)
+    with pytest.raises(FlagFileError, match="cannot be taken into use: ValueError: no"):
+        watching.begin()
+    one.text = flag("a")
+    watching.begin()
+
+    assert [set(one) for one in used] == [{"a"}]

@@ -107,6 +107,14 @@ def test_both_versions_of_the_schema_read_each_others_data(number: int) -> None:
     assert record["value"] == "1"
 
 
+def test_a_schema_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    """Editors of Windows write one."""
+    file = tmp_path / "event.avsc"
+    file.write_bytes(schemas.own("enriched_event").encode("utf-8-sig"))
+
+    schemas.check_output(schemas.from_file(file, "topics.output_schema"), "topics.output_schema")
+
+
 def test_a_schema_for_output_needs_a_place_for_other_fields() -> None:
     """Version 1 would lose them, so it is refused; so is one whose fields cannot be filled."""
     first = Path("avro/history/enriched_event.1.avsc").read_text()
