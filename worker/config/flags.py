@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from worker.config.section import Section
 from worker.http import address
+from worker.sinks.s3 import S3Access
 from worker.units import MIB, Bytes, Seconds, Written, shown, wrong
 
 Format = Literal["yaml", "json", "toml"]
@@ -63,6 +64,10 @@ class SourceSettings(Section):
     def called(self) -> str:
         """The source's name."""
         return self.name or self.place()
+
+    def problems(self) -> Iterator[str]:
+        """Mistakes that no single setting shows."""
+        return iter(())
 
 
 class FetchedSettings(SourceSettings):
@@ -122,6 +127,10 @@ class S3FlagSettings(FetchedSettings):
     profile: str | None = Field(
         default=None, description="A profile of ~/.aws; absent: credentials as the AWS SDK finds them."
     )
+    role_arn: str = Field(
+        default="", description="Role to assume with these credentials; renewed before it expires."
+    )
+    external_id: str = Field(default="", description="External id that the role's owner asks for.")
     path_style: bool = Field(
         default=False, description="The bucket in the path, not in the host's name; many stores need it."
     )
@@ -131,6 +140,24 @@ class S3FlagSettings(FetchedSettings):
 
     def place(self) -> str:
         return f"s3://{self.bucket}/{self.key}"
+
+    def access(self) -> S3Access:
+        """How the store is reached."""
+        return S3Access(
+            endpoint=self.endpoint or "",
+            region=self.region or "",
+            path_style=self.path_style,
+            profile=self.profile or "",
+            role_arn=self.role_arn,
+            external_id=self.external_id,
+            connect_timeout=self.timeout,
+            read_timeout=self.timeout,
+        )
+
+    def problems(self) -> Iterator[str]:
+        if self.external_id and not self.role_arn:
+            yield "external_id belongs to role_arn, which is not set"
+        yield from self.access().problems()
 
 
 class GcsFlagSettings(FetchedSettings):
@@ -238,3 +265,5 @@ class FlagSettings(Section):
                     f"{shown(source.called())} is there twice; give each source a name of its own",
                 )
             seen.add(source.called())
+            for problem in source.problems():
+                yield "sources", f"{shown(source.called())}: {problem}"

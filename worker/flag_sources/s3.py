@@ -2,12 +2,13 @@
 
 from typing import Any
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from worker.config.flags import S3FlagSettings
+from worker.errors import SinkError
 from worker.flag_sources.document import Document, told_format
+from worker.sinks.s3_client import S3Client
+from worker.sinks.s3_failures import status
 
 
 class S3Place:
@@ -16,38 +17,32 @@ class S3Place:
 
     def __init__(self, settings: S3FlagSettings) -> None:
         self._settings = settings
+        self._connection = S3Client(settings.access(), settings.place())
         self._etag: str | None = None
 
     def fetch(self, *, anew: bool) -> Document | None:
         settings = self._settings
         condition = {"IfNoneMatch": self._etag} if self._etag and not anew else {}
-        try:
-            # A client for each look: credentials that were replaced in their file are seen, and a profile
-            # that is missing is a failure of this source, not of the worker.
-            answer = self._client().get_object(Bucket=settings.bucket, Key=settings.key, **condition)
+
+        def read() -> tuple[Any, bytes] | None:
+            client = self._connection.client
+            try:
+                answer = client.get_object(Bucket=settings.bucket, Key=settings.key, **condition)
+            except ClientError as error:
+                if status(error) == 304:
+                    return None
+                raise
             with answer["Body"] as body:
-                content = body.read(settings.max_bytes + 1)
-        except ClientError as error:
-            if error.response["ResponseMetadata"].get("HTTPStatusCode") == 304:
-                return None
-            raise OSError(f"{settings.place()}: {error}") from None
-        except BotoCoreError as error:
-            raise OSError(f"{settings.place()}: {error}") from None
+                return answer, body.read(settings.max_bytes + 1)
+
+        try:
+            found = self._connection.call(settings.place(), read)
+        except SinkError as error:
+            raise OSError(str(error)) from None
+        if found is None:
+            return None
+        answer, content = found
         if len(content) > settings.max_bytes:
             raise OSError(f"{settings.place()}: holds more than {settings.max_bytes} bytes")
         self._etag = answer.get("ETag")
         return Document(content, *told_format(settings.format, answer.get("ContentType"), settings.key))
-
-    def _client(self) -> Any:  # boto3 makes its clients' classes as it runs
-        settings = self._settings
-        session = boto3.Session(profile_name=settings.profile, region_name=settings.region)
-        return session.client(
-            "s3",
-            endpoint_url=settings.endpoint,
-            config=Config(
-                connect_timeout=settings.timeout,
-                read_timeout=settings.timeout,
-                retries={"total_max_attempts": 2},
-                s3={"addressing_style": "path" if settings.path_style else "auto"},
-            ),
-        )

@@ -3,11 +3,25 @@
 import secrets
 from collections.abc import Callable, Iterator
 
+from worker.chunk import Partition
 from worker.errors import FlagstreamError
 from worker.sinks.protocol import Proof
+from worker.window import Manifest, Range
 
 PROBES = ".flagstream-probe/"
 """Where, below the prefix, such objects are written."""
+
+MANIFEST = Manifest(
+    range=Range(Partition("t" * 249, 2**31 - 1), 2**62, 2**63 - 1),
+    records=2**31,
+    digest="0123456789abcdef" * 4,
+    config="0123456789abcdef",
+    topic_id="AAAAAAAAAAAAAAAAAAAAAA",
+    path='date=2026-11-29/flag=é"%2F\\',
+)
+"""What such an object says of itself: as much as a window's can, in all characters that may occur. A store
+that loses or changes metadata is found out by it, and not at the first window that is delivered again.
+"""
 
 LIST = "list"
 """The attempt that can be made without an object."""

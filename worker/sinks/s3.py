@@ -3,6 +3,7 @@
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from pydantic import AfterValidator, Field, SecretStr
 from worker.sinks.objects import ObjectSettings
 from worker.sinks.places import Place
 from worker.sinks.places import bucket as in_bucket
+from worker.sinks.variables import AWS, AWS_CREDENTIALS, PROXIES, malformed
 from worker.units import MIB, Bytes, Seconds, wrong
 
 Acl = Literal[
@@ -26,6 +28,27 @@ Acl = Literal[
 
 MAX_TAGS = 10
 """Tags that S3 takes on an object."""
+
+
+@dataclass(frozen=True, slots=True)
+class S3Access:
+    """How a store is reached, and as whom; what is empty is found as Amazon's library finds it. Seconds."""
+
+    endpoint: str = ""
+    region: str = ""
+    path_style: bool = False
+    profile: str = ""
+    access_key: str = ""
+    secret_key: str = field(default="", repr=False)
+    role_arn: str = ""
+    external_id: str = ""
+    connect_timeout: float = 5.0
+    read_timeout: float = 60.0
+
+    def problems(self) -> Iterator[str]:
+        """What is wrong with the variables that the client would read."""
+        own = bool(self.access_key or self.profile)
+        yield from malformed((*(() if own else AWS_CREDENTIALS), *AWS, *PROXIES))
 
 
 def _address(text: str) -> str:
@@ -122,6 +145,21 @@ class S3Settings(ObjectSettings):
         ),
     )
 
+    def access(self) -> S3Access:
+        """How the store is reached."""
+        return S3Access(
+            endpoint=self.endpoint,
+            region=self.region,
+            path_style=self.path_style,
+            profile=self.profile,
+            access_key=self.access_key,
+            secret_key=self.secret_key.get_secret_value(),
+            role_arn=self.role_arn,
+            external_id=self.external_id,
+            connect_timeout=self.connect_timeout,
+            read_timeout=self.read_timeout,
+        )
+
     def place(self) -> Place:
         return in_bucket(f"s3 {self.endpoint} {self.bucket}", self.prefix)
 
@@ -138,3 +176,5 @@ class S3Settings(ObjectSettings):
             yield "external_id", "belongs to role_arn, which is not set"
         if self.kms_key_id and not self.encryption.startswith("aws:kms"):
             yield "kms_key_id", 'only with encryption = "aws:kms" or "aws:kms:dsse"'
+        for problem in self.access().problems():
+            yield "access_key", problem

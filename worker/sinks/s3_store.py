@@ -12,22 +12,24 @@ they can never be completed. So what a killed worker leaves is gone once its win
 
 import base64
 import hashlib
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from worker.errors import FlagstreamError, ObjectConflict, SinkRefused, SinkUnavailable
 from worker.formats.manifest import difference, manifest_json, parse_manifest
 from worker.formats.protocol import EncodedObject, Format
 from worker.sinks.probing import LIST, probe_name, proofs
+from worker.sinks.probing import MANIFEST as PROBE_MANIFEST
 from worker.sinks.protocol import Proof
 from worker.sinks.s3 import S3Settings
-from worker.sinks.s3_client import connect
-from worker.sinks.s3_failures import code, status, translated
+from worker.sinks.s3_client import S3Client
+from worker.sinks.s3_failures import code, status
+from worker.window import Manifest
 
 MANIFEST = "flagstream"
 """Key of an object's metadata (``x-amz-meta-flagstream``) that holds its manifest."""
@@ -36,6 +38,7 @@ LARGEST_PUT = 5 * 1024**3
 """Bytes that S3 takes in one request (Amazon S3 quotas)."""
 
 _PROBE = b"probe\n"
+_TAKEN_CODES = {"ConditionalRequestConflict", "PreconditionFailed"}
 _NOT_UNDERSTOOD = {400, 501}
 """What stores answer that have no conditions on writes and say so."""
 
@@ -48,15 +51,14 @@ class S3Store:
         host = urlsplit(settings.endpoint).netloc
         # The same bucket's name at another store is another place.
         self.place = f"s3://{host}{'/' if host else ''}{settings.bucket}/{settings.prefix}"
-        self._made: Any = None
-        self._making = threading.Lock()
+        self._connection = S3Client(settings.access(), self.place)
         # What the store honours, as open() finds out.
         self._create_only = True
         self._largest_put = settings.part_size
 
     def open(self) -> None:
-        """Proves the create-only condition, on single writes and on those in parts, and listing, on an object
-        of its own name.
+        """Proves the create-only condition, on single writes and on those in parts, listing, and that the
+        store keeps what an object says of itself, on an object of its own name.
 
         That object is deleted again where that is allowed; without the right to delete it stays, six bytes
         for each start.
@@ -66,34 +68,30 @@ class S3Store:
             self._prove_write(name)
             self._learn_conditions(name)
             self._prove_list(name)
+            self._prove_looking(name)
         finally:
             with suppress(FlagstreamError):
                 self._delete(name)
 
     def create(self, name: str, content: EncodedObject, kind: Format) -> bool:
-        extra = self._attributes(kind.content_type, {MANIFEST: manifest_json(content.manifest).decode()})
-        with translated(f"storing {self.place}{name}"):
-            if not self._create_only and self._holds(name, content):
-                return False
-            if content.size <= self._largest_put:
-                stored = self._put(name, b"".join(content.parts), extra)
-            else:
-                stored = self._put_in_parts(name, content.parts, extra)
-                self._drop_uploads(name)
-            if stored or self._holds(name, content):
-                return stored
-        raise SinkUnavailable(f"{self.place}{name}: another writer holds it and has not finished")
+        return self._connection.call(
+            f"storing {self.place}{name}", partial(self._create, name=name, content=content, kind=kind)
+        )
 
     def names(self, prefix: str, after: str = "") -> Iterator[str]:
         below = self._settings.prefix
-        start = {"StartAfter": below + after} if after else {}
-        with translated(f"listing {self.place}{prefix}"):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._settings.bucket, Prefix=below + prefix, **start
+        request = {"Bucket": self._settings.bucket, "Prefix": below + prefix}
+        if after:
+            request["StartAfter"] = below + after
+        while True:
+            page = self._connection.call(
+                f"listing {self.place}{prefix}", lambda: self._client.list_objects_v2(**request)
             )
-            for page in pages:
-                for found in page.get("Contents", ()):
-                    yield found["Key"].removeprefix(below)
+            for found in page.get("Contents", ()):
+                yield found["Key"].removeprefix(below)
+            if not page.get("IsTruncated"):
+                return
+            request["ContinuationToken"] = page["NextContinuationToken"]
 
     def prove(self) -> Iterator[Proof]:
         return proofs(
@@ -107,21 +105,15 @@ class S3Store:
         )
 
     def close(self) -> None:
-        """Closes the connections; nothing when there was no use for any."""
-        if self._made is not None:
-            self._made.close()
+        self._connection.close()
 
     @property
     def _client(self) -> Any:
-        # Made once: it takes tenths of a second, and boto3 must not make two at the same time.
-        with self._making:
-            if self._made is None:
-                self._made = connect(self._settings)
-            return self._made
+        return self._connection.client
 
     # writing
 
-    def _attributes(self, content_type: str, metadata: dict[str, str]) -> dict[str, Any]:
+    def _attributes(self, content_type: str, manifest: Manifest) -> dict[str, Any]:
         """What goes with every object beside its content."""
         settings = self._settings
         attributes = {
@@ -132,12 +124,25 @@ class S3Store:
             "StorageClass": settings.storage_class,
             "ACL": settings.acl,
             "Tagging": urlencode(settings.tags),
-            "Metadata": metadata,
+            "Metadata": {MANIFEST: manifest_json(manifest).decode()},
         }
         return {key: value for key, value in attributes.items() if value}
 
     def _at(self, name: str) -> dict[str, str]:
         return {"Bucket": self._settings.bucket, "Key": self._settings.prefix + name}
+
+    def _create(self, name: str, content: EncodedObject, kind: Format) -> bool:
+        extra = self._attributes(kind.content_type, content.manifest)
+        if not self._create_only and self._holds(name, content.manifest):
+            return False
+        if content.size <= self._largest_put:
+            stored = self._put(name, b"".join(content.parts), extra)
+        else:
+            stored = self._put_in_parts(name, content.parts, extra)
+            self._drop_uploads(name)
+        if stored or self._holds(name, content.manifest):
+            return stored
+        raise SinkUnavailable(f"{self.place}{name}: another writer holds it and has not finished")
 
     def _condition(self) -> dict[str, str]:
         return {"IfNoneMatch": "*"} if self._create_only else {}
@@ -177,19 +182,19 @@ class S3Store:
 
     def _drop(self, upload: dict[str, str]) -> None:
         # What cannot be dropped now is dropped when the object is there, or by the bucket's own rule.
-        with suppress(ClientError, BotoCoreError):
+        with suppress(Exception):
             self._client.abort_multipart_upload(**upload)
 
     def _drop_uploads(self, name: str) -> None:
         """Drop all unfinished uploads of an object that is there."""
         at = self._at(name)
-        with suppress(ClientError, BotoCoreError):
+        with suppress(Exception):
             listing = self._client.list_multipart_uploads(Bucket=at["Bucket"], Prefix=at["Key"])
             for found in listing.get("Uploads", ()):
                 if found["Key"] == at["Key"]:
                     self._drop({**at, "UploadId": found["UploadId"]})
 
-    def _holds(self, name: str, content: EncodedObject) -> bool:
+    def _holds(self, name: str, manifest: Manifest) -> bool:
         """Whether the object is there; raises ObjectConflict when it is another one."""
         try:
             answer = self._client.head_object(**self._at(name))
@@ -201,7 +206,7 @@ class S3Store:
         found = parse_manifest(metadata.get(MANIFEST, "").encode())
         if found is None:
             raise ObjectConflict(f"{self.place}{name} is not of ours: it does not say what it holds")
-        if different := difference(content.manifest, found):
+        if different := difference(manifest, found):
             raise ObjectConflict(f"{self.place}{name}: {different}")
         return True
 
@@ -225,22 +230,26 @@ class S3Store:
             self._largest_put = LARGEST_PUT
 
     def _prove_write(self, name: str) -> str:
-        attributes = self._attributes("text/plain", {})
-        with translated(f"writing {self.place}{name}"):
+        def write() -> bool:
+            attributes = self._attributes("text/plain", PROBE_MANIFEST)
             try:
-                written = self._put(name, _PROBE, attributes)
+                return self._put(name, _PROBE, attributes)
             except ClientError as error:
                 if status(error) not in _NOT_UNDERSTOOD or not self._settings.at_least_once:
                     raise
                 self._create_only = False
-                written = self._put(name, _PROBE, attributes)
-        if not written:
+                return self._put(name, _PROBE, attributes)
+
+        if not self._connection.call(f"writing {self.place}{name}", write):
             raise SinkUnavailable(f"{self.place}{name} is said to be taken, and nobody else uses that name")
         return f"wrote {self.place}{name}"
 
     def _prove_condition(self, name: str) -> str:
-        with translated(f"writing {self.place}{name} a second time"):
-            replaced = self._put(name, _PROBE, self._attributes("text/plain", {}))
+        attributes = self._attributes("text/plain", PROBE_MANIFEST)
+        replaced = self._connection.call(
+            f"writing {self.place}{name} a second time",
+            lambda: self._put(name, _PROBE, attributes),
+        )
         if replaced:
             raise SinkRefused(
                 f"{self.place} does not honour If-None-Match on writes, so nothing keeps two workers from "
@@ -249,18 +258,44 @@ class S3Store:
         return "an object that is there is not replaced"
 
     def _prove_parts(self, name: str) -> str:
-        with translated(f"writing {self.place}{name} in parts"):
-            replaced = self._put_in_parts(name, [_PROBE], self._attributes("text/plain", {}))
+        attributes = self._attributes("text/plain", PROBE_MANIFEST)
+        replaced = self._connection.call(
+            f"writing {self.place}{name} in parts",
+            lambda: self._put_in_parts(name, [_PROBE], attributes),
+        )
         if replaced:
             raise SinkRefused(f"{self.place} does not honour If-None-Match on writes in parts")
         return "an object that is there is not replaced by one in parts; the parts were dropped"
 
+    def _prove_looking(self, name: str) -> None:
+        """What is there already is recognised by what it says of itself, and what is not there as that."""
+        missing = f"{name}-missing"
+
+        def look() -> tuple[bool, bool]:
+            return self._holds(name, PROBE_MANIFEST), self._holds(missing, PROBE_MANIFEST)
+
+        try:
+            there, also = self._connection.call(f"looking for {self.place}{name}", look)
+        except ObjectConflict:
+            raise SinkRefused(
+                f"{self.place}{name} does not keep the metadata that it was stored with, so a window that is "
+                "delivered again would not be recognised; use a store that keeps x-amz-meta-flagstream"
+            ) from None
+        if not there or also:
+            found = "is not found although it was written" if not there else "is said to exist"
+            raise SinkRefused(f"{self.place}{name if not there else missing} {found}: looking proves nothing")
+
     def _prove_read(self, name: str) -> str:
-        with translated(f"reading {self.place}{name}"):
-            content = self._client.get_object(**self._at(name))["Body"].read()
+        self._prove_looking(name)
+
+        def read() -> bytes:
+            with self._client.get_object(**self._at(name))["Body"] as body:
+                return bytes(body.read())
+
+        content = self._connection.call(f"reading {self.place}{name}", read)
         if content != _PROBE:
             raise SinkRefused(f"{self.place}{name} does not hold what was written")
-        return "an object is read back as it was written"
+        return "an object is read back as it was written, with its metadata"
 
     def _prove_list(self, name: str) -> str:
         # A store that changes names, such as one that drops a leading slash, would not find its own ranges.
@@ -269,8 +304,9 @@ class S3Store:
         return "a listing shows what was written"
 
     def _delete(self, name: str) -> str:
-        with translated(f"deleting {self.place}{name}"):
-            self._client.delete_object(**self._at(name))
+        self._connection.call(
+            f"deleting {self.place}{name}", lambda: self._client.delete_object(**self._at(name))
+        )
         return f"deleted {self.place}{name}"
 
 
@@ -291,8 +327,11 @@ def cut(parts: Sequence[bytes], size: int) -> Iterator[bytes]:
 
 
 def _taken(error: ClientError) -> bool:
-    """Whether a conditional write was told that something is there (412) or being written (409)."""
-    return status(error) in (409, 412)
+    """Whether the answer to a conditional write is that something is there (412) or being written (409).
+
+    Judged by the code too: putting parts together can be answered with 200 and an error in the body.
+    """
+    return status(error) in (409, 412) or code(error) in _TAKEN_CODES
 
 
 def _md5(body: bytes) -> str:
