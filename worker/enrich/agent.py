@@ -99,6 +99,10 @@ class EnrichStage:
         await self._blocking(self._producer.close)
         self._thread.shutdown(wait=False)
 
+    def troubles(self) -> Iterator[str]:
+        """What keeps transactions from being committed, a line each. On the event loop."""
+        yield from self._producer.problems()
+
     async def run(self, chunks: AsyncIterable[Chunk]) -> None:
         """The agent's body. Nothing unexpected leaves it unseen: Faust would restart the agent behind the
         chunk.
@@ -178,9 +182,10 @@ class EnrichStage:
             self._close()
 
     def _begin(self) -> OpenTransaction:
+        """The open transaction. Raises NotQueued where none begins; then it has to be given up."""
         if self._open is None:
-            self._producer.begin()
             self._open = OpenTransaction()
+            self._producer.begin()
             loop = asyncio.get_running_loop()
             self._open.timer = loop.call_later(self._settings.commit_interval, self._close)
         return self._open
@@ -282,8 +287,8 @@ class EnrichStage:
         try:
             try:
                 await self._blocking(self._producer.abort)
-            except RecordTooLarge as refused:
-                error = refused
+            except TransactionAborted as reason:  # what had broken it, before anybody gave it up
+                error = reason
             await self._aborted(epochs, error)
         except Exception as failure:
             self._fail(failure)

@@ -158,6 +158,7 @@ class ExportStage:
         for partition, text in stopped.items():
             yield Problem("partition_stopped", text, str(partition))
         yield from self._failing.problems(asyncio.get_running_loop().time(), leaving_out=stopped)
+        yield from self._producer.problems()
         if self._identity is not None and self._identity.problem:
             yield Problem("kafka", self._identity.problem)
         if self.decoder is not None and self.decoder.trouble:
@@ -336,8 +337,8 @@ class ExportStage:
 
         def transaction(group: object) -> None:
             self._open_producer()
-            self._producer.begin()
             try:
+                self._producer.begin()
                 produce(self._producer)
                 for letter in (fit(letter, self._producer.limit) for letter in letters):
                     self._producer.produce(

@@ -3,10 +3,9 @@ do.
 """
 
 import logging
-import queue
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import structlog
@@ -15,13 +14,40 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from worker.chunk import Headers, Partition
 from worker.crashpoints import reached
 from worker.errors import ExitCode, Fatal, FlagstreamError, TransactionAborted, TransactionUncertain
+from worker.kafka.bounded import Hangs, bounded
+from worker.kafka.transaction_errors import (
+    FENCED,
+    OF_A_RECORD,
+    UNKNOWN_STATE,
+    UNSUPPORTED,
+    TransactionRefused,
+    aborted,
+    described,
+)
+from worker.operate import sleeping
+from worker.operate.health import Problem
+from worker.operate.retry import Backoff
+
+__all__ = ["DEFAULT_LIMIT", "NotQueued", "RecordTooLarge", "TransactionRefused", "TransactionalProducer"]
 
 log = structlog.get_logger(__name__)
 
 TRY_SECONDS = 5.0
 """Bound of one try of a transactional call; a retriable one is repeated until ``deadline``."""
-HANG_SECONDS = 15
-"""After which a call with a time-out of ``TRY_SECONDS`` is given up."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
+"""Seconds between tries of a call that may be repeated: some errors that librdkafka calls retriable come back
+at once.
+"""
+FIRST_REGISTRATION_PAUSE, LONGEST_REGISTRATION_PAUSE = 0.5, 10.0
+"""Seconds between tries to register with the transaction coordinator."""
+SLOW_SECONDS = 3.0
+"""How long a transactional call may take before it is a problem; *measured*: some 10 ms."""
+TROUBLE_SECONDS = 60.0
+"""How long after any trouble with the brokers a fence is put down to it, rather than to another holder of the
+id: failovers come in series, as brokers are restarted one after the other.
+"""
+FENCES, FENCES_SECONDS = 5, 300.0
+"""So many fences within so many seconds show another holder, come what may: both register in turn."""
 DEFAULT_LIMIT = 1_000_000
 """librdkafka's message.max.bytes, a little below the 1,048,588 bytes that a broker's topic takes by
 default.
@@ -46,63 +72,114 @@ class RecordTooLarge(TransactionAborted):
 
 class TransactionalProducer:
     """One producer, one transaction at a time. Blocking: called from a thread of the stage's own, one call at
-    a time.
+    a time; ``begin``, ``produce``, ``produce_batch`` and ``problems`` also from the event loop.
 
     ``limit`` is the largest record, in bytes, that the topics take; larger ones must not be handed in.
     ``stable``: the transactional.id is the same after a restart, so opening ends what the predecessor left.
     ``deadline``
     (seconds) is how long a call that may be repeated is repeated.
+
+    A transaction that fails leaves the producer usable: it is rolled back, or, where the brokers do not know
+    the producer as it knows itself, the id is registered anew, which ends the transaction. The first error is
+    the one that is raised. ``make``, ``clock``, ``sleep`` and ``stood_still_since`` are for tests.
     """
 
-    def __init__(self, properties: Mapping[str, Any], *, stable: bool, deadline: float = 60.0) -> None:
+    def __init__(
+        self,
+        properties: Mapping[str, Any],
+        *,
+        stable: bool,
+        deadline: float = 60.0,
+        make: Callable[..., Producer] = Producer,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        stood_still_since: Callable[[float], bool] = sleeping.PROCESS.stood_still_since,
+    ) -> None:
         self._properties = dict(properties)
         self._deadline = deadline
         self.stable = stable
-        self._broken = False
-        self._too_large = False
-        self._name = str(properties["transactional.id"])
-        self._log = log.bind(transactional_id=self._name)
         self.limit = DEFAULT_LIMIT
+        self._make = make
+        self._clock = clock
+        self._sleep = sleep
+        self._stood_still_since = stood_still_since
+        self._keep_trying: Callable[[], bool] = lambda: True
+        self._name = str(properties["transactional.id"])
+        self._timeout = float(properties.get("transaction.timeout.ms", 60_000)) / 1000
+        self._log = log.bind(transactional_id=self._name)
+        self._broken = False
+        """The open transaction takes no more records; by which error, only a commit tells."""
+        self._lost: KafkaError | None = None
+        """The error with which the client has become useless."""
+        self._topics: set[str] = set()
+        """Topics that the open transaction has written to."""
+        self._began = clock()
+        self._troubled_at = float("-inf")
+        self._fences: list[float] = []
+        self._call_since: tuple[str, float] | None = None
+        self._problem = ""
+
+    # ── registration ────────────────────────────────────────────────────────────
 
     def open(self, keep_trying: Callable[[], bool] = lambda: True) -> None:
         """Register with the transaction coordinator, which ends whatever this id left open before.
 
-        Tried until the coordinator answers or ``keep_trying`` says no. Raises Fatal.
+        Tried until the coordinator answers or ``keep_trying`` says no; :meth:`problems` says what is
+        waited for.
         """
         self._keep_trying = keep_trying
+        sleeping.PROCESS.start()
+        self._register()
+
+    def _register(self) -> None:
+        backoff = Backoff(FIRST_REGISTRATION_PAUSE, LONGEST_REGISTRATION_PAUSE)
+        self._broken, self._lost = False, None
         self._connect()
-        while keep_trying():
-            try:
-                _bounded(lambda: self._producer.init_transactions(TRY_SECONDS))
-                return
-            except _Hangs:
-                self._connect()
-            except KafkaException as failure:
-                error = failure.args[0]
-                self._raise_if_fatal(error)
-                if not error.retriable():
-                    raise Fatal(ExitCode.KAFKA, f"{self._name}: {error.name()}: {error.str()}") from failure
-                self._log.warning("transactions_not_ready", error=f"{error.name()}: {error.str()}")
+        self._call_since = ("init_transactions", self._clock())
+        try:
+            while self._keep_trying():
+                try:
+                    bounded(lambda: self._producer.init_transactions(TRY_SECONDS))
+                    self._problem = ""
+                    return
+                except Hangs:
+                    self._note("init_transactions does not come back")
+                    self._connect()
+                except KafkaException as failure:
+                    error: KafkaError = failure.args[0]
+                    self._note(described(error, ()))
+                    if not error.retriable() or error.code() in UNSUPPORTED:
+                        self._connect()  # a client with a fatal error answers nothing else
+                self._log.warning("transactions_not_ready", error=self._problem)
+                self._pause(backoff.next_pause())
+        finally:
+            self._call_since = None
 
     def _connect(self) -> None:
-        self._producer = Producer(
+        self._producer = self._make(
             {
                 **self._properties,
                 # No delivery callback: each would want the interpreter for itself, 100,000 times a commit.
                 "message.max.bytes": self.limit,
+                "error_cb": self._on_error,
             },
             logger=logging.getLogger("librdkafka"),
         )
 
+    def _on_error(self, error: KafkaError) -> None:
+        """librdkafka lost a broker, or the like, and goes on by itself."""
+        self._troubled_at = self._clock()
+
+    # ── a transaction ────────────────────────────────────────────────────────────
+
     def begin(self) -> None:
-        """Start a transaction. Local, does not block."""
-        self._broken = self._too_large = False
+        """Start a transaction. Local, does not block. Raises NotQueued; the caller aborts."""
+        self._broken, self._topics, self._began = False, set(), self._clock()
         try:
             self._producer.begin_transaction()
         except KafkaException as failure:
-            error = failure.args[0]
-            self._raise_if_fatal(error)
-            raise Fatal(ExitCode.KAFKA, f"{self._name}: {error.name()}: {error.str()}") from failure
+            self._lost = failure.args[0]
+            raise NotQueued(f"no transaction begins: {failure}") from failure
 
     def release_delivered(self) -> None:
         """Let go of the records that are delivered; they stay in memory otherwise, until the commit."""
@@ -113,6 +190,7 @@ class TransactionalProducer:
 
         Raises NotQueued; the caller aborts.
         """
+        self._topics.add(topic)
         try:
             queued = self._producer.produce_batch(topic, records)
         except (KafkaException, BufferError) as failure:
@@ -130,6 +208,7 @@ class TransactionalProducer:
 
         Blocks for a while where the client's queue is full. Raises NotQueued; the caller aborts.
         """
+        self._topics.add(topic)
         give_up = time.monotonic() + TRY_SECONDS
         while True:
             try:
@@ -148,148 +227,218 @@ class TransactionalProducer:
     def commit(self, offsets: Mapping[Partition, tuple[int, str]], group_metadata: Any) -> None:
         """Commit records and ``offsets`` (next offset and metadata text of each partition) as one.
 
-        Returns when the commit is certain. Raises TransactionAborted when the transaction was rolled back,
-        TransactionUncertain when it has ended and only the committed offsets tell how, Fatal when the
-        producer is fenced.
+        Returns when the commit is certain. Raises TransactionAborted when the transaction was rolled back
+        (TransactionRefused and RecordTooLarge say why), TransactionUncertain when it has ended and only the
+        committed offsets tell how, Fatal when another process holds the id.
         """
         targets = [TopicPartition(p.topic, p.index, offset, text) for p, (offset, text) in offsets.items()]
         producer = self._producer
-        self._call(lambda: producer.send_offsets_to_transaction(targets, group_metadata, TRY_SECONDS))
+        self._try(
+            "send_offsets_to_transaction",
+            lambda: producer.send_offsets_to_transaction(targets, group_metadata, TRY_SECONDS),
+        )
         reached("transaction.offsets_sent")
-        self._call(lambda: producer.commit_transaction(TRY_SECONDS), otherwise=TransactionUncertain)
+        self._try("commit_transaction", lambda: producer.commit_transaction(TRY_SECONDS), committing=True)
         producer.poll(0)
 
     def abort(self) -> None:
-        """Roll the open transaction back. Raises RecordTooLarge where the broker had refused a batch as too
-        large, Fatal where rolling back is impossible.
+        """Roll the open transaction back. Raises TransactionAborted, or a subclass, with the reason where
+        Kafka has broken it, and Fatal where another process holds the id.
         """
-        if self._broken:
-            self._find_out()
+        if self._broken and self._lost is None:
+            self._lost = self._broken_by()
+        if self._lost is not None:
+            raise self._recovered(self._lost)
         producer = self._producer
-        try:
-            self._call(lambda: producer.abort_transaction(TRY_SECONDS), aborting=True)
-        except TransactionAborted:
-            self._log.info("transaction_abandoned")  # and aborted by registering anew
+        self._try("abort_transaction", lambda: producer.abort_transaction(TRY_SECONDS))
         producer.poll(0)
-        if self._too_large:
-            raise self._shrink("a topic refused a batch as too large")
 
-    def _find_out(self) -> None:
+    def _broken_by(self) -> KafkaError | None:
         """A transaction that a failed delivery broke takes no more records; by which error, only a commit
         tells, which cannot succeed.
         """
-        self._broken = False
         producer = self._producer
         try:
-            _bounded(lambda: producer.commit_transaction(TRY_SECONDS))
-        except _Hangs:
-            return  # aborting will hang as well, and is dealt with
+            bounded(lambda: producer.commit_transaction(TRY_SECONDS))
+        except Hangs:
+            return None  # aborting will hang as well, and is dealt with
         except KafkaException as failure:
-            error = failure.args[0]
-            self._raise_if_fatal(error)
-            self._too_large |= error.code() == KafkaError.MSG_SIZE_TOO_LARGE
+            error: KafkaError = failure.args[0]
+            return None if error.retriable() else error
+        return None
 
-    def _shrink(self, text: str) -> RecordTooLarge:
-        self._too_large = False
-        self.limit = max(self.limit // 2, SMALLEST_LIMIT)
-        self._log.warning("topic_takes_less", limit_bytes=self.limit, error=text)
-        self.open(self._keep_trying)
-        return RecordTooLarge(text)
+    def takes(self, topic: str, records: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether ``topic`` takes ``records`` (arguments of ``produce``), by trying it in a transaction that
+        is rolled back. None is open before and after. Raises TransactionAborted where something else is
+        wrong.
+        """
+        errors: list[KafkaError] = []
+
+        def told(error: KafkaError | None, message: object) -> None:
+            if error is not None:
+                errors.append(error)
+
+        self.begin()
+        self._topics.add(topic)
+        give_up = self._clock() + self._timeout
+        for record in records:
+            while True:
+                try:
+                    self._producer.produce(topic, on_delivery=told, **record)
+                    break
+                except BufferError:
+                    self._producer.poll(0.1)
+                except KafkaException:
+                    break  # broken by one of those before
+            if errors or self._clock() > give_up:
+                break
+        self._producer.flush(self._timeout)
+        found = next(iter(errors), None)
+        if found is None or found.code() not in OF_A_RECORD:
+            self.abort()
+            if found is not None:
+                raise aborted(found, self._topics, self._text(found))
+            return True
+        with suppress(TransactionRefused):
+            self.abort()
+        return False
 
     def close(self) -> None:
         """Let the client go, with its threads and connections."""
         del self._producer
 
-    def _call(
-        self,
-        function: Callable[[], object],
-        *,
-        aborting: bool = False,
-        otherwise: type[TransactionAborted] = TransactionAborted,
-    ) -> None:
-        """Call librdkafka, again while it says so. When it does not come back or come to an end, the client
-        is abandoned: registering the id anew ends the transaction, and ``otherwise`` is raised.
+    # ── what may go wrong ────────────────────────────────────────────────────────────
+
+    def problems(self) -> Iterator[Problem]:
+        """What Kafka keeps the producer waiting for, while it does. From any thread."""
+        calling = self._call_since
+        if calling is None:
+            return
+        name, since = calling
+        took = self._clock() - since
+        problem = self._problem
+        if problem or took > SLOW_SECONDS:
+            topics = ", ".join(sorted(self._topics)) or "no topic yet"
+            about = problem or f"the brokers do not answer (the transaction writes to {topics})"
+            text = f"transactional.id {self._name}: {name} goes on for {took:.0f} s: {about}"
+            yield Problem("transaction", text)
+
+    def _try(self, name: str, function: Callable[[], object], *, committing: bool = False) -> None:
+        """Make the call; raises what the caller has to know when it fails."""
+        try:
+            self._call(name, function)
+        except Hangs:
+            text = f"{self._name}: {name} did not come to an end" + (self._problem and f": {self._problem}")
+            self._abandon(text)
+            kind = TransactionUncertain if committing else TransactionAborted
+            raise kind(text) from None
+        except KafkaException as failure:
+            raise self._recovered(failure.args[0], committing=committing) from failure
+
+    def _call(self, name: str, function: Callable[[], object]) -> None:
+        """Call librdkafka, again while it says so and the deadline is not reached. Raises KafkaException for
+        an error that no repetition mends, Hangs where the call does not come to an end.
         """
-        give_up = time.monotonic() + self._deadline
-        while True:
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        give_up = self._clock() + self._deadline
+        self._problem = ""
+        self._call_since = (name, self._clock())
+        try:
+            while True:
+                try:
+                    bounded(function)
+                    return
+                except KafkaException as failure:
+                    error: KafkaError = failure.args[0]
+                    if not error.retriable() or error.code() in UNSUPPORTED:
+                        raise
+                    self._note(described(error, self._topics) + self._missing_topics())
+                self._log.warning("transaction_retried", call=name, error=self._problem)
+                if self._clock() >= give_up:
+                    raise Hangs
+                self._pause(backoff.next_pause())
+        finally:
+            self._call_since = None
+
+    def _missing_topics(self) -> str:
+        """What the brokers say of topics that the transaction has written to, for people."""
+        wrong = []
+        for topic in sorted(self._topics):
             try:
-                _bounded(function)
-                return
-            except _Hangs:
-                break
-            except KafkaException as failure:
-                error = failure.args[0]
-                if error.retriable():
-                    self._log.warning("transaction_retried", error=f"{error.name()}: {error.str()}")
-                    if time.monotonic() < give_up:
-                        continue
-                    break
-                if aborting:
-                    self._raise_if_fatal(error)
-                    raise Fatal(ExitCode.KAFKA, f"{self._name}: abort failed: {error.str()}") from failure
-                raise self._failed(failure) from failure
-        self._log.error("producer_abandoned", hint="a call does not come to an end; registering anew")
-        self.open(self._keep_trying)
-        raise otherwise(f"{self._name}: Kafka did not answer; the transaction was given up")
+                error = self._producer.list_topics(topic, timeout=TRY_SECONDS).topics[topic].error
+            except KafkaException:
+                return ""
+            if error is not None:
+                wrong.append(f"; topic {topic}: {error.str()}")
+        return "".join(wrong)
 
-    def _failed(self, failure: KafkaException) -> Exception:
-        error: KafkaError = failure.args[0]
-        self._raise_if_fatal(error)
-        text = f"{self._name}: {error.name()}: {error.str()}"
-        if not error.txn_requires_abort():
-            return Fatal(ExitCode.KAFKA, text)
-        self._too_large |= error.code() == KafkaError.MSG_SIZE_TOO_LARGE
+    def _recovered(self, error: KafkaError, *, committing: bool = False) -> Exception:
+        """Make the producer usable after ``error``, the transaction's first one. Returns what to raise."""
+        text = self._text(error)
+        usable = (
+            error.code() not in FENCED | UNKNOWN_STATE
+            and (error.txn_requires_abort() or error.code() in UNSUPPORTED)
+            and not error.fatal()
+            and self._rolled_back()
+        )
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE and self.limit > SMALLEST_LIMIT:
+            self.limit = max(self.limit // 2, SMALLEST_LIMIT)
+            self._log.warning("topic_takes_less", limit_bytes=self.limit, error=text)
+            self._register()
+            return RecordTooLarge(text)
+        if not usable:
+            if error.code() in FENCED and (holder := self._other_holder(error)) is not None:
+                return holder
+            self._abandon(text)
+        reason = aborted(error, self._topics, text)
+        if committing and not usable and not isinstance(reason, TransactionRefused):
+            return TransactionUncertain(text)
+        return reason  # what a topic has refused was not delivered, so no commit was sent
+
+    def _rolled_back(self) -> bool:
+        """Roll back after an error; False where that fails, as it does when nothing could be added to the
+        transaction: Kafka then knows of none.
+        """
+        producer = self._producer
         try:
-            self.abort()
-        except RecordTooLarge as refused:
-            return refused
-        return TransactionAborted(text)
+            self._call("abort_transaction", lambda: producer.abort_transaction(TRY_SECONDS))
+        except (Hangs, KafkaException) as failure:
+            self._log.info("transaction_abandoned", error=str(failure))  # and aborted by registering anew
+            return False
+        producer.poll(0)
+        return True
 
-    def _raise_if_fatal(self, error: KafkaError) -> None:
-        if error.code() in _FENCED:
-            raise Fatal(
-                ExitCode.FENCED,
-                f"{self._name}: fenced by another producer or the transaction time-out: {error.str()}",
-            )
-        if error.fatal():
-            raise Fatal(ExitCode.KAFKA, f"{self._name}: {error.name()}: {error.str()}")
+    def _abandon(self, text: str) -> None:
+        self._note(text)
+        self._log.error("producer_abandoned", error=text, hint="the id is registered anew")
+        self._register()
 
+    def _other_holder(self, error: KafkaError) -> Fatal | None:
+        """The error to raise if another holder of the id is really there. None: Kafka itself has ended the
+        transaction, so the id is registered anew and the committed offsets decide.
 
-_FENCED: Sequence[int] = (
-    KafkaError._FENCED,
-    KafkaError.PRODUCER_FENCED,
-    KafkaError.INVALID_PRODUCER_EPOCH,
-)
+        A frozen process counts as replaced: while it stood still, others have taken over what it held.
+        """
+        self._producer.poll(0)  # lets librdkafka tell of lost brokers
+        now = self._clock()
+        troubled = now - self._troubled_at < TROUBLE_SECONDS
+        timed_out = now - self._began >= self._timeout
+        self._fences = [then for then in self._fences if now - then < FENCES_SECONDS] + [now]
+        stood_still = self._stood_still_since(self._began)
+        if (troubled or timed_out) and not stood_still and len(self._fences) < FENCES:
+            return None
+        why = "after the process stood still" if stood_still else "by another producer"
+        return Fatal(ExitCode.FENCED, f"{self._name}: fenced {why}: {error.name()}: {error.str()}")
 
+    def _text(self, error: KafkaError) -> str:
+        return f"{self._name}: {described(error, self._topics)}"
 
-class _Hangs(Exception):
-    """A call did not come back long after its own time-out."""
+    def _note(self, problem: str) -> None:
+        self._problem = problem
+        self._troubled_at = self._clock()
 
-
-def _bounded(function: Callable[[], object]) -> None:
-    """Call ``function`` in a thread of its own and wait for it no longer than ``HANG_SECONDS``.
-
-    librdkafka's send_offsets_to_transaction() ignores its time-out while a coordinator is away
-    (confluentinc/librdkafka issues 5456 and 5511), and may never return. The wait is counted in steps: a
-    process that was frozen has not waited.
-    """
-    outcome: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
-
-    def call() -> None:
-        try:
-            function()
-        except Exception as error:
-            outcome.put(error)
-        else:
-            outcome.put(None)
-
-    threading.Thread(target=call, name="transaction-call", daemon=True).start()
-    for _ in range(HANG_SECONDS):
-        try:
-            error = outcome.get(timeout=1.0)
-        except queue.Empty:
-            continue
-        if error is not None:
-            raise error
-        return
-    raise _Hangs
+    def _pause(self, seconds: float) -> None:
+        """Wait, but not after ``keep_trying`` says no."""
+        while seconds > 0 and self._keep_trying():
+            self._sleep(min(seconds, 0.5))
+            seconds -= 0.5

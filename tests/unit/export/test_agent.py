@@ -93,6 +93,9 @@ class RecordingProducer:
     def open(self) -> None:
         self.opened += 1
 
+    def problems(self) -> Iterator[str]:
+        return iter(())
+
     def begin(self) -> None:
         self.open_records = []
 

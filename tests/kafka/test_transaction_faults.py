@@ -1,0 +1,185 @@
+"""Workers whose transactions Kafka refuses: rights that are missing, ids that expire. They say it and go on."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from tests.support.exporting import event
+from tests.support.kafka_broker import KafkaBroker
+from tests.support.kafka_records import Sent, produce
+from tests.support.running_worker import (
+    Configuration,
+    RunningWorker,
+    Topics,
+    await_records,
+    configuration,
+)
+
+EXPIRES, CLEANUP = 2.0, 0.5
+ANY, USER = "*", "User:worker"
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[KafkaBroker]:
+    """A broker that looks at rights, and forgets transactional ids after two seconds of rest."""
+    properties = {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
+        "transactional.id.expiration.ms": f"{EXPIRES * 1000:.0f}",
+        "transaction.remove.expired.transaction.cleanup.interval.ms": f"{CLEANUP * 1000:.0f}",
+    }
+    with KafkaBroker(properties, sasl_users={"worker": "secret"}) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def boss(broker: KafkaBroker) -> AdminClient:
+    """An admin client that may do anything."""
+    return AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+
+
+def allowed(kind: ResourceType, name: str, operation: AclOperation) -> AclBinding:
+    pattern = ResourcePatternType.LITERAL
+    return AclBinding(kind, name, pattern, USER, ANY, operation, AclPermissionType.ALLOW)
+
+
+def grant(boss: AdminClient, *rights: AclBinding) -> None:
+    for answer in boss.create_acls(list(rights)).values():
+        answer.result(10)
+
+
+@pytest.fixture
+def restricted(broker: KafkaBroker, boss: AdminClient) -> Iterator[Callable[[Topics], None]]:
+    """Gives the worker all that it needs, but for Write on its topics; taken away after the test."""
+
+    def give(topics: Topics) -> None:
+        grant(
+            boss,
+            allowed(ResourceType.GROUP, ANY, AclOperation.READ),
+            allowed(ResourceType.TRANSACTIONAL_ID, ANY, AclOperation.ALL),
+            *(allowed(ResourceType.TOPIC, topic, AclOperation.READ) for topic in topics),
+        )
+
+    yield give
+    everything = AclBindingFilter(
+        ResourceType.ANY,
+        None,
+        ResourcePatternType.ANY,
+        None,
+        None,
+        AclOperation.ANY,
+        AclPermissionType.ANY,
+    )
+    for answer in boss.delete_acls([everything]).values():
+        answer.result(10)
+
+
+def as_worker(broker: KafkaBroker, folder: Path, topics: Topics, **sections: Any) -> Configuration:
+    """A configuration that logs in as the user with few rights."""
+    properties = {
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": "worker",
+        "sasl.password": "secret",
+    }
+    return configuration(
+        broker.sasl_bootstrap_servers, folder, topics, kafka={"properties": properties}, **sections
+    )
+
+
+class TestRights:
+    """Rights that are missing, and are given while the worker waits."""
+
+    def test_write_on_the_output_topic(
+        self,
+        broker: KafkaBroker,
+        boss: AdminClient,
+        restricted: Callable[[Topics], None],
+        tmp_path: Path,
+    ) -> None:
+        """The problem names the right and the topic, although the abort fails with another error; the process
+        goes on, without a flood of lines, and commits once the right is there."""
+        topics = Topics.create(boss, "unwritable")
+        restricted(topics)
+        produce(broker.bootstrap_servers, topics.ingest, [Sent(b"k", event(n)) for n in range(3)])
+
+        with RunningWorker(
+            as_worker(broker, tmp_path, topics), tmp_path, arguments=["--stage", "enrich"]
+        ) as worker:
+            worker.await_problem(lambda found: f"WRITE) to {topics.output}" in str(found), timeout=15)
+            assert len(worker.seen("transaction_aborted")) < 10
+            grant(boss, allowed(ResourceType.TOPIC, topics.output, AclOperation.WRITE))
+            await_records(broker.bootstrap_servers, topics.output, 3)
+            worker.ready()
+            assert worker.stop() == 0
+
+    def test_the_transactional_id(
+        self,
+        broker: KafkaBroker,
+        boss: AdminClient,
+        restricted: Callable[[Topics], None],
+        tmp_path: Path,
+    ) -> None:
+        """It is waited for at the start, with the reason on the page."""
+        topics = Topics.create(boss, "anonymous")
+        grant(
+            boss,
+            allowed(ResourceType.GROUP, ANY, AclOperation.READ),
+            *(allowed(ResourceType.TOPIC, topic, AclOperation.ALL) for topic in topics),
+        )
+        produce(broker.bootstrap_servers, topics.ingest, [Sent(b"k", event(1))])
+
+        with RunningWorker(
+            as_worker(broker, tmp_path, topics), tmp_path, arguments=["--stage", "enrich"]
+        ) as worker:
+            worker.await_problem(lambda found: "may not use the transactional.id" in str(found), timeout=15)
+            grant(boss, allowed(ResourceType.TRANSACTIONAL_ID, ANY, AclOperation.ALL))
+            await_records(broker.bootstrap_servers, topics.output, 1)
+            assert worker.stop() == 0
+
+
+class TestExpiry:
+    """The brokers forget a transactional id that rests."""
+
+    def test_every_producer_goes_on(self, broker: KafkaBroker, boss: AdminClient, tmp_path: Path) -> None:
+        """The enrich stage's, that of a sink's dead letters, and a Kafka sink's: each has rested too long when
+        the second event comes."""
+        topics = Topics.create(boss, "rested")
+        target = Topics.create(boss, "rested.target").output
+        sinks = {
+            "copy": {"type": "kafka", "topic": target, "flush_interval": "100ms"},
+            "web": {
+                "type": "file",
+                "path": str(tmp_path / "archive"),
+                "format": "avro",
+                "flush_interval": "100ms",
+            },
+        }
+        settings = configuration(broker.bootstrap_servers, tmp_path, topics, sinks=sinks)
+
+        def send(number: int) -> None:
+            # what no sink can hold becomes one dead letter of each
+            produce(broker.bootstrap_servers, topics.output, [Sent(b"k", b"no event %d" % number)])
+            produce(broker.bootstrap_servers, topics.ingest, [Sent(b"k", event(number))])
+
+        with RunningWorker(settings, tmp_path) as worker:
+            for rested in range(1, 4):
+                send(rested)
+                await_records(broker.bootstrap_servers, target, rested)
+                await_records(broker.bootstrap_servers, topics.dead_letters, 2 * rested)
+                time.sleep(EXPIRES + 4 * CLEANUP)  # the broker's clock: there is nothing to wait for
+            worker.ready()
+            assert worker.seen("producer_abandoned")
+            assert worker.stop() == 0

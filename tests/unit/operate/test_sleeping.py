@@ -1,0 +1,34 @@
+"""Whether the process stood still."""
+
+from worker.operate.sleeping import STILL_SECONDS, TICK_SECONDS, SleepWatch
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_process_that_ticks_has_not_stood_still() -> None:
+    """Also where a tick comes late, as on a busy machine."""
+    clock = Clock()
+    watch = SleepWatch(clock)
+    for pause in (TICK_SECONDS, STILL_SECONDS, TICK_SECONDS):
+        clock.now += pause
+        watch.tick()
+
+    assert not watch.stood_still_since(100.0)
+
+
+def test_a_gap_shows_before_and_after_the_first_tick() -> None:
+    """Whoever asks right after waking may be faster than the thread that ticks."""
+    clock = Clock()
+    watch = SleepWatch(clock)
+    clock.now += 10
+
+    assert watch.stood_still_since(100.0)
+    watch.tick()
+    assert watch.stood_still_since(100.0)
+    assert not watch.stood_still_since(clock.now + 1)
