@@ -31,10 +31,11 @@ Reason = Literal[
     "invalid_headers",
     "unknown_schema",
     "invalid_avro",
+    "refused_by_topic",
 ]
-"""Why a record is a dead letter: its header and a metric label, so names stay as they are. `too_large` is
-said of records that the topic refuses, `invalid_headers` of those that the client cannot read, and the last
-two of topics in Avro, not by the decoder."""
+"""Why a record is a dead letter: its header and a metric label, so names stay as they are. `too_large` and
+`refused_by_topic` are said of records that the topic refuses, `invalid_headers` of those that the client
+cannot read, `unknown_schema` and `invalid_avro` of topics in Avro, not by the decoder."""
 
 
 @dataclass(frozen=True, slots=True)

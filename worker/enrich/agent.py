@@ -8,7 +8,7 @@ here, and every step between two ``await`` is atomic.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -18,13 +18,20 @@ from worker.chunk import Chunk, Partition, Position
 from worker.config.settings import EnrichSettings, TopicSettings
 from worker.crashpoints import reached
 from worker.enrich.batch import PIPELINE, Batch, Enricher, Pipeline
+from worker.enrich.refusals import TopicRefusesAll, find_refused, find_untimely
+from worker.enrich.setbacks import Setbacks
 from worker.enrich.transform import Transform
 from worker.errors import OwnershipLost, TransactionAborted
 from worker.kafka.identity import TopicIdentity, differ
 from worker.kafka.missing import explain
 from worker.kafka.offsets import Committed, MetadataUnreadable
 from worker.kafka.source import ChunkSource
-from worker.kafka.transactions import NotQueued, RecordTooLarge, TransactionalProducer
+from worker.kafka.transactions import (
+    NotQueued,
+    RecordTooLarge,
+    TransactionalProducer,
+    TransactionRefused,
+)
 from worker.operate import metrics
 from worker.operate.dead_letters import DeadLetterLog, Summary, add, summary
 from worker.operate.health import Problem
@@ -48,6 +55,8 @@ class OpenTransaction:
     events: int = 0
     bytes: int = 0
     timer: asyncio.TimerHandle | None = None
+    alone: Batch | None = None
+    """All that it holds, where that is one batch of a partition that has transactions of its own."""
 
 
 class EnrichStage:
@@ -79,6 +88,8 @@ class EnrichStage:
         self._topic_ids: dict[Partition, str] = {}
         self._entering: dict[Partition, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._setbacks = Setbacks()
+        self.enricher.alone = self._setbacks.alone
         self._batches = Pipeline(PIPELINE)
         self._dead_letters = DeadLetterLog(source="enrich")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="enrich-transactions")
@@ -99,10 +110,6 @@ class EnrichStage:
         await self._blocking(self._producer.close)
         self._thread.shutdown(wait=False)
 
-    def troubles(self) -> Iterator[str]:
-        """What keeps transactions from being committed, a line each. On the event loop."""
-        yield from self._producer.problems()
-
     async def run(self, chunks: AsyncIterable[Chunk]) -> None:
         """The agent's body. Nothing unexpected leaves it unseen: Faust would restart the agent behind the
         chunk.
@@ -120,6 +127,8 @@ class EnrichStage:
         """Yield what keeps records from being enriched."""
         for partition, text in self.stopped.items():
             yield Problem("partition_stopped", text, str(partition))
+        yield from self._setbacks.problems()
+        yield from self._producer.problems()
         if self.enricher.decoder is not None and self.enricher.decoder.trouble:
             yield Problem("registry", self.enricher.decoder.trouble)
 
@@ -133,6 +142,11 @@ class EnrichStage:
                 if (entering := self._entering.get(batch.partition)) is not None:
                     await asyncio.wait([entering])
                 await self._ended()
+                if self._setbacks.alone(batch.partition):
+                    self._close()
+                    await self._ended()
+                if (pause := self._setbacks.left(asyncio.get_running_loop().time())) > 0:
+                    await asyncio.sleep(pause)
                 await self._produce(batch)
         except Exception as error:
             self._detach()  # half a batch may be in it; the shutdown must not commit that
@@ -154,6 +168,7 @@ class EnrichStage:
             return
         try:
             transaction = self._begin()
+            transaction.alone = chunk if self._setbacks.alone(chunk.partition) else None
             self._producer.release_delivered()
             if chunk.plain:
                 self._producer.produce_batch(self._topics.output, chunk.records)
@@ -176,7 +191,8 @@ class EnrichStage:
         transaction.events += len(chunk.records) + len(chunk.dead)
         transaction.bytes += chunk.bytes
         if (
-            transaction.events >= self._settings.max_transaction_events
+            transaction.alone is not None
+            or transaction.events >= self._settings.max_transaction_events
             or transaction.bytes >= self._settings.max_transaction_bytes
         ):
             self._close()
@@ -216,14 +232,15 @@ class EnrichStage:
                 offsets = {p: (offset, self._text(p)) for p, offset in transaction.offsets.items()}
                 group = await self.source.group_metadata(transaction.epochs)
             except OwnershipLost as error:
-                await self._give_up(transaction.epochs, error)
+                await self._give_up(transaction.epochs, error, transaction.alone)
                 return
             try:
                 await self._blocking(lambda: self._producer.commit(offsets, group))
             except TransactionAborted as error:
-                await self._aborted(transaction.epochs, error)
+                await self._aborted(transaction.epochs, error, transaction.alone)
                 return
             reached("enrich.committed")
+            self._committed(transaction)
             self._count(transaction, time.monotonic() - began)
         except Exception as error:
             self._fail(error)
@@ -265,12 +282,87 @@ class EnrichStage:
         metrics.UNRESOLVED.inc(self._transform.unresolved)
         self._transform.unresolved = 0
 
-    async def _aborted(self, epochs: Mapping[Partition, int], error: Exception) -> None:
-        """The producer has rolled back: nothing of it is visible, and its records are read again."""
+    def _committed(self, transaction: OpenTransaction) -> None:
+        self._setbacks.committed(transaction.epochs, asyncio.get_running_loop().time())
+        for partition, end in transaction.offsets.items():
+            if refused := self.enricher.refused.pop(partition, None):
+                left = {offset: error for offset, error in refused.items() if offset >= end}
+                if left:
+                    self.enricher.refused[partition] = left
+
+    async def _aborted(
+        self, epochs: Mapping[Partition, int], error: Exception, alone: Batch | None = None
+    ) -> None:
+        """The producer has rolled back: nothing of it is visible, and its records are read again, after a
+        pause that grows. ``alone`` is what the transaction held, where it was a partition's own.
+        """
         metrics.TRANSACTIONS.labels("enrich", "aborted").inc()
-        level = log.info if isinstance(error, OwnershipLost | RecordTooLarge) else log.warning
-        level("transaction_aborted", error=str(error), partitions=sorted(map(str, epochs)))
+        now = asyncio.get_running_loop().time()
+        told = log.bind(error=str(error), partitions=sorted(map(str, epochs)))
+        if isinstance(error, OwnershipLost | RecordTooLarge):
+            told.info("transaction_aborted")
+        elif not isinstance(error, TransactionRefused):
+            told.warning("transaction_aborted", retry_in=round(self._setbacks.failed(str(error), now), 2))
+        elif alone is None:
+            self._setbacks.part(epochs, now)
+            told.warning("transaction_aborted")
+        elif found := await self._refused_by_topic(alone, error):
+            self.enricher.refused.setdefault(alone.partition, {}).update(found)
+            told.warning("transaction_aborted", refused_records=len(found))
+        else:
+            pause = self._setbacks.refused(alone.partition, str(error), now)
+            told.warning("transaction_aborted", retry_in=round(pause, 2))
+            await self._wait(epochs, pause)
+            return
         await self._rewind(epochs)
+
+    async def _refused_by_topic(self, batch: Batch, error: TransactionRefused) -> dict[int, str]:
+        """The offsets of the records that the output topic refuses, with the reason; none where it is not for
+        the records that it refused.
+        """
+        if not error.of_a_record or (error.untimely and not self._settings.keep_timestamps):
+            return {}  # a time of sending that is refused is a clock that is wrong
+        records = [
+            {name: value for name, value in record.items() if name != "_error"} for record in batch.records
+        ]
+
+        def takes(some: Sequence[int]) -> bool:
+            return self._producer.takes(self._topics.output, [records[index] for index in sorted(some)])
+
+        def search() -> list[int]:
+            if not error.untimely:
+                return find_refused(len(records), takes)
+            now = round(time.time() * 1000)
+            return find_untimely([record["timestamp"] or now for record in records], now, takes)
+
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(self._thread, search)
+        except (TopicRefusesAll, TransactionAborted) as failure:
+            log.warning("search_failed", partition=str(batch.partition), error=str(failure))
+            return {}
+        return {batch.offsets[index]: str(error) for index in found}
+
+    async def _wait(self, epochs: Mapping[Partition, int], seconds: float) -> None:
+        """Read the partitions again after a while, and produce nothing of them until then."""
+        for partition, epoch in epochs.items():
+            self._held.pop(partition, None)
+            try:
+                await self.source.pause(partition, epoch)
+            except OwnershipLost as error:
+                log.info("ownership_lost", error=str(error))
+
+        async def go_on() -> None:
+            await asyncio.sleep(seconds)
+            try:
+                await self._rewind(epochs)
+            except OwnershipLost as error:
+                log.info("ownership_lost", error=str(error))
+            except Exception as error:
+                self._fail(error)
+
+        task = asyncio.create_task(go_on())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _start_over(self, epochs: Mapping[Partition, int], error: Exception) -> None:
         """Roll the open transaction back, if there is one, and read ``epochs`` and all that it held again;
@@ -280,16 +372,18 @@ class EnrichStage:
         if transaction is None:
             await self._rewind(epochs)
             return
-        self._commit = asyncio.create_task(self._give_up({**transaction.epochs, **epochs}, error))
+        self._commit = asyncio.create_task(
+            self._give_up({**transaction.epochs, **epochs}, error, transaction.alone)
+        )
         await self._ended()
 
-    async def _give_up(self, epochs: Mapping[Partition, int], error: Exception) -> None:
+    async def _give_up(self, epochs: Mapping[Partition, int], error: Exception, alone: Batch | None) -> None:
         try:
             try:
                 await self._blocking(self._producer.abort)
             except TransactionAborted as reason:  # what had broken it, before anybody gave it up
                 error = reason
-            await self._aborted(epochs, error)
+            await self._aborted(epochs, error, alone)
         except Exception as failure:
             self._fail(failure)
         finally:
@@ -381,6 +475,8 @@ class EnrichStage:
             self._held.pop(partition, None)
             self._topic_ids.pop(partition, None)
             self.stopped.pop(partition, None)
+            self.enricher.refused.pop(partition, None)
+        self._setbacks.forget(partitions)
 
     async def missing(self, partition: Partition, position: Position) -> None:
         """Ingest records were deleted before they were read: stop there, or go on behind them if so

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from operator import length_hint
 from typing import Any
@@ -39,6 +39,8 @@ class Batch:
     dead: list[DeadLetter]
     outcomes: Counter[tuple[str, str]]
     bytes: int
+    offsets: Sequence[int] = ()
+    """Of ``records``; only of a partition that has transactions of its own."""
 
     @property
     def memory(self) -> int:
@@ -78,6 +80,10 @@ class Enricher:
         self.decoder: Decoder | None = None
         self.encoder: Encoder | None = None
         """Of topics that are not JSON; set before the first chunk."""
+        self.refused: dict[Partition, dict[int, str]] = {}
+        """Offsets of records that the output topic refuses, with the reason: they become dead letters."""
+        self.alone: Callable[[Partition], bool] = lambda partition: False
+        """Whether a batch of the partition has to know the offsets of its records."""
         self._transform = transform
         self._keep_timestamps = keep_timestamps
         self._limit = limit
@@ -100,6 +106,9 @@ class Enricher:
         for index in unreadable:
             if isinstance(outcomes[index], bytes):
                 outcomes[index] = Dead("invalid_headers", "The name of a header is not UTF-8")
+        for index, error in self._refused_among(chunk):
+            if isinstance(outcomes[index], bytes):
+                outcomes[index] = Dead("refused_by_topic", error)
         sizes = [len(outcome) for outcome in outcomes if outcome.__class__ is bytes]
         keys = [record.key() for record in records]
         largest = max(sizes, default=0) + max(map(len, filter(None, keys)), default=0)
@@ -118,6 +127,10 @@ class Enricher:
                 if isinstance(outcome, bytes)
             ]
         dead, counts = self._rest(chunk, outcomes, len(made))
+        offsets: list[int] = []
+        if self.alone(chunk.partition):
+            kept = (r for r, outcome in zip(records, outcomes, strict=True) if isinstance(outcome, bytes))
+            offsets = [record.offset() or 0 for record in kept]
         return Batch(
             chunk.partition,
             chunk.epoch,
@@ -128,7 +141,16 @@ class Enricher:
             dead,
             counts,
             sum(sizes) + sum(len(letter.value or b"") for letter in dead),
+            offsets,
         )
+
+    def _refused_among(self, chunk: Chunk) -> Iterator[tuple[int, str]]:
+        """The places of those records of ``chunk`` that the output topic refuses, with the reason."""
+        refused = self.refused.get(chunk.partition)
+        if refused:
+            for index, record in enumerate(chunk.records):
+                if (error := refused.get(record.offset() or 0)) is not None:
+                    yield index, error
 
     def _recoded(self, values: Sequence[bytes | None]) -> list[bytes | Drop | Dead]:
         """What :meth:`Transform.many` answers, between topics that are not both JSON."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 TRIES = 200
-"""Transactions that one search may take, some 10 ms each; what is not found by then is found by the next one."""
+"""Transactions that one search may take, some 10 ms each; the next search finds what is left."""
 ALL = 8
 """So many single records refused, and none taken: then it is the topic, not the records."""
 

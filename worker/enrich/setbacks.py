@@ -4,10 +4,13 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from worker.chunk import Partition
+from worker.operate.health import Problem
 from worker.operate.retry import Backoff
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
 """Seconds between transactions that fail."""
+ALONE_SECONDS = 60.0
+"""How long after the last refusal a partition keeps to itself: bad records seldom come one by one."""
 TOLD_TURNS = 2
 """Transactions in a row that have to fail before it is a problem: one is rolled back in any rebalance."""
 
@@ -20,6 +23,7 @@ def _backoff() -> Backoff:
 class _Alone:
     """A partition whose records have transactions of their own, since one that held them was refused."""
 
+    refused_at: float
     problem: str = ""
     backoff: Backoff = field(default_factory=_backoff)
 
@@ -45,42 +49,54 @@ class Setbacks:
         """Seconds until the next transaction may begin."""
         return max(0.0, self._until - now)
 
-    def part(self, partitions: Collection[Partition]) -> None:
-        """A topic refused what these have in a transaction. From now on each has transactions of its own, which
-        shows whose records they are, and lets the others go on.
+    def part(self, partitions: Collection[Partition], now: float) -> None:
+        """A topic refused what these have in a transaction. From now on each has transactions of its own,
+        which shows whose records they are, and lets the others go on.
         """
         for partition in partitions:
-            self._alone.setdefault(partition, _Alone())
+            self._alone.setdefault(partition, _Alone(now)).refused_at = now
 
     def alone(self, partition: Partition) -> bool:
         """Whether the partition has transactions of its own."""
         return partition in self._alone
 
-    def refused(self, partition: Partition, problem: str) -> float:
-        """A topic refused the partition's own transaction. Returns the seconds for which it waits."""
+    def refused(self, partition: Partition, problem: str, now: float) -> float:
+        """A topic refused the partition's own transaction. Returns the seconds for which it waits.
+
+        The others wait as well, a little: longer while none of them succeeds, for then a topic refuses them
+        all.
+        """
+        self.part([partition], now)
         alone = self._alone[partition]
         alone.problem = problem
+        self._until = now + self._backoff.next_pause()
         return alone.backoff.next_pause()
 
-    def committed(self, partitions: Collection[Partition]) -> None:
+    def committed(self, partitions: Collection[Partition], now: float) -> None:
         """A transaction with these succeeded."""
         self._problem = ""
         self._backoff.reset()
-        self.forget(partitions)
+        for partition in partitions:
+            if (alone := self._alone.get(partition)) is not None:
+                alone.problem = ""
+                alone.backoff.reset()
+                if now - alone.refused_at > ALONE_SECONDS:
+                    del self._alone[partition]
 
     def forget(self, partitions: Collection[Partition]) -> None:
-        """These are not ours any more, or nothing is wrong with them."""
+        """These are not ours any more."""
         for partition in partitions:
             self._alone.pop(partition, None)
 
-    def problems(self) -> Iterator[tuple[str, str]]:
-        """What is wrong, each with the partition that it concerns, or an empty name."""
+    def problems(self) -> Iterator[Problem]:
+        """What is wrong now."""
         if self._problem and self._backoff.turns >= TOLD_TURNS:
-            yield "", f"transactions fail, {self._backoff.turns} in a row: {self._problem}"
+            text = f"transactions fail, {self._backoff.turns} in a row, and are tried again: {self._problem}"
+            yield Problem("transaction", text)
         for partition, alone in self._alone.items():
             if alone.problem:
-                yield (
-                    str(partition),
-                    f"{partition}: its transaction is refused, {alone.backoff.turns} times so far, and tried "
-                    f"again; the other partitions go on: {alone.problem}",
+                text = (
+                    f"{partition}: its transactions are refused, {alone.backoff.turns} in a row, and tried "
+                    f"again; other partitions go on: {alone.problem}"
                 )
+                yield Problem("transaction", text, str(partition))

@@ -47,10 +47,12 @@ _RIGHTS = {
 class TransactionRefused(TransactionAborted):
     """A topic does not take what the transaction holds. Transactions without these records, or without this
     topic, may succeed. ``of_a_record``: one of the records is at fault, rather than the topic or the rights.
+    ``untimely``: it is by its timestamp.
     """
 
-    def __init__(self, message: str, *, of_a_record: bool) -> None:
+    def __init__(self, message: str, *, of_a_record: bool, untimely: bool = False) -> None:
         self.of_a_record = of_a_record
+        self.untimely = untimely
         super().__init__(message)
 
 
@@ -69,7 +71,8 @@ def described(error: KafkaError, topics: Iterable[str]) -> str:
 def aborted(error: KafkaError, topics: Iterable[str], text: str) -> TransactionAborted:
     """What to raise for the first error of a transaction that was rolled back. ``text`` is for people."""
     if error.code() in OF_A_RECORD:
-        return TransactionRefused(text, of_a_record=True)
+        untimely = error.code() == KafkaError.INVALID_TIMESTAMP
+        return TransactionRefused(text, of_a_record=True, untimely=untimely)
     if error.code() in _OF_A_TOPIC or any(topic in error.str() for topic in topics):
         return TransactionRefused(text, of_a_record=False)
     return TransactionAborted(text)

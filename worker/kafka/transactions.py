@@ -183,7 +183,14 @@ class TransactionalProducer:
 
     def release_delivered(self) -> None:
         """Let go of the records that are delivered; they stay in memory otherwise, until the commit."""
-        self._producer.poll(0)
+        self._poll(0)
+
+    def _poll(self, seconds: float) -> None:
+        """Let librdkafka make its calls. It raises a fatal error in whichever poll comes next; all that goes
+        on with the client from then on fails by itself, and says why.
+        """
+        with suppress(KafkaException):
+            self._producer.poll(seconds)
 
     def produce_batch(self, topic: str, records: list[dict[str, Any]]) -> None:
         """Add records (``value`` and ``key``), partitioned by key. Does not block.
@@ -217,7 +224,7 @@ class TransactionalProducer:
                 )
                 return
             except BufferError as failure:
-                self._producer.poll(0.1)  # delivery reports keep their place in the queue until they are read
+                self._poll(0.1)  # delivery reports keep their place in the queue until they are read
                 if time.monotonic() > give_up:
                     raise NotQueued("the client's queue stays full") from failure
             except KafkaException as failure:
@@ -239,7 +246,7 @@ class TransactionalProducer:
         )
         reached("transaction.offsets_sent")
         self._try("commit_transaction", lambda: producer.commit_transaction(TRY_SECONDS), committing=True)
-        producer.poll(0)
+        self._poll(0)
 
     def abort(self) -> None:
         """Roll the open transaction back. Raises TransactionAborted, or a subclass, with the reason where
@@ -251,7 +258,7 @@ class TransactionalProducer:
             raise self._recovered(self._lost)
         producer = self._producer
         self._try("abort_transaction", lambda: producer.abort_transaction(TRY_SECONDS))
-        producer.poll(0)
+        self._poll(0)
 
     def _broken_by(self) -> KafkaError | None:
         """A transaction that a failed delivery broke takes no more records; by which error, only a commit
@@ -287,12 +294,13 @@ class TransactionalProducer:
                     self._producer.produce(topic, on_delivery=told, **record)
                     break
                 except BufferError:
-                    self._producer.poll(0.1)
+                    self._poll(0.1)
                 except KafkaException:
                     break  # broken by one of those before
             if errors or self._clock() > give_up:
                 break
-        self._producer.flush(self._timeout)
+        with suppress(KafkaException):
+            self._producer.flush(self._timeout)
         found = next(iter(errors), None)
         if found is None or found.code() not in OF_A_RECORD:
             self.abort()
@@ -405,7 +413,7 @@ class TransactionalProducer:
         except (Hangs, KafkaException) as failure:
             self._log.info("transaction_abandoned", error=str(failure))  # and aborted by registering anew
             return False
-        producer.poll(0)
+        self._poll(0)
         return True
 
     def _abandon(self, text: str) -> None:
@@ -419,7 +427,7 @@ class TransactionalProducer:
 
         A frozen process counts as replaced: while it stood still, others have taken over what it held.
         """
-        self._producer.poll(0)  # lets librdkafka tell of lost brokers
+        self._poll(0)  # lets librdkafka tell of lost brokers
         now = self._clock()
         troubled = now - self._troubled_at < TROUBLE_SECONDS
         timed_out = now - self._began >= self._timeout

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from worker.kafka.source import ChunkSource
 from worker.kafka.topics import TopicFacts
 from worker.kafka.transactions import TransactionalProducer
 from worker.operate import metrics
+from worker.operate.health import Problem
 from worker.sinks.protocol import Reject
 from worker.sinks.settings import SinkSettings
 from worker.window import Manifest
@@ -93,7 +94,7 @@ class RecordingProducer:
     def open(self) -> None:
         self.opened += 1
 
-    def problems(self) -> Iterator[str]:
+    def problems(self) -> Iterator[Problem]:
         return iter(())
 
     def begin(self) -> None:

@@ -99,7 +99,11 @@ class Client:
     def produce(self, *args: object, **kwargs: object) -> None:
         self._called("produce")
 
-    def poll(self, timeout: float) -> None: ...
+    def poll(self, timeout: float) -> None:
+        """Raises a fatal error, as confluent-kafka does whatever callbacks are set."""
+        for answer in self._rig.answers.get("poll", []):
+            if answer is not None:
+                raise answer
 
     def list_topics(self, topic: str, timeout: float) -> Any:
         raise failure(KafkaError._TRANSPORT)
@@ -245,6 +249,16 @@ class TestFences:
             rig.commit()
 
         assert told.value.code == ExitCode.FENCED
+
+    def test_a_fatal_error_comes_up_in_every_poll(self, rig: Rig) -> None:
+        """It is in nobody's way: not in that of the loop that fills, nor of what ends the transaction."""
+        fenced = failure(KafkaError._FENCED, fatal=True)
+        rig.answers = {"poll": [fenced], "offsets": [fenced]}
+        rig.fill()
+        rig.producer.release_delivered()
+
+        with pytest.raises(Fatal):
+            rig.commit()
 
     def test_a_transaction_that_timed_out_was_ended_by_kafka(self, rig: Rig) -> None:
         """The worker waited too long for something else; it goes on."""
