@@ -96,6 +96,11 @@ class Receiver:
         """How many connections were made so far."""
         return self._connections
 
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.rpartition(":")[2].partition("/")[0])
+
     def plan(self, *answers: Answer) -> None:
         """Answer the next requests like this, in turn, and accept all behind them."""
         left = list(answers)
@@ -147,8 +152,8 @@ class Receiver:
 
 
 @contextmanager
-def receiving(host: str = "127.0.0.1") -> Iterator[Receiver]:
-    """A receiver on a free port of ``host``."""
+def receiving(host: str = "127.0.0.1", port: int = 0) -> Iterator[Receiver]:
+    """A receiver on this port of ``host``; 0 is a free one."""
     receiver = Receiver()
 
     class Handler(_Handler):
@@ -163,7 +168,7 @@ def receiving(host: str = "127.0.0.1") -> Iterator[Receiver]:
         def handle_error(self, request: Any, client_address: Any) -> None:
             """Senders that give up are what many tests are about."""
 
-    with Server((host, 0), Handler) as server:
+    with Server((host, port), Handler) as server:
         receiver.url = f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/hook"
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()

@@ -13,6 +13,7 @@ from http import HTTPStatus
 
 from worker.chunk import Partition
 from worker.errors import PartitionStopped, SinkError, SinkRefused, SinkUnavailable
+from worker.http.client import phrase
 from worker.sinks.circuit_breaker import CircuitBreaker
 from worker.sinks.guarded_http import Answer, GuardedClient
 from worker.sinks.protocol import Delivery, Preview, Proof
@@ -24,8 +25,15 @@ from worker.window import Manifest, Range
 
 _PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
 """Answers below 500 that pass by themselves."""
-_DENIED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED}
-"""Answers about credentials and rights, not about what was sent."""
+_JUDGED = {
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.CONFLICT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+}
+"""Refusals of what was sent. The others (credentials, rights, an address that is not there, a redirect)
+come before anybody looked at it, and may come from a host that is no longer the receiver.
+"""
 
 
 class WebhookSink:
@@ -80,7 +88,8 @@ class WebhookSink:
         """Send the parts that are not accepted yet, in order; ``created`` and ``bytes`` count all of them.
 
         When a part is refused, the error says what was accepted before it. Raises PartitionStopped when the
-        receiver has answered 410: it wants nothing more, so nothing is sent until the worker starts again.
+        receiver has answered 410: it wants nothing more, so nothing is sent until a partition is taken over
+        again (:meth:`holdings`). What turns a request away is believed only from a new connection.
         """
         for part in payload.parts[payload.accepted :]:
             try:
@@ -92,6 +101,8 @@ class WebhookSink:
         return Delivery(len(payload.parts), 0, payload.sent)
 
     def holdings(self, partition: Partition, start: int) -> Sequence[Range] | None:
+        """Not known. Called when a partition begins: a receiver that was gone is asked once more."""
+        self._gone = False
         return None
 
     def prove(self) -> Iterator[Proof]:
@@ -120,13 +131,16 @@ class WebhookSink:
         if self._settings.compression == "gzip":
             body = gzip.compress(body, mtime=0)
         answer = self._client.post(headers, body)
+        if not answer.fresh and _turned_away(answer.status):
+            # A receiver that moved (DNS) is not found by a connection that was kept.
+            answer = self._client.post(headers, body, fresh=True)
         self._judge(answer)
         return len(body)
 
     def _judge(self, answer: Answer) -> None:
         """Returns when the part was accepted."""
         status = answer.status
-        text = f"{self._client.shown} answers {status}{_phrase(status)}"
+        text = f"{self._client.shown} answers {status}{phrase(status)}"
         if 200 <= status <= 299:
             return
         if status == HTTPStatus.GONE:
@@ -136,13 +150,18 @@ class WebhookSink:
             raise SinkUnavailable(text, seconds_to_wait(answer.retry_after, self._now()))
         if 300 <= status <= 399:
             text += "; redirects are not followed, write the final address into endpoint_url"
-        raise SinkRefused(text, denied=status in _DENIED)
+        raise SinkRefused(text, denied=_turned_away(status))
 
     def _stopped(self) -> PartitionStopped:
         return PartitionStopped(
             f"{self._client.shown} has answered 410 Gone: it wants no more requests. Correct endpoint_url, "
-            "or have the receiver take requests again, and start the worker again"
+            "or have the receiver take requests again"
         )
+
+
+def _turned_away(status: int) -> bool:
+    """Whether an answer ends a request for a reason that is not in what was sent, and lasts."""
+    return 300 <= status <= 499 and status not in _PASSING and status not in _JUDGED
 
 
 def _fixed_headers(settings: WebhookSettings) -> list[tuple[str, str]]:
@@ -153,11 +172,3 @@ def _fixed_headers(settings: WebhookSettings) -> list[tuple[str, str]]:
         headers.append(("Content-Encoding", "gzip"))
     own = ((name, value) for name, values in settings.headers.items() for value in values)
     return headers + [(name, value.get_secret_value()) for name, value in own]
-
-
-def _phrase(status: int) -> str:
-    """The standard's words for a status: the receiver's own are not to be trusted with a log."""
-    try:
-        return f" {HTTPStatus(status).phrase}"
-    except ValueError:
-        return ""

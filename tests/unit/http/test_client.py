@@ -133,7 +133,7 @@ class TestAddresses:
     def test_swallowing_addresses(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Two addresses swallow packets and one is good: it is reached, and tried first from then on."""
         with receiving() as receiver:
-            port = int(receiver.url.split(":")[2].split("/")[0])
+            port = receiver.port
             found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{n}", port)) for n in (2, 3, 1)]
             monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
             with swallowing("127.0.0.2", port), swallowing("127.0.0.3", port):
@@ -146,7 +146,7 @@ class TestAddresses:
     ) -> None:
         """However long it took to connect, the answer has its whole time."""
         with receiving() as receiver:
-            port = int(receiver.url.split(":")[2].split("/")[0])
+            port = receiver.port
             found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{n}", port)) for n in (2, 1)]
             monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
             with swallowing("127.0.0.2", port):
@@ -156,7 +156,7 @@ class TestAddresses:
     def test_an_address_that_does_not_answer_goes_last(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It takes connections and nothing more; the next request goes elsewhere."""
         with receiving() as receiver, socket.socket() as deaf:
-            port = int(receiver.url.split(":")[2].split("/")[0])
+            port = receiver.port
             deaf.bind(("127.0.0.2", port))
             deaf.listen(8)
             found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{n}", port)) for n in (2, 1)]

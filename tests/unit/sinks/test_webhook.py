@@ -2,6 +2,7 @@
 
 import gzip
 import pickle
+import socket
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -175,6 +176,70 @@ class TestAnswers:
         assert len(receiver.requests) == 1
         deliver(make(), window)
         assert len(receiver.accepted) == 1
+
+    def test_gone_is_asked_again_when_a_partition_begins(self, receiver: Receiver, make: MakeSink) -> None:
+        """A partition that looks again finds a receiver that was mended."""
+        receiver.plan(Reply(410))
+        sink = make()
+        window = fill(sink, events(1))
+        with pytest.raises(PartitionStopped):
+            deliver(sink, window)
+        assert sink.holdings(window.manifest.range.partition, 0) is None
+        deliver(sink, window)
+        assert len(receiver.accepted) == 1
+
+    @pytest.mark.parametrize("status", [301, 401, 403, 404, 410])
+    def test_a_receiver_that_moved(
+        self, receiver: Receiver, make: MakeSink, monkeypatch: pytest.MonkeyPatch, status: int
+    ) -> None:
+        """What the old host says over a connection that was kept is not believed: the name is looked up
+        again.
+        """
+        addresses = ["127.0.0.1"]
+
+        def found(*_: object, **__: object) -> object:
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (addresses[0], receiver.port))]
+
+        monkeypatch.setattr(socket, "getaddrinfo", found)
+        sink = make(endpoint_url=f"http://hook.example:{receiver.port}/")
+        deliver(sink, fill(sink, events(1)))
+        with receiving("127.0.0.2", receiver.port) as new:
+            addresses[:] = ["127.0.0.2"]
+            receiver.answer = lambda request: Reply(status)
+            deliver(sink, fill(sink, events(2)[1:], start=1))
+            assert new.values() == events(2)[1:]
+        assert receiver.values() == events(1)
+
+    @pytest.mark.parametrize("status", [400, 409, 413, 422])
+    def test_a_refusal_of_what_was_sent(self, receiver: Receiver, make: MakeSink, status: int) -> None:
+        """It is believed at once, and is no matter of credentials."""
+        sink = make()
+        deliver(sink, fill(sink, events(1)))
+        receiver.plan(Reply(status))
+        with pytest.raises(SinkRefused) as caught:
+            deliver(sink, fill(sink, events(1), start=1))
+        assert not caught.value.denied
+        assert len(receiver.requests) == 2
+
+    @pytest.mark.parametrize("status", [302, 401, 403, 404, 405, 407, 421])
+    def test_turned_away(self, receiver: Receiver, make: MakeSink, status: int) -> None:
+        """Nobody looked at what was sent: that counts only after `refused_after`."""
+        receiver.plan(Reply(status))
+        sink = make()
+        with pytest.raises(SinkRefused) as caught:
+            deliver(sink, fill(sink, events(1)))
+        assert caught.value.denied
+
+    def test_a_kept_connection_that_ended_is_no_failure(
+        self, receiver: Receiver, make: MakeSink, clock: Clock
+    ) -> None:
+        """Nor does the breaker count it."""
+        sink = make(breaker_failures=1)
+        deliver(sink, fill(sink, events(1)))
+        receiver.plan(CloseHalfWay())
+        deliver(sink, fill(sink, events(1), start=1))
+        deliver(sink, fill(sink, events(1), start=2))
+        assert len(receiver.accepted) == 3
 
 
 class TestCircuit:
