@@ -34,6 +34,7 @@ class Site:
     content: bytes = A
     content_type: str = "application/yaml"
     status: int = 200
+    retry_after: str | None = None
     asked: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
 
 
@@ -54,6 +55,8 @@ def site() -> Iterator[Site]:
             self.send_response(status)
             self.send_header("ETag", etag)
             self.send_header("Location", "/elsewhere")
+            if site.retry_after is not None:
+                self.send_header("Retry-After", site.retry_after)
             self.send_header("Content-Type", site.content_type)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
@@ -113,6 +116,23 @@ def test_a_failing_server_is_told_once_and_its_return_is_seen(site: Site) -> Non
     site.status = 200
     assert list(source.poll() or ()) == ["a"]
     assert source.problem is None
+
+
+@pytest.mark.parametrize("kind", ["http", "relay"])
+@pytest.mark.parametrize("status", [403, 429, 503])
+def test_a_server_that_asks_to_wait_is_left_alone(site: Site, kind: str, status: int) -> None:
+    """20 polls are one request; the log says how long."""
+    site.status, site.retry_after = status, "3600"
+    if kind == "http":
+        source = http(site)
+    else:
+        settings = RelayFlagSettings(type="relay", url=SecretStr(site.url))
+        source = KeptFlags(settings.called(), RelayPlace(settings))
+    with pytest.raises(OSError, match=f"answers {status} .*asks to wait 3600 s"):
+        source.load()
+    for _ in range(20):
+        assert source.poll() is None
+    assert len(site.asked) == 1
 
 
 def test_redirects_and_large_documents_are_refused(site: Site) -> None:

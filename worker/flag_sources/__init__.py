@@ -5,7 +5,15 @@ from typing import Protocol
 from worker.flag_sources.document import Document
 from worker.flags import FlagSet
 
-__all__ = ["Document", "FlagSource", "Place"]
+__all__ = ["Document", "FlagSource", "NotNow", "Place"]
+
+
+class NotNow(OSError):
+    """The place asks to be left alone for ``seconds``."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 class Place(Protocol):
@@ -16,7 +24,8 @@ class Place(Protocol):
         """The document; None if it is the one that the last fetch gave (never None when ``anew``).
 
         Raises OSError, with a message for people that holds no secret, where it cannot be got at, and
-        `worker.flags.FlagFileError` where what is there is no document with flags.
+        `worker.flags.FlagFileError` where what is there is no document with flags. A `NotNow` is heeded: no
+        call is made until its time is over.
         """
         ...
 

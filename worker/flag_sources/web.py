@@ -1,12 +1,15 @@
 """One HTTP request for a document, with bounds on time and size."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from worker.flag_sources import NotNow
 from worker.http.address import parse
-from worker.http.client import UNSENDABLE, HttpClient, phrase
+from worker.http.client import UNSENDABLE, HttpClient, Response, phrase
 from worker.http.failures import HttpError
+from worker.sinks.retry_after import seconds_to_wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class WebClient:
                 if answer.status == HTTPStatus.NOT_MODIFIED and validators:
                     return None
                 if answer.status != HTTPStatus.OK:
-                    raise OSError(f"{self._shown}: answers {answer.status}{phrase(answer.status)}")
+                    raise self._refused(answer)
                 validators = {
                     ask: value
                     for ask, name in (("If-None-Match", "ETag"), ("If-Modified-Since", "Last-Modified"))
@@ -62,3 +65,8 @@ class WebClient:
                 return Answer(content, answer.header("Content-Type") or "", validators)
         except HttpError as error:
             raise OSError(f"{self._shown}: {error}") from None
+
+    def _refused(self, answer: Response) -> OSError:
+        text = f"{self._shown}: answers {answer.status}{phrase(answer.status)}"
+        wait = seconds_to_wait(answer.header("Retry-After"), time.time())
+        return OSError(text) if wait is None else NotNow(f"{text}, and asks to wait {wait:.0f} s", wait)

@@ -2,8 +2,10 @@
 
 from email.utils import parsedate_to_datetime
 
-LONGEST_WAIT = 600.0
-"""Seconds; what is asked for beyond it (a Retry-After of a day, a wrong clock) is cut to it."""
+LONGEST_WAIT = 3600.0
+"""Seconds; what is asked for beyond it (a Retry-After of a day, a wrong clock) is cut to it: one request an
+hour is no burden for a server, and a wrong answer must not silence a worker for a day.
+"""
 
 
 def seconds_to_wait(retry_after: str | None, now: float) -> float | None:

@@ -1,7 +1,6 @@
 """The schemas that records name by id, asked of the registry once each."""
 
 import asyncio
-import random
 import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
@@ -11,6 +10,7 @@ import structlog
 from worker.events import Dead
 from worker.formats.avro_schemas import NotAvro, parsed
 from worker.operate import metrics
+from worker.operate.retry import Backoff
 from worker.topic_formats.registry import RegistryError, SchemaMissing
 
 log = structlog.get_logger(__name__)
@@ -86,14 +86,13 @@ class KnownSchemas:
         return True
 
     async def _text(self, number: int) -> str:
-        pause = FIRST_PAUSE
+        pauses = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             try:
                 text = await asyncio.to_thread(self._registry.schema, number)
             except RegistryError as error:
                 self._failed(number, error)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(pause * 2, LONGEST_PAUSE)
+                await asyncio.sleep(pauses.next_pause())
             except SchemaMissing:
                 self._answered()
                 raise

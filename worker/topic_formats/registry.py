@@ -5,6 +5,8 @@ block, from several threads at once.
 """
 
 import json
+import time
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final, Literal
 from urllib.parse import urlencode
@@ -14,6 +16,7 @@ from worker.errors import FlagstreamError
 from worker.http.address import basic, parse
 from worker.http.client import HttpClient, phrase
 from worker.http.failures import HttpError, HttpUnavailable
+from worker.sinks.retry_after import seconds_to_wait
 
 SCHEMA_MISSING = (40401, 40402, 40403)
 """The error codes for: no such subject, no such version, no such schema."""
@@ -42,9 +45,15 @@ class SchemaMissing(FlagstreamError):
 
 
 class SchemaRegistry:
-    """A client; ``settings.url`` is that of Confluent's interface."""
+    """A client; ``settings.url`` is that of Confluent's interface.
 
-    def __init__(self, settings: RegistrySettings) -> None:
+    A registry that asks to wait (``Retry-After``) gets no call for so long: all fail with its answer.
+    ``clock`` gives monotonic seconds.
+    """
+
+    def __init__(self, settings: RegistrySettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._left_alone: tuple[float, str] | None = None  # until when, and why
         address = parse(settings.url)
         password = settings.password.get_secret_value()
         self._headers = [
@@ -66,24 +75,23 @@ class SchemaRegistry:
         answer = self._call("GET", f"schemas/ids/{number}")
         kind = answer.get("schemaType") or "AVRO"
         if kind != "AVRO":
-            raise SchemaMissing(f"schema {number} is not Avro but {kind}")
-        if "schema" not in answer:
+            raise SchemaMissing(f"schema {number} is not Avro but {str(kind)[:20]}")
+        text = answer.get("schema")
+        if not isinstance(text, str):
             raise RegistryError("refused", f"{self._url} answered schema {number} without a schema")
         if answer.get("references"):
             raise SchemaMissing(f"schema {number} refers to other schemas, which is not supported")
-        return str(answer["schema"])
+        return text
 
     def find(self, subject: str, schema: str) -> int:
         """The id of ``schema`` under ``subject``. Raises SchemaMissing and RegistryError."""
-        answer = self._call("POST", f"subjects/{subject}", schema, normalize="true")
-        return int(answer["id"])
+        return self._number(self._call("POST", f"subjects/{subject}", schema, normalize="true"))
 
     def register(self, subject: str, schema: str) -> int:
         """Add ``schema`` to ``subject`` if it is not there; its id. Raises RegistryError: "refused" where the
         subject's rules of compatibility do not allow it.
         """
-        answer = self._call("POST", f"subjects/{subject}/versions", schema, normalize="true")
-        return int(answer["id"])
+        return self._number(self._call("POST", f"subjects/{subject}/versions", schema, normalize="true"))
 
     def compatible(self, subject: str, schema: str) -> bool:
         """Whether the subject's rules allow ``schema`` as the next version. Raises RegistryError."""
@@ -91,22 +99,21 @@ class SchemaRegistry:
             answer = self._call("POST", f"compatibility/subjects/{subject}/versions/latest", schema)
         except SchemaMissing:
             return True  # the first version of a subject goes with anything
-        return bool(answer["is_compatible"])
+        return answer.get("is_compatible") is True
 
     def close(self) -> None:
         """Close its connections."""
         self._http.close()
 
     def _call(self, method: str, path: str, schema: str | None = None, **parameters: str) -> dict[str, Any]:
+        if (told := self._left_alone) is not None and self._clock() < told[0]:
+            raise RegistryError("unavailable", told[1])
         body = None if schema is None else json.dumps({"schema": schema}).encode()
         target = f"{self._base}/{path}" + (f"?{urlencode(parameters)}" if parameters else "")
-        try:
-            with self._http.request(method, target, self._headers, body) as response:
-                status, answer = response.status, _object(response.read(_MAX_ANSWER))
-        except HttpError as error:
-            text = f"{self._url} does not answer: {error}"
-            passes = isinstance(error, HttpUnavailable)
-            raise RegistryError("unavailable" if passes else "refused", text) from None
+        status, retry_after, fresh, answer = self._ask(method, target, body)
+        if not fresh and 300 <= status <= 499 and status not in _LATER:
+            # What ends a call, or makes dead letters, may come from a host that is no longer the registry.
+            status, retry_after, _, answer = self._ask(method, target, body, fresh=True)
         if 200 <= status <= 299 and answer is not None:
             return answer
         message = f"{self._url} answered {status}{phrase(status)} to {method} {path}"
@@ -114,7 +121,33 @@ class SchemaRegistry:
             message += f": {said}"
         if status == HTTPStatus.NOT_FOUND and (answer or {}).get("error_code") in SCHEMA_MISSING:
             raise SchemaMissing(message)
-        raise RegistryError("unavailable" if status >= 500 or status in _LATER else "refused", message)
+        later = status >= 500 or status in _LATER
+        if later and (wait := seconds_to_wait(retry_after, time.time())) is not None:
+            message += f", and asks to wait {wait:.0f} s"
+            self._left_alone = (self._clock() + wait, message)
+        raise RegistryError("unavailable" if later else "refused", message)
+
+    def _ask(
+        self, method: str, target: str, body: bytes | None, *, fresh: bool = False
+    ) -> tuple[int, str | None, bool, dict[str, Any] | None]:
+        """Return status, Retry-After, whether the connection was new, and the answer if it is a JSON
+        object.
+        """
+        try:
+            with self._http.request(method, target, self._headers, body, fresh=fresh) as response:
+                answer = _object(response.read(_MAX_ANSWER))
+                return response.status, response.header("Retry-After"), response.fresh, answer
+        except HttpError as error:
+            text = f"{self._url} does not answer: {error}"
+            passes = isinstance(error, HttpUnavailable)
+            raise RegistryError("unavailable" if passes else "refused", text) from None
+
+    def _number(self, answer: dict[str, Any]) -> int:
+        """Return the id in an answer; what is not a registry may answer 200 as well."""
+        number = answer.get("id")
+        if type(number) is not int or not 0 <= number < 1 << 31:
+            raise RegistryError("refused", f"{self._url} answered without the id of a schema")
+        return number
 
     def _said(self, answer: dict[str, Any]) -> str:
         """Return the registry's explanation, in one line and without our credentials, which it may quote."""

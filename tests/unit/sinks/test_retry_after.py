@@ -28,5 +28,5 @@ NOW = 1_795_000_000.0
     ],
 )
 def test_retry_after(header: str | None, seconds: float | None) -> None:
-    """Seconds or a date, cut to ten minutes; what is not understood or over leaves it to the back-off."""
+    """Seconds or a date, cut to an hour; what is not understood or over leaves it to the back-off."""
     assert seconds_to_wait(header, NOW) == seconds

@@ -1,6 +1,7 @@
 """The registry's answers: which are worth another try, and what becomes of records meanwhile."""
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from tests.support.receiver import Reply, receiving
 from worker.config.settings import RegistrySettings
 from worker.events import Dead
 from worker.formats import avro_schemas as schemas
@@ -18,7 +20,7 @@ from worker.topic_formats.encoding import RegistryEncoder
 from worker.topic_formats.known_schemas import KnownSchemas
 from worker.topic_formats.registry import RegistryError, SchemaMissing, SchemaRegistry
 
-Answer = tuple[int, str]
+Answer = tuple[int, str] | tuple[int, str, dict[str, str]]
 PASSWORD = "hunter2"
 MISSING = (404, '{"error_code":40403,"message":"Schema not found"}')
 RECORD = '{"schema":"{\\"type\\":\\"record\\",\\"name\\":\\"R\\",\\"fields\\":[]}"}'
@@ -36,8 +38,10 @@ class Canned:
             def do_GET(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 canned.requests.append((f"{self.command} {self.path}", dict(self.headers)))
-                status, body = canned.answers.pop(0)
+                status, body, *more = canned.answers.pop(0)
                 self.send_response(status)
+                for name, value in (more[0] if more else {}).items():
+                    self.send_header(name, value)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body.encode())
@@ -50,10 +54,10 @@ class Canned:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
-    def client(self) -> SchemaRegistry:
+    def client(self, **more: Any) -> SchemaRegistry:
         url = f"http://127.0.0.1:{self.server.server_port}/api"
         settings = RegistrySettings(url=url, user="me", password=SecretStr(PASSWORD), timeout=5)
-        return SchemaRegistry(settings)
+        return SchemaRegistry(settings, **more)
 
 
 @pytest.fixture
@@ -131,6 +135,62 @@ def test_a_registry_that_does_not_answer_is_unavailable() -> None:
         client.schema(1)
 
     assert caught.value.kind == "unavailable"
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_registry_that_asks_to_wait_is_left_alone(canned: Canned, status: int) -> None:
+    """For as long as it says; each call fails with its answer meanwhile."""
+    now = 100.0
+    canned.answers = [(status, "{}", {"Retry-After": "3600"}), (200, RECORD)]
+    client = canned.client(clock=lambda: now)
+
+    for later in (100.0, 101.0, 3699.0):
+        now = later
+        with pytest.raises(RegistryError, match=f"{status} .*asks to wait 3600 s") as caught:
+            client.schema(7)
+        assert caught.value.kind == "unavailable"
+    assert len(canned.requests) == 1
+
+    now = 3700.0
+    assert client.schema(7)
+
+
+@pytest.mark.parametrize(
+    "body",
+    ['{"schema":null}', '{"schema":7}', '{"id":null}', '{"id":"x"}', '{"id":-1}', '{"id":4294967296}', "{}"],
+)
+def test_a_good_answer_of_something_else_is_waited_out(canned: Canned, body: str) -> None:
+    """A proxy may answer 200, too: neither does the worker end, nor are there dead letters."""
+    canned.answers = [(200, body)] * 3
+    client = canned.client()
+
+    for call in (
+        lambda: client.schema(7),
+        lambda: client.find("s", "{}"),
+        lambda: client.register("s", "{}"),
+    ):
+        with pytest.raises(RegistryError) as caught:
+            call()
+        assert caught.value.kind == "refused"
+
+
+def test_what_is_final_is_believed_only_from_a_new_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry that moved: the old host says over a kept connection that there is no such schema."""
+    with receiving() as old:
+        addresses = ["127.0.0.1"]
+
+        def found(*_: object, **__: object) -> object:
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (addresses[0], old.port))]
+
+        monkeypatch.setattr(socket, "getaddrinfo", found)
+        client = SchemaRegistry(RegistrySettings(url=f"http://schemas.example:{old.port}"))
+        old.plan(Reply(200, body=RECORD.encode()), Reply(404, body=MISSING[1].encode()))
+        client.schema(7)
+        with receiving("127.0.0.2", old.port) as new:
+            addresses[:] = ["127.0.0.2"]
+            new.plan(Reply(200, body=RECORD.encode()))
+            assert client.schema(8)
+    client.close()
 
 
 @pytest.mark.usefixtures("no_pause")
