@@ -8,7 +8,7 @@ from typing import Any, Literal
 import click
 
 from worker import __version__
-from worker.config import Settings, load
+from worker.config import Mask, Settings, load, mask_of
 from worker.errors import ConfigError, ExitCode
 from worker.sinks.protocol import Proof
 from worker.sinks.settings import SinkSettings
@@ -88,12 +88,14 @@ def prove(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) ->
     """
     enrich, chosen = stages_to_run(stages, sinks)
     settings = _load(path, enrich, chosen)
+    _warn(settings)
     from worker.sinks.rehearsal import prove as prove_sink
 
     named = _named(settings, path, chosen)
-    failed = _tell(f"{settings.name} (worker)", _prove_worker(settings, enrich, named))
+    mask = mask_of(settings)
+    failed = _tell(f"{settings.name} (worker)", _prove_worker(settings, enrich, named), mask)
     for name, sink in named.items():
-        failed += _tell(f"{name} ({sink.type})", prove_sink(sink))
+        failed += _tell(f"{name} ({sink.type})", prove_sink(sink), mask)
     sys.exit(ExitCode.UNEXPECTED if failed else ExitCode.OK)
 
 
@@ -115,14 +117,14 @@ def _prove_worker(settings: Settings, enrich: bool, sinks: Mapping[str, SinkSett
     yield from prove_topics(admin_properties(settings), topics, needed)
 
 
-def _tell(title: str, proofs: Iterator[Proof]) -> int:
+def _tell(title: str, proofs: Iterator[Proof], mask: Mask) -> int:
     """Print what was tried; returns how much of it failed."""
     click.echo(title)
     failed = 0
     for proof in proofs:
         failed += proof.outcome == "failed"
         mark = {"proved": "ok", "failed": "FAILED", "unproved": "unproved"}[proof.outcome]
-        click.echo(f"  {mark:8}  {proof.what}{': ' if proof.detail else ''}{proof.detail}")
+        click.echo(mask(f"  {mark:8}  {proof.what}{': ' if proof.detail else ''}{proof.detail}"))
     return failed
 
 
@@ -132,15 +134,17 @@ def _tell(title: str, proofs: Iterator[Proof]) -> int:
 def render(path: Path | None, sinks: tuple[str, ...]) -> None:
     """Print sample names and sample records of each sink, without touching anything."""
     # What only the enrich stage needs may be missing.
-    settings = _load(path, False, sinks or None)
+    settings = _load(path, False, sinks or None, needs_sink=False)
+    _warn(settings)
+    mask = mask_of(settings)
     from worker.sinks.rehearsal import render as render_sink
 
     for name, sink in _named(settings, path, sinks or None).items():
         click.echo(f"{name} ({sink.type})")
         for preview in render_sink(settings.topics.output, sink):
             for object_name in preview.names:
-                click.echo(f"  {object_name}")
-            click.echo(f"    {preview.record}")
+                click.echo(mask.whole(f"  {object_name}"))
+            click.echo(mask.whole(f"    {preview.record}"))
 
 
 @cli.group()
@@ -155,7 +159,7 @@ def config() -> None:
 def check(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) -> None:
     """Check the file and the environment, without touching Kafka, the flags or a sink."""
     enrich, chosen = stages_to_run(stages, sinks)
-    _load(path, enrich, chosen)
+    _warn(_load(path, enrich, chosen))
     click.echo(f"{_title(path)}: no problems")
 
 
@@ -216,19 +220,17 @@ def stages_to_run(stages: tuple[str, ...], sinks: tuple[str, ...]) -> tuple[bool
 
 def _named(settings: Settings, path: Path | None, chosen: tuple[str, ...] | None) -> dict[str, SinkSettings]:
     """The settings of the sinks that are meant; None is all of them."""
-    if chosen is None and not settings.sinks:
+    if chosen is None and not settings.sinks:  # only render goes on without
         click.echo(f"{_title(path)}: no sinks")
     return {name: settings.sinks[name] for name in (settings.sinks if chosen is None else chosen)}
 
 
-def _load(path: Path | None, enrich: bool, sinks: tuple[str, ...] | None) -> Settings:
+def _load(
+    path: Path | None, enrich: bool, sinks: tuple[str, ...] | None, *, needs_sink: bool = True
+) -> Settings:
+    """The settings, or the end of the process with every problem printed."""
     try:
-        settings = load(path, enrich=enrich, sinks=sinks)
-        # librdkafka is loaded only for what got this far.
-        from worker.kafka.properties import check_properties
-
-        if problems := check_properties(settings):
-            raise ConfigError(problems)
+        settings = load(path, enrich=enrich, sinks=sinks, needs_sink=needs_sink, further=_client_problems)
     except ConfigError as error:
         count = len(error.problems)
         click.echo(f"{_title(path)}: {count} problem{'' if count == 1 else 's'}", err=True)
@@ -236,6 +238,18 @@ def _load(path: Path | None, enrich: bool, sinks: tuple[str, ...] | None) -> Set
             click.echo(problem, err=True)
         sys.exit(ExitCode.CONFIG)
     return settings
+
+
+def _client_problems(settings: Settings) -> list[str]:
+    # librdkafka is loaded only for what got this far.
+    from worker.kafka.properties import check_properties
+
+    return check_properties(settings)
+
+
+def _warn(settings: Settings) -> None:
+    for warning in settings.warnings:
+        click.echo(f"warning: {warning}", err=True)
 
 
 def _title(path: Path | None) -> str:

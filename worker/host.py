@@ -79,6 +79,8 @@ def run(settings: Settings, *, enrich: bool, sinks: Sequence[str]) -> None:
     code.
     """
     configure(settings.log)
+    for warning in settings.warnings:
+        log.warning("configuration_warning", problem=warning)
     crashpoints.arm(os.environ.get("FLAGSTREAM_CRASH", ""))
 
     async def main() -> None:
@@ -406,8 +408,8 @@ class Host:
             autodiscover=False,
             topic_disable_leader=True,
             web_enabled=web.enabled,
-            web_bind=web.host,
-            web_port=web.port or _free_port(web.host),
+            web_bind=(addresses := addresses_of(web.host)),
+            web_port=web.port or _free_port(addresses),
             web_router_enabled=False,
             web_tables_enabled=False,
         )
@@ -454,7 +456,30 @@ def _awaited(error: Exception) -> Problem:
             return Problem("flags", str(error))
 
 
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
+def addresses_of(host: str) -> list[str]:
+    """What ``web.host`` says to listen on. ``*`` is every family that this host can bind: a kernel without
+    IPv6 refuses ``::``, and its absence must not keep the pages from the other family.
+    """
+    if host != "*":
+        return [host]
+    return [address for address in ("0.0.0.0", "::") if _can_bind(address)] or ["0.0.0.0"]
+
+
+def _can_bind(address: str) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True
+
+
+def _free_port(addresses: Sequence[str]) -> int:
+    """One that is free at the first address; the others almost always have it free, too."""
+    family, _, _, _, place = socket.getaddrinfo(
+        addresses[0], 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family) as probe:
+        probe.bind(place)
         return int(probe.getsockname()[1])

@@ -2,12 +2,13 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
 MIB = 1024**2
@@ -15,6 +16,12 @@ MIB = 1024**2
 _NUMBER_AND_UNIT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": MIB, "GiB": 1024**3}
+
+
+LONGEST_BARE = 3600.0
+"""Seconds: a larger number without a unit is taken for milliseconds, which other programs count in."""
+SMALLEST_BARE = 1024
+"""Bytes: a smaller number without a unit is taken for megabytes or kilobytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,27 @@ def parse_seconds(value: object) -> float:
     seconds = _quantity(value, _SECONDS | {"": 1.0})
     if seconds is None:
         raise wrong(f"{shown(value)} is no duration; write 60s, 5m or 1h")
+    if seconds > LONGEST_BARE and is_bare(value):
+        raise wrong(
+            f"{shown(value)} without a unit is seconds, {seconds / 3600:.1f} hours; write "
+            f"{format_seconds(seconds / 1000)} if milliseconds are meant, else {format_seconds(seconds)}"
+        )
     return seconds
+
+
+def is_bare(value: object) -> bool:
+    """Whether a duration or a size is a number without a unit, also as text (environment variables)."""
+    return isinstance(value, int | float) or (
+        isinstance(value, str) and re.fullmatch(r"[0-9.]+", value.strip()) is not None
+    )
+
+
+def bare_size_problem(value: object) -> str | None:
+    """Why ``value``, a size as it is written, is likely in another unit than bytes; None if it is not."""
+    if not is_bare(value) or isinstance(value, bool) or float(str(value)) >= SMALLEST_BARE:
+        return None
+    count = str(value).strip()
+    return f'{shown(value)} without a unit is bytes; write "{count}MiB", or "{count}B" if bytes are meant'
 
 
 def parse_bytes(value: object) -> int:
@@ -90,7 +117,7 @@ def shown(value: object) -> str:
     if isinstance(value, datetime | date):
         return value.isoformat()
     text = f'"{value}"' if isinstance(value, str) else str(value)
-    text = text.replace("\n", "\\n")
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
     return text if len(text) <= 60 else text[:56] + " ..."
 
 
@@ -122,6 +149,25 @@ Bytes = Annotated[
     int, BeforeValidator(parse_bytes), Written("size", lambda v: f'"{format_bytes(int(str(v)))}"')
 ]
 """A size in bytes, in the configuration ``"64MiB"`` (1024) or ``"64MB"`` (1000)."""
+
+
+def _one_line(text: str) -> str:
+    if unfit := control_character(text):
+        raise wrong(f"holds {unfit}; write it on one line")
+    return text
+
+
+def control_character(text: str) -> str | None:
+    """The first control character in ``text``, in words; None if there is none. Says nothing else of it."""
+    for position, character in enumerate(text):
+        if unicodedata.category(character) == "Cc":
+            what = "a line break" if character in "\r\n" else f"a control character (U+{ord(character):04X})"
+            return what + (" at its end" if not text[position:].strip(character + "\r\n") else "")
+    return None
+
+
+Line = Annotated[str, AfterValidator(_one_line)]
+"""A text without line breaks and other control characters: names, addresses, ids."""
 
 Count = Annotated[int, BeforeValidator(parse_count), Written("number", str)]
 """A whole number."""

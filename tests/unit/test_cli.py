@@ -37,7 +37,7 @@ def test_problems_are_a_headline_and_a_line_each_with_exit_code_2(
     tmp_path: Path, command: Sequence[str]
 ) -> None:
     """On standard error; ``run`` says the same as ``config check``."""
-    result = call(tmp_path, 'nam = "x"\n[web]\nport = -1\n', *command)
+    result = call(tmp_path, 'nam = "x"\n[web]\nport = -1\n[sinks.a]\ntype = "log"', *command)
     assert result.exit_code == ExitCode.CONFIG
     assert result.stdout == ""
     assert result.stderr.splitlines() == [

@@ -37,8 +37,9 @@ class VaultSettings(SinkSettings):
 
 def read(tmp_path: Path, text: str, environ: Mapping[str, str] | None = None, **options: object) -> Settings:
     """The settings of ``text``; flags.path is given too, so that a test writes only its point."""
-    path = tmp_path / "flagstream.toml"
-    path.write_text(text, encoding="utf-8")
+    path = tmp_path / "flagstream.toml" if text else None
+    if path is not None:
+        path.write_text(text, encoding="utf-8")
     known = {"known_sinks": {**SINKS, "vault": VaultSettings}} | options
     return load(path, {"FLAGSTREAM_FLAGS__PATH": "flags.yaml"} | dict(environ or {}), **known)  # type: ignore[arg-type]
 
@@ -333,6 +334,8 @@ def test_the_environment_is_stronger_than_the_file(tmp_path: Path) -> None:
             "FLAGSTREAM_SINKS__MY_FILES__PATH": "y",
             "FLAGSTREAM_SINKS__CONSOLE__TYPE": "log",
             "FLAGSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD": "1e5",
+            "FLAGSTREAM_KAFKA__PROPERTIES__SECURITY_PROTOCOL": "sasl_ssl",
+            "FLAGSTREAM_KAFKA__PROPERTIES__SASL_MECHANISMS": "PLAIN",
         },
     )
     assert settings.kafka.instance == "b"
@@ -341,7 +344,7 @@ def test_the_environment_is_stronger_than_the_file(tmp_path: Path) -> None:
     assert settings.enrich.metadata == {"team": "blue"}
     assert set(settings.sinks) == {"my-files", "console"}
     assert settings.sinks["my-files"] == SINKS["file"](path=Path("y"), max_events=5)  # type: ignore[call-arg]
-    assert settings.kafka.properties == {"sasl.password": SecretStr("1e5")}
+    assert settings.kafka.properties["sasl.password"] == SecretStr("1e5")
 
 
 @pytest.mark.parametrize(
@@ -405,8 +408,10 @@ def test_variables_that_are_no_settings_are_left_alone(tmp_path: Path) -> None:
 
 def test_properties_can_be_written_without_quotes(tmp_path: Path) -> None:
     """TOML takes the dots for tables; what is meant is clear."""
-    settings = read(tmp_path, '[kafka.properties]\nsasl.username = "me"\nssl.key.password = "secret"')
-    assert settings.kafka.properties == {"sasl.username": "me", "ssl.key.password": SecretStr("secret")}
+    protocol = 'security.protocol = "sasl_ssl"\nsasl.mechanisms = "PLAIN"'
+    text = f'[kafka.properties]\nsasl.username = "me"\nssl.key.password = "secret"\n{protocol}'
+    properties = read(tmp_path, text).kafka.properties
+    assert (properties["sasl.username"], properties["ssl.key.password"]) == ("me", SecretStr("secret"))
 
 
 def test_only_what_is_to_run_needs_its_settings(tmp_path: Path) -> None:
@@ -432,6 +437,9 @@ def test_a_start_can_be_a_time_for_each_stage_and_sink(tmp_path: Path) -> None:
 
 SECRETS = f"""
     [kafka.properties]
+    "security.protocol" = "sasl_ssl"
+    "sasl.mechanisms" = "OAUTHBEARER"
+    "sasl.oauthbearer.method" = "oidc"
     "sasl.password" = "{HIDDEN}"
     "ssl.key.pem" = "{HIDDEN}"
     "sasl.oauthbearer.client.secret" = "{HIDDEN}"

@@ -25,6 +25,7 @@ def cross_field_problems(settings: Settings, failed: set[Path], *, enrich: bool)
     ``enrich``: whether the enrich stage is to run, which needs more than the sinks do.
     """
     yield from _topics(settings, failed)
+    yield from _registry(settings, failed)
     yield from _formats(settings, failed, enrich=enrich)
     yield from _static_membership(settings, failed)
     yield from _transaction(settings, failed)
@@ -65,6 +66,44 @@ def _formats(settings: Settings, failed: set[Path], *, enrich: bool) -> Iterator
             yield here, f"needs registry.url, or topics.{side}_schema for Avro that names no schema"
 
 
+def _registry(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
+    registry = settings.registry
+    if (
+        registry.password.get_secret_value()
+        and not registry.user
+        and not _unread(failed, ("registry", "user"))
+    ):
+        yield ("registry", "password"), "is not used without registry.user; set both or none"
+    if registry.user and not registry.url and not _unread(failed, ("registry", "url")):
+        yield ("registry", "user"), "is not used without registry.url"
+
+
+def cross_field_warnings(settings: Settings) -> Iterator[Problem]:
+    """What is likely a mistake, but could be meant, as path and message."""
+    topics = settings.topics
+    if settings.registry.url and "avro" not in (topics.ingest_format, topics.output_format):
+        yield (
+            ("registry", "url"),
+            'is not used: neither topics.ingest_format nor topics.output_format is "avro"',
+        )
+    for name, sink in settings.sinks.items():
+        if isinstance(sink, KafkaSettings) and _same_cluster(sink, settings):
+            yield (
+                ("sinks", name, "bootstrap_servers"),
+                "is the worker's own cluster, taken for another one: at least once; leave it out for "
+                "exactly once",
+            )
+
+
+def _same_cluster(sink: KafkaSettings, settings: Settings) -> bool:
+    """Whether the sink's brokers are some of the worker's own, as far as their names say."""
+    here, there = (
+        {broker.strip().lower() for broker in servers.split(",") if broker.strip()}
+        for servers in (settings.kafka.bootstrap_servers, sink.bootstrap_servers)
+    )
+    return bool(here & there)
+
+
 def _static_membership(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
     here = ("kafka", "static_membership")
     kafka = settings.kafka
@@ -99,6 +138,13 @@ def _flags(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
     if sources_read and not _unread(failed, ("flags", "path")):
         for key, message in settings.flags.problems():
             yield ("flags", key), message
+    cache = settings.flags.cache_path
+    files = {source.path.absolute() for source in settings.flags.all_sources() if source.type == "file"}
+    if cache and cache.absolute() in files:
+        yield (
+            ("flags", "cache_path"),
+            f'"{cache}" is the flag file itself, which would be overwritten; write another path',
+        )
     if path is None:
         if not settings.flags.sources and sources_read and not _unread(failed, ("flags", "path")):
             yield (
@@ -125,6 +171,12 @@ def _properties(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
     for table, properties in tables.items():
         for name, message in handed_through.problems(properties, protocol):
             yield ("kafka", table, name), message
+    told: set[str] = set()
+    for own in ("consumer_properties", "producer_properties"):
+        for name, message in handed_through.contradictions({**kafka.properties, **tables[own]}):
+            if name not in told:
+                told.add(name)
+                yield ("kafka", own if name in tables[own] else "properties", name), message
 
 
 def _sinks(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
@@ -142,7 +194,7 @@ def _sinks(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
         if not any(path[:2] == here for path in failed):
             for field, message in sink.problems():
                 yield (*here, field), message
-        if isinstance(sink, KafkaSettings) and not sink.bootstrap_servers:
+        if isinstance(sink, KafkaSettings) and (not sink.bootstrap_servers or _same_cluster(sink, settings)):
             for role in ("ingest", "output", "dead_letters"):
                 if sink.topic == getattr(settings.topics, role) and not _unread(failed, ("topics", role)):
                     yield (

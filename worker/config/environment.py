@@ -2,11 +2,16 @@
 
 Sinks by their names, with ``_`` for ``-``: ``FLAGSTREAM_SINKS__ARCHIVE__PATH``. In the tables of librdkafka
 properties ``_`` stands for ``.``: ``FLAGSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD`` is ``sasl.password``;
-likewise in the ``properties`` of a sink.
+likewise in the ``properties`` of a sink. With ``_FILE`` at its end a variable names a file that holds
+the value.
 """
 
 from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
 
+from worker.config.declared import PROPERTY_TABLES, SINK_PROPERTIES, Declared
+from worker.config.kubernetes import is_service_variable
 from worker.config.settings import Settings
 
 PREFIX = str(Settings.model_config["env_prefix"])
@@ -15,14 +20,12 @@ DELIMITER = str(Settings.model_config["env_nested_delimiter"])
 NO_SETTINGS = ("FLAGSTREAM_CONFIG", "FLAGSTREAM_CRASH", "FLAGSTREAM_TEST_")
 """The path of the file, crash points, and what the tests use; a name with ``_`` at its end is a prefix."""
 
+FILE = "_FILE"
+"""The end of a variable that names a file with the value, as container platforms mount secrets."""
+
 Path = tuple[str, ...]
 Origins = Mapping[Path, str]
-"""Which variable a setting comes from."""
-
-SINK_PROPERTIES = "properties"
-"""The table of a sink that holds librdkafka properties."""
-
-PROPERTY_TABLES = {("kafka", table) for table in ("properties", "consumer_properties", "producer_properties")}
+"""Which variable a setting comes from; ``${NAME}`` where the file refers to it."""
 
 
 def variable(path: Path) -> str:
@@ -30,24 +33,90 @@ def variable(path: Path) -> str:
     return PREFIX + DELIMITER.join(key.replace(".", "_").replace("-", "_").upper() for key in path)
 
 
-def merge(raw: MutableMapping[str, object], environ: Mapping[str, str]) -> tuple[Origins, list[str]]:
-    """Put the variables into the file's content; they are stronger. Also returns what is wrong with them."""
-    origins: dict[Path, str] = {}
-    problems: list[str] = []
-    for name, value in sorted(_settings(environ)):
+@dataclass
+class Environment:
+    """What the variables said: which settings come from them, what was read from files, and what is wrong."""
+
+    origins: dict[Path, str] = field(default_factory=dict)
+    hidden: set[str] = field(default_factory=set)
+    problems: list[str] = field(default_factory=list)
+
+
+def merge(raw: MutableMapping[str, object], environ: Mapping[str, str], declared: Declared) -> Environment:
+    """Put the variables into the file's content ``raw``; they are stronger.
+
+    ``declared`` knows the settings that ``raw`` can have.
+    """
+    found = Environment()
+    # What names files comes last: the other variables may say which type a sink has.
+    for name, value in sorted(_settings(environ), key=lambda item: (item[0].endswith(FILE), item[0])):
         path = _path(name, raw)
-        if _is_table(path, raw):
-            problems.append(f"{name}: names a table; set one of its keys: {name}{DELIMITER}<KEY>")
+        if name.endswith(FILE) and not declared.is_setting(path):
+            named = name.removesuffix(FILE)
+            base = _path(named, raw)
+            if declared.is_setting(base):
+                if found.origins.get(base) == named:
+                    found.problems.append(f"{name}: contradicts {named}; set one of them")
+                elif (content := _content(name, value, found)) is not None:
+                    found.hidden.add(content)
+                    _put(raw, base, content)
+                    found.origins[base] = name
+                continue
+        if not declared.is_setting(path) and (meant := _meant(name, declared)):
+            found.problems.append(f"{name}: unknown variable; did you mean {meant}?")
+        elif _is_table(path, raw):
+            found.problems.append(f"{name}: names a table; set one of its keys: {name}{DELIMITER}<KEY>")
         elif _put(raw, path, value):
-            origins[path] = name
-    return origins, problems
+            found.origins[path] = name
+    found.problems += _in_small_letters(environ, raw, declared)
+    return found
 
 
 def _settings(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for name, value in environ.items():
         exempt = any(name == own or (own.endswith("_") and name.startswith(own)) for own in NO_SETTINGS)
-        if name.startswith(PREFIX) and not exempt:
+        if name.startswith(PREFIX) and not exempt and not is_service_variable(name, value):
             yield name, value
+
+
+def _content(name: str, value: str, found: Environment) -> str | None:
+    """The text of the file ``value``, without the line break that editors leave at its end. None: a problem.
+
+    The value is not shown: it may be the secret itself.
+    """
+    try:
+        content = FilePath(value).read_text(encoding="utf-8")
+    except OSError as error:
+        found.problems.append(f"{name}: the file that it names cannot be read: {error.strerror}")
+    except ValueError:
+        found.problems.append(f"{name}: the file that it names is not UTF-8 text")
+    else:
+        return content.removesuffix("\n").removesuffix("\r") if content.endswith("\n") else content
+    return None
+
+
+def _meant(name: str, declared: Declared) -> str | None:
+    """The variable that ``name`` would be if it had the right number of underscores."""
+    for candidate in (name, name.removesuffix(FILE)):
+        words = _words(candidate)
+        for path in declared.paths(words):
+            if _words(right := variable(path)) == words and right != candidate:
+                return right + name[len(candidate) :]
+    return "FLAGSTREAM_CONFIG" if _words(name) == _words("FLAGSTREAM_CONFIG_FILE") else None
+
+
+def _words(name: str) -> str:
+    return "_".join(word for word in name.split("_") if word)
+
+
+def _in_small_letters(
+    environ: Mapping[str, str], raw: Mapping[str, object], declared: Declared
+) -> Iterator[str]:
+    """Variables that are settings but for their letters: nothing reads them."""
+    for name in environ:
+        capitals = name.upper()
+        if name != capitals and capitals.startswith(PREFIX) and declared.is_setting(_path(capitals, raw)):
+            yield f"{name}: unknown variable; did you mean {capitals}?"
 
 
 def _path(name: str, raw: Mapping[str, object]) -> Path:

@@ -1,22 +1,26 @@
 """Reads the configuration and reports every problem of it together."""
 
 import os
-import tomllib
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
-from worker.config.checks import cross_field_problems
-from worker.config.environment import PROPERTY_TABLES, SINK_PROPERTIES, Origins, Path, merge
-from worker.config.problems import line, lines, nearest
+from worker.config import goff_words
+from worker.config.checks import cross_field_problems, cross_field_warnings
+from worker.config.declared import PROPERTY_TABLES, SINK_PROPERTIES, Declared
+from worker.config.environment import Origins, Path, merge
+from worker.config.file import read_file
+from worker.config.masking import Mask
+from worker.config.problems import line, lines, nearest, sink_type
+from worker.config.references import put_in
 from worker.config.settings import Settings
+from worker.config.values import each_value, value_problems, value_warnings
 from worker.errors import ConfigError
 from worker.sinks.registry import InstalledSinks, UnusableSink
 from worker.sinks.settings import SinkSettings
-from worker.text import decoded
 from worker.units import shown
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -29,48 +33,74 @@ def load(
     enrich: bool = True,
     sinks: Sequence[str] | None = None,
     known_sinks: Mapping[str, type[SinkSettings]] = InstalledSinks(),
+    needs_sink: bool = False,
+    further: Callable[[Settings], Sequence[str]] = lambda settings: (),
 ) -> Settings:
     """The settings of the TOML file at ``path`` (None: no file) and of ``environ``, which is stronger.
 
     ``enrich`` and ``sinks`` say which stages are to run (None: all sinks that are configured): what only
-    others need may be missing, and each sink named has to be there.
+    others need may be missing, and each sink named has to be there. ``needs_sink``: a configuration without
+    any sink is a problem. ``further`` is called where nothing is wrong with ``[kafka]``, for problems that
+    only librdkafka can find.
 
-    Raises ConfigError with every problem, a line each.
+    Raises ConfigError with every problem, a line each. No value of ``${NAME}`` or of a file that a variable
+    names is in them, and no secret.
     """
-    raw = _read(path) if path is not None else {}
+    raw = read_file(path) if path is not None else {}
     _flatten_properties(raw)
-    origins, problems = merge(raw, environ)
+    references = put_in(raw, environ)
+    environment = merge(raw, environ, Declared(raw, known_sinks))
+    origins = {**references.origins, **environment.origins}
     reading = _Reading(origins)
+    for at, fault in references.problems.items():
+        if at not in environment.origins:
+            reading.refuse(raw, at, fault)
     settings = reading.settings(raw, known_sinks)
+    replaced = (references.origins.keys() | references.escaped) - environment.origins.keys()
     found = list(reading.problems.items())
-    for at, message in cross_field_problems(settings, set(reading.problems), enrich=enrich):
+    for at, message in (
+        *cross_field_problems(settings, set(reading.problems), enrich=enrich),
+        *value_problems(settings, raw, replaced),
+    ):
         found.append((at, line(at, message, origins)))
+    problems = [*environment.problems]
     problems += (problem for _, problem in sorted(found, key=_section))
-    named = raw.get("sinks")
-    defined = list(named) if isinstance(named, Mapping) else []
+    defined = list(named) if isinstance(named := raw.get("sinks"), Mapping) else []
+    if needs_sink and sinks is None and not defined and "sinks" not in raw:
+        problems.append(
+            "sinks: there is none, so nothing would be exported; add one, such as [sinks.archive] with "
+            'type = "file" '
+            "and path, or run --stage enrich"
+        )
     problems += (
         f"--sink {name}: no such sink{nearest(name, defined)}" for name in sinks or () if name not in defined
     )
+    # librdkafka takes a while to load: only for properties, and for what is else without a problem.
+    if not any(at[0] == "kafka" for at, _ in found) and (not problems or settings.kafka.properties):
+        problems += further(settings)
+    settings._hidden = tuple(sorted(references.hidden | environment.hidden))
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(list(map(mask_of(settings), problems)))
+    warnings = [*references.warnings.items(), *value_warnings(settings), *cross_field_warnings(settings)]
+    settings._warnings = tuple(mask_of(settings)(line(at, text, origins)) for at, text in warnings)
     return settings
+
+
+def mask_of(settings: Settings) -> Mask:
+    """Masks what must not be shown of ``settings``: secrets, and values of ``${NAME}`` and of files.
+
+    Of addresses that are secrets, scheme and host may be shown; who shows them takes care of the rest.
+    """
+    secrets = (
+        value.get_secret_value() for _, _, value in each_value(settings) if isinstance(value, SecretStr)
+    )
+    return Mask([*settings.hidden, *(secret for secret in secrets if "://" not in secret)])
 
 
 def _section(found: tuple[Path, str]) -> int:
     """Problems are told in the order of the reference, what is unknown first."""
     sections = list(Settings.model_fields)
     return sections.index(found[0][0]) if found[0][0] in sections else -1
-
-
-def _read(path: FilePath) -> dict[str, object]:
-    try:
-        return tomllib.loads(decoded(path.read_bytes()))
-    except OSError as error:
-        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError([f"{path}: is no UTF-8 text at byte {error.start}"]) from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError([f"{path}: is no TOML: {error}"]) from None
 
 
 def _flatten_properties(raw: dict[str, object]) -> None:
@@ -98,6 +128,18 @@ class _Reading:
     origins: Origins
     problems: dict[Path, str] = field(default_factory=dict)
 
+    def refuse(self, raw: MutableMapping[str, object], at: Path, message: str) -> None:
+        """Report ``at`` and take its value out of ``raw``, so that nothing else is said of it."""
+        self._report(at, message)
+        table: object = raw
+        for key in at[:-1]:
+            if isinstance(table, Mapping):
+                table = table[key]
+            elif isinstance(table, list):
+                table = table[int(key)]
+        if isinstance(table, MutableMapping):
+            del table[at[-1]]
+
     def settings(self, raw: MutableMapping[str, object], known: Mapping[str, type[SinkSettings]]) -> Settings:
         tables = raw.get("sinks", {})
         sinks: object = tables
@@ -116,6 +158,10 @@ class _Reading:
         if not isinstance(table, Mapping):
             return table
         kind = table.get("type")
+        if kind is None and isinstance(word := table.get("kind"), str):
+            self._report((*here, "kind"), f"for GO Feature Flag's kind write type{sink_type(word, known)}")
+            kind = goff_words.SINK_TYPES.get(word, word)
+            table = {key: value for key, value in table.items() if key != "kind"} | {"type": kind}
         if isinstance(kind, str) and kind in known:
             try:
                 model = known[kind]
@@ -125,7 +171,7 @@ class _Reading:
                 if (sink := self._model(model, table, here)) is not None:
                     return sink
         elif "type" in table:
-            self._report((*here, "type"), f"{shown(kind)} is no sink{nearest(str(kind), known)}")
+            self._report((*here, "type"), f"{shown(kind)} is no sink{sink_type(str(kind), known)}")
         else:
             message = f"is missing; write one of {', '.join(sorted(known))}"
             self.problems[*here, "type"] = line((*here, "type"), message, self._made_by(here, table))
@@ -133,7 +179,9 @@ class _Reading:
 
     def _made_by(self, here: Path, table: Mapping[str, object]) -> Origins:
         """The variable that a sink without a type is there by, when the file says nothing of it."""
-        variables = {at[2]: name for at, name in self.origins.items() if at[:2] == here}
+        variables = {
+            at[2]: name for at, name in self.origins.items() if at[:2] == here and not name.startswith("$")
+        }
         return {(*here, "type"): min(variables.values())} if variables.keys() == table.keys() != set() else {}
 
     def _shared(self, table: Mapping[str, object], here: Path) -> SinkSettings:

@@ -9,10 +9,13 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from worker.config import goff_words
+from worker.config.declared import SINK_PROPERTIES, mentions
 from worker.config.environment import DELIMITER, Origins, Path, variable
 from worker.config.flags import SOURCES
-from worker.kafka.handed_through import is_secret
-from worker.units import shown
+from worker.config.settings import Settings
+from worker.kafka.handed_through import COMMON, is_secret
+from worker.units import Written, format_bytes, format_seconds, is_bare, shown
 
 
 def dotted(path: Iterable[object]) -> str:
@@ -30,7 +33,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def line(path: Path, message: str, origins: Origins) -> str:
     """One problem; where the value comes from a variable, that is named."""
-    source = f" (from {origins[path]})" if path in origins else ""
+    origin = origins.get(path) or origins.get(path[:-1])  # one text can stand for a list of one
+    source = f" (from {origin})" if origin else ""
     return f"{dotted(path)}{source}: {message}"
 
 
@@ -57,9 +61,15 @@ def lines(
 
 def _unknown(path: Path, model: type[BaseModel] | None, origins: Origins) -> str:
     known = model.model_fields if model else {}
-    if path not in origins:
-        return f"{dotted(path)}: unknown key{nearest(path[-1], known)}"
-    near = difflib.get_close_matches(path[-1], known, n=1)
+    from_variable = path in origins and not origins[path].startswith("$")
+    if meant := _property(path, known):
+        if from_variable:
+            return f"{origins[path]}: unknown variable; did you mean {variable(meant)}?"
+        return f"{dotted(path)}: unknown key; did you mean {dotted(meant)}?"
+    near = difflib.get_close_matches(path[-1].lower(), known, n=1)
+    if not from_variable:
+        hint = _word_of_goff(path, known) or (None if near else _elsewhere(path))
+        return f"{dotted(path)}: unknown key" + (f"; {hint}" if hint else nearest(path[-1], known))
     known_as = [
         variable((*path[:-1], key)) + (f"{DELIMITER}<KEY>" if _is_table(known[key]) else "")
         for key in near or known
@@ -67,6 +77,37 @@ def _unknown(path: Path, model: type[BaseModel] | None, origins: Origins) -> str
     return f"{origins[path]}: unknown variable" + (
         f"; did you mean {known_as[0]}?" if near else f"; known are {', '.join(sorted(known_as))}"
     )
+
+
+def _property(path: Path, known: Mapping[str, FieldInfo]) -> Path | None:
+    """The place of a librdkafka property that stands beside its table: kafka.sasl_password."""
+    if SINK_PROPERTIES not in known:
+        return None
+    name = path[-1].lower().replace("_", ".")
+    if name in COMMON:
+        return (*path[:-1], SINK_PROPERTIES, name)
+    return (*path[:-1], SINK_PROPERTIES) if any(each.startswith(f"{name}.") for each in COMMON) else None
+
+
+def _word_of_goff(path: Path, known: Mapping[str, FieldInfo]) -> str | None:
+    word = path[-1]
+    if len(path) == 1:
+        return goff_words.counterpart(word, goff_words.TOP)
+    if path[:2] == ("flags", "sources"):
+        return goff_words.counterpart(word, goff_words.SOURCE)
+    if path[0] != "sinks" or (word == "path" and "prefix" not in known):
+        return None
+    return goff_words.counterpart(word, goff_words.SINK)
+
+
+def _elsewhere(path: Path) -> str | None:
+    """The setting of this name in another section."""
+    word = path[-1].lower()
+    for section, field in Settings.model_fields.items():
+        model = field.annotation
+        if isinstance(model, type) and issubclass(model, BaseModel) and word in model.model_fields:
+            return f"did you mean {section}.{word}?"
+    return f"did you mean [{word}]?" if word in Settings.model_fields and len(path) > 1 else None
 
 
 def _is_table(field: FieldInfo) -> bool:
@@ -92,11 +133,7 @@ def _field(model: type[BaseModel], path: Path) -> FieldInfo | None:
 
 def _may_be_shown(field: FieldInfo | None, path: Path) -> bool:
     """A value whose declaration is not known may be a secret that somebody misspelt."""
-    return field is not None and not _mentions(field.annotation, SecretStr) and not any(map(is_secret, path))
-
-
-def _mentions(annotation: Any, wanted: type) -> bool:
-    return annotation is wanted or any(_mentions(part, wanted) for part in get_args(annotation))
+    return field is not None and not mentions(field.annotation, SecretStr) and not any(map(is_secret, path))
 
 
 def _message(details: ErrorDetails, field: FieldInfo | None, path: Path) -> str:
@@ -110,15 +147,21 @@ def _message(details: ErrorDetails, field: FieldInfo | None, path: Path) -> str:
     if kind == "wrong":
         return str(context["message"])
     if kind == "union_tag_not_found":
+        if isinstance(found, Mapping) and isinstance(word := found.get("kind"), str):
+            return f"type is missing; for GO Feature Flag's kind write type{_source_type(word)}"
         return f"type is missing; write one of {', '.join(SOURCES)}"
     if kind == "union_tag_invalid":
-        return f"type {shown(context['tag'])} is no source{nearest(str(context['tag']), SOURCES)}"
+        tag = str(context["tag"])
+        return f"type {shown(tag)} is no source{_source_type(tag)}"
     if kind == "literal_error":
         return f"{text} is not possible; write {_alternatives(field)}" + _near_literal(found, field)
+    if kind == "string_type" and isinstance(found, list):
+        return 'is one text, not a list; write its parts with commas: "a,b"'
     if kind in _WRONG_TYPE:
         return _WRONG_TYPE[kind].format(text=text, table=dotted(path))
     if kind in _BOUND:
-        return f"{text} is out of range; write {_BOUND[kind]} {_limit(context)}"
+        limit = _limit(context, field)
+        return f"{text} is out of range; write {_BOUND[kind]} {limit}{_other_unit(found, field)}"
     if kind == "value_error":
         return str(context.get("error", details["msg"]))
     return f"{text} is not accepted: {details['msg']}"
@@ -142,9 +185,43 @@ _BOUND = {
 }
 
 
-def _limit(context: Mapping[str, Any]) -> str:
+def _written_as(field: FieldInfo | None) -> str:
+    return next((part.kind for part in field.metadata if isinstance(part, Written)), "") if field else ""
+
+
+def _limit(context: Mapping[str, Any], field: FieldInfo | None) -> str:
     limit = next(context[key] for key in ("gt", "ge", "lt", "le") if key in context)
+    match _written_as(field):
+        case "duration" if limit:
+            return format_seconds(limit)
+        case "size" if limit:
+            return format_bytes(limit)
     return f"{limit:g}" if isinstance(limit, float) else str(limit)
+
+
+def _other_unit(found: object, field: FieldInfo | None) -> str:
+    """What a number without a unit may have been meant to be."""
+    if not is_bare(found) or isinstance(found, bool):
+        return ""
+    number = float(str(found))
+    if _written_as(field) == "duration" and number >= 1000:
+        return f", such as {format_seconds(number / 1000)} if milliseconds are meant"
+    if _written_as(field) == "size" and 0 < number <= 10240:
+        return f', such as "{str(found).strip()}MiB" if megabytes are meant'
+    return ""
+
+
+def _source_type(word: str) -> str:
+    if word in goff_words.FOREIGN_SOURCES:
+        return f"; {goff_words.FOREIGN_SOURCES[word]}"
+    return nearest(goff_words.SOURCE_TYPES.get(word, word), SOURCES)
+
+
+def sink_type(word: str, known: Iterable[str]) -> str:
+    """What to write in place of the unknown type ``word``."""
+    if word in goff_words.FOREIGN_SINKS:
+        return "; read the output topic with a connector, or write a sink of your own: docs/write-a-sink.md"
+    return nearest(goff_words.SINK_TYPES.get(word, word), known)
 
 
 def _literals(field: FieldInfo | None) -> list[str]:
@@ -162,6 +239,12 @@ def _alternatives(field: FieldInfo | None) -> str:
     return " or ".join(f'"{literal}"' for literal in _literals(field))
 
 
+_GOFF_LITERALS = {"json": "jsonl", "uncompressed": "none", "lz4_raw": "lz4"}
+
+
 def _near_literal(found: object, field: FieldInfo | None) -> str:
-    near = difflib.get_close_matches(str(found), _literals(field), n=1)
+    word = str(found).lower()
+    literals = _literals(field)
+    meant = _GOFF_LITERALS.get(word)
+    near = [meant] if meant in literals else difflib.get_close_matches(word, literals, n=1)
     return f'; did you mean "{near[0]}"?' if near else ""

@@ -6,6 +6,7 @@ Durations are seconds and sizes are bytes (see ``worker.units``).
 import math
 import re
 from collections.abc import Callable
+from ipaddress import IPv6Address
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, SerializeAsAny
@@ -14,9 +15,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from worker.config.flags import FlagSettings
 from worker.config.section import Section
 from worker.http import address
-from worker.kafka.handed_through import Properties
+from worker.kafka.handed_through import Brokers, Properties
 from worker.sinks.settings import SinkSettings
-from worker.units import MIB, Bytes, Count, Seconds, Start, Written, shown, wrong
+from worker.units import MIB, Bytes, Count, Line, Seconds, Start, Written, shown, wrong
 
 
 def _named(what: str, pattern: str, right: str) -> Callable[[str], str]:
@@ -37,6 +38,28 @@ def _registry_url(url: str) -> str:
     if not good:  # not shown: it may hold a password
         raise wrong("is no address; write https://HOST/PATH, and user and password apart")
     return url
+
+
+def _web_host(host: str) -> str:
+    if host != "*" and not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%\w+)?", host):
+        raise wrong(f'{shown(host)} is no address; write "127.0.0.1", "::1" or "*", and the port in web.port')
+    if ":" in host and not _is_ipv6(host):
+        raise wrong(f"{shown(host)} is no address; write the host alone, and the port in web.port")
+    return host
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        IPv6Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _copies(count: int) -> int:
+    if count == 0:
+        raise wrong("0 is out of range; write at least 1, or -1 for the broker's default")
+    return count
 
 
 def _scalar(value: object) -> object:
@@ -60,6 +83,8 @@ SinkName = Annotated[
         _named("sink name", r"[a-z0-9][a-z0-9_-]{0,62}", 'up to 63 lower-case letters, digits, "_" and "-"')
     ),
 ]
+WebHost = Annotated[str, AfterValidator(_web_host)]
+Copies = Annotated[Count, AfterValidator(_copies)]
 RegistryUrl = Annotated[str, AfterValidator(_registry_url)]
 Metadata = Annotated[
     dict[str, Annotated[bool | int | float | str, BeforeValidator(_scalar)]],
@@ -70,7 +95,7 @@ Metadata = Annotated[
 class KafkaSettings(Section):
     """The cluster, how the worker is a member of its groups, and what is handed through to librdkafka."""
 
-    bootstrap_servers: str = Field(
+    bootstrap_servers: Brokers = Field(
         default="localhost:9092",
         min_length=1,
         description="Brokers to begin with: host:port, separated by commas.",
@@ -149,7 +174,7 @@ class TopicSettings(Section):
         le=100_000,
         description="Partitions of a topic that is created; the dead letters get one.",
     )
-    replication_factor: Count = Field(
+    replication_factor: Copies = Field(
         default=-1,
         ge=-1,
         le=100,
@@ -197,7 +222,7 @@ class RegistrySettings(Section):
             "in Avro without a schema file."
         ),
     )
-    user: str = Field(default="", description="User for basic authentication; empty: none.")
+    user: Line = Field(default="", description="User for basic authentication; empty: none.")
     password: SecretStr = Field(
         default=SecretStr(""), description="Password of the user; with Confluent Cloud the API secret."
     )
@@ -245,7 +270,8 @@ class EnrichSettings(Section):
     )
     max_transaction_bytes: Bytes = Field(
         default=64 * MIB,
-        ge=1024**2,
+        ge=MIB,
+        le=4096 * MIB,
         description="A transaction is committed early at this many bytes of values.",
     )
     partitioner: Literal[
@@ -307,10 +333,12 @@ class WebSettings(Section):
     """The web server with /metrics, /live, /ready and /health."""
 
     enabled: bool = Field(default=True, description="Whether there is a web server.")
-    host: str = Field(
+    host: WebHost = Field(
         default="127.0.0.1",
         min_length=1,
-        description='Address to listen on; "0.0.0.0" for all, as in a container.',
+        description=(
+            'Address to listen on; "*" for all addresses of the host, IPv4 and IPv6, as in a container.'
+        ),
     )
     port: Count = Field(default=6066, ge=0, le=65535, description="Port to listen on; 0 is any free one.")
 
@@ -369,6 +397,20 @@ class Settings(BaseSettings):
     web: WebSettings = WebSettings()
     shutdown: ShutdownSettings = ShutdownSettings()
     log: LoggingSettings = LoggingSettings()
+
+    _warnings: tuple[str, ...] = ()
+    _hidden: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is likely a mistake in the configuration, but could be meant; a line each."""
+        return self._warnings
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """Values that are masked in what commands print, beside secrets: those of ``${NAME}`` and of
+        files."""
+        return self._hidden
 
     @classmethod
     def settings_customise_sources(

@@ -9,7 +9,10 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from worker.units import Written, shown, wrong
 
-_SECRET = re.compile(r"password|passphrase|secret|private\.key|key\.pem|oauthbearer\.config|jaas")
+_SECRET = re.compile(
+    r"password|passphrase|secret|private\.key|key\.pem|oauthbearer\.config|jaas", re.IGNORECASE
+)
+_WITH_CREDENTIALS = re.compile(r"://[^/]*@")
 
 _OURS = "the worker sets it itself: exactly-once depends on it"
 _CALLBACK = "it takes a function, which no file can hold"
@@ -98,6 +101,7 @@ COMMON = (
 )
 
 _SENTINEL = "flagstream.no.such.property"
+_NO_SUCH = "No such configuration property"
 
 
 def is_secret(name: str) -> bool:
@@ -113,10 +117,45 @@ def _scalar(value: object) -> object:
 
 def _hide(properties: dict[str, "PropertyValue"]) -> dict[str, "PropertyValue"]:
     return {
-        name: SecretStr(str(value)) if is_secret(name) and not isinstance(value, SecretStr) else value
+        name: SecretStr(str(value)) if _must_hide(name, value) else value
         for name, value in properties.items()
     }
 
+
+def _must_hide(name: str, value: object) -> bool:
+    if isinstance(value, SecretStr):
+        return False
+    return is_secret(name) or (isinstance(value, str) and _WITH_CREDENTIALS.search(value) is not None)
+
+
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(%\w+)?\]")
+
+
+def _brokers(text: str) -> str:
+    """host:port, separated by commas; what is no such list may hold a password, and is not shown."""
+    for broker in filter(None, map(str.strip, text.split(","))):
+        host, colon, port = broker.rpartition(":")
+        scheme, _, rest = broker.rpartition("://")
+        if scheme:
+            what = f'begins with "{scheme}://"' if "@" not in broker else "has a scheme"
+            advice = "" if "@" in broker else f": {shown(rest)}"
+            raise wrong(f"holds an address that {what}; write host:port alone{advice}")
+        if "@" in broker:
+            raise wrong("holds no user or password; they are sasl.username and sasl.password in properties")
+        if not colon or (broker.count(":") > 1 and not broker.startswith("[")) or broker.endswith("]"):
+            bare = f"[{broker}]" if broker.count(":") > 1 else broker
+            raise wrong(f'{shown(broker)} has no port; write "{bare.rstrip(":")}:9092"')
+        if not _HOST.fullmatch(host):
+            raise wrong(f"{shown(broker)} is no host and port; write host:port, separated by commas")
+        if not port.isdecimal() or not 0 < int(port) < 65536:
+            raise wrong(f"{shown(broker)} has no port from 1 to 65535; write host:9092")
+    if text and not text.strip(" ,"):
+        raise wrong("holds no broker; write host:port, separated by commas")
+    return text
+
+
+Brokers = Annotated[str, AfterValidator(_brokers)]
+"""Addresses of brokers to begin with, for librdkafka."""
 
 PropertyValue = Annotated[bool | int | float | str | SecretStr, BeforeValidator(_scalar)]
 Properties = Annotated[
@@ -150,21 +189,91 @@ def problems(properties: Properties, group_protocol: str | None) -> Iterator[tup
             yield name, reason
 
 
+_SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI")
+
+
+def contradictions(properties: Properties) -> Iterator[tuple[str, str]]:
+    """What of one client's properties would silently not be used, or never let it in: name, and the way out.
+
+    librdkafka takes all of it without a word.
+    """
+    given = plain(properties)
+    protocol = str(given.get("security.protocol", "plaintext")).lower()
+    sasl = [name for name in given if name.startswith("sasl.")]
+    if protocol in ("plaintext", "ssl") and sasl:
+        yield (
+            sasl[0],
+            f'is not used, since security.protocol is "{protocol}"; write "security.protocol" = "sasl_ssl", '
+            'or "sasl_plaintext" for brokers without TLS',
+        )
+    ssl = [name for name in given if name.startswith("ssl.")]
+    if protocol in ("plaintext", "sasl_plaintext") and ssl:
+        right = "ssl" if protocol == "plaintext" and not sasl else "sasl_ssl"
+        yield (
+            ssl[0],
+            f'is not used, since security.protocol is "{protocol}"; write "security.protocol" = "{right}"',
+        )
+    if protocol in ("sasl_plaintext", "sasl_ssl"):
+        yield from _sasl_contradictions(given)
+
+
+def _sasl_contradictions(given: Mapping[str, bool | int | float | str]) -> Iterator[tuple[str, str]]:
+    key = "sasl.mechanism" if "sasl.mechanism" in given else "sasl.mechanisms"
+    mechanism = str(given.get(key, ""))
+    if not mechanism:
+        yield "sasl.mechanisms", f"is missing; write one of {', '.join(_SASL_MECHANISMS[:-1])}"
+    elif mechanism not in _SASL_MECHANISMS:
+        near = difflib.get_close_matches(mechanism.upper(), _SASL_MECHANISMS, n=1, cutoff=0.5)
+        hint = (
+            f'; did you mean "{near[0]}"?' if near else f"; write one of {', '.join(_SASL_MECHANISMS[:-1])}"
+        )
+        yield key, f"{shown(mechanism)} is no mechanism of librdkafka{hint}"
+    elif mechanism == "OAUTHBEARER":
+        unsecured = str(given.get("enable.sasl.oauthbearer.unsecure.jwt", "")).lower() == "true"
+        if str(given.get("sasl.oauthbearer.method", "default")).lower() == "default" and not unsecured:
+            yield (
+                "sasl.oauthbearer.method",
+                'is missing, and without it no token is ever fetched; write "oidc", with '
+                "sasl.oauthbearer.client.id, sasl.oauthbearer.client.secret and "
+                "sasl.oauthbearer.token.endpoint.url",
+            )
+    oauth = [name for name in given if name.startswith("sasl.oauthbearer.")]
+    if oauth and mechanism in _SASL_MECHANISMS and mechanism != "OAUTHBEARER":
+        yield oauth[0], f'is not used, since {key} is "{mechanism}"; write "{key}" = "OAUTHBEARER"'
+
+
 def _refused_by_librdkafka(name: str, value: bool | int | float | str) -> str | None:
     """What librdkafka has against one property, without making a client.
 
     librdkafka takes properties one by one, in order, and begins nothing before it has taken all. The one that
     does not exist comes last, so there is always an error, about this property or about that one.
     """
+    message = _answer(name, value)
+    if _SENTINEL in message:
+        return None
+    if message.startswith(_NO_SUCH):
+        near = nearest_property(name)
+        return "librdkafka knows no such property" + (f"; did you mean {near}?" if near else "")
+    shown = not is_secret(name) and not (isinstance(value, str) and _WITH_CREDENTIALS.search(value))
+    return f"librdkafka: {message}" if shown else "librdkafka refuses its value"
+
+
+def _answer(name: str, value: bool | int | float | str) -> str:
     from confluent_kafka import KafkaException, Producer
 
     try:
         Producer({name: value, _SENTINEL: ""})
     except KafkaException as error:
-        message = str(error.args[0].str()).strip()
-    if _SENTINEL in message:
-        return None
-    if message.startswith("No such configuration property"):
-        near = difflib.get_close_matches(name, COMMON, n=1)
-        return "librdkafka knows no such property" + (f"; did you mean {near[0]}?" if near else "")
-    return "librdkafka refuses its value" if is_secret(name) else f"librdkafka: {message}"
+        return str(error.args[0].str()).strip()
+    raise AssertionError(f"librdkafka takes {_SENTINEL}")
+
+
+def exists(name: str) -> bool:
+    """Whether a property is reserved, or librdkafka knows it."""
+    return name in RESERVED or _SENTINEL in _answer(name, "") or not _answer(name, "").startswith(_NO_SUCH)
+
+
+def nearest_property(name: str) -> str | None:
+    """The common property that ``name`` resembles most; ``_`` may stand for ``.``."""
+    near = difflib.get_close_matches(name.lower().replace("_", "."), COMMON, n=1)
+    return near[0] if near else None

@@ -36,7 +36,7 @@ def _in_units(count: int) -> int:
 def _address(text: str) -> str:
     parts = urlsplit(text)
     # An address with a password in it is not repeated.
-    if parts.username is not None or parts.password is not None:
+    if "@" in text:
         raise wrong("an endpoint holds no user or password; use credentials_file")
     if text and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query):
         raise wrong(f"{shown(text)} is no address; write https://host or http://host:port")

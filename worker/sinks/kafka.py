@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field
 from worker.chunk import Partition, Record
 from worker.formats.ids import with_ids
 from worker.kafka import handed_through
-from worker.kafka.handed_through import Properties
+from worker.kafka.handed_through import Brokers, Properties
 from worker.sinks.protocol import Preview, Proof, Reject, Transaction
 from worker.sinks.settings import SinkSettings
 from worker.units import Count, Seconds, shown, wrong
@@ -55,7 +55,7 @@ class KafkaSettings(SinkSettings):
     topic: Annotated[str, AfterValidator(_topic)] = Field(
         description="The topic to produce to; none of the worker's own, where it is in the same cluster."
     )
-    bootstrap_servers: str = Field(
+    bootstrap_servers: Brokers = Field(
         default="",
         description=(
             "Brokers of another cluster: host:port, separated by commas. Empty: the worker's own cluster, "
@@ -112,8 +112,14 @@ class KafkaSettings(SinkSettings):
         for name in _OWN_WORDS.keys() & self.properties.keys():
             yield "properties", f"{name} cannot be handed through: {_OWN_WORDS[name]}"
         others = {name: value for name, value in self.properties.items() if name not in _OWN_WORDS}
-        for name, message in handed_through.problems(others, None):
-            yield "properties", f"{name} {message}" if message.startswith("cannot") else f"{name}: {message}"
+        for name, message in (
+            *handed_through.problems(others, None),
+            *handed_through.contradictions(self.properties),
+        ):
+            yield (
+                "properties",
+                f"{name} {message}" if message.startswith(("cannot", "is ")) else f"{name}: {message}",
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ _COMPRESSIONS: dict[FormatName, tuple[CompressionName, ...]] = {
 def _zone(name: str) -> str:
     try:
         ZoneInfo(name)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, KeyError) as error:
         raise wrong(f'"{name}" is no time zone; write UTC, Europe/Berlin and so on') from error
     return name
 

@@ -54,7 +54,7 @@ class S3Access:
 def _address(text: str) -> str:
     parts = urlsplit(text)
     # An address with a password in it is not repeated.
-    if parts.username is not None or parts.password is not None:
+    if "@" in text:
         raise wrong("an endpoint holds no user or password; write them as access_key and secret_key")
     if text and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query):
         raise wrong(f'"{text}" is no address; write https://host or http://host:port')

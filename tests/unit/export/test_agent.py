@@ -553,7 +553,7 @@ async def test_a_repeated_window_whose_end_was_deleted_meanwhile_goes_on_without
 @in_virtual_time
 async def test_what_a_cut_topic_leaves_in_memory_is_not_delivered() -> None:
     """The topic ends before our next offset: other records may get the offsets that we would commit."""
-    rig = Stage(flush_interval=5_000.0)
+    rig = Stage(flush_interval=3_000.0)
     await rig.assigned()
     await rig.feed(chunk(0, 3))
 

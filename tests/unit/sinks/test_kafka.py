@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from tests.unit.test_config import problems, read
 from worker.sinks.kafka import ENVELOPE, KafkaSettings, Produce, TopicSink
@@ -118,15 +119,15 @@ def test_another_cluster_may_use_the_same_name(tmp_path: Path) -> None:
         ('topic = "no spaces"', '"no spaces" is no topic name'),
         ('topic = "t"\nproperties = {"linger.ms" = 5}', "properties: only with bootstrap_servers"),
         (
-            'topic = "t"\nbootstrap_servers = "b"\nproperties = {acks = 1}',
+            'topic = "t"\nbootstrap_servers = "b:9092"\nproperties = {acks = 1}',
             "acks cannot be handed through: the worker sets it itself",
         ),
         (
-            'topic = "t"\nbootstrap_servers = "b"\nproperties = {partitioner = "random"}',
+            'topic = "t"\nbootstrap_servers = "b:9092"\nproperties = {partitioner = "random"}',
             "partitioner cannot be handed through: set partitioner of the sink",
         ),
         (
-            'topic = "t"\nbootstrap_servers = "b"\nproperties = {"lingr.ms" = 5}',
+            'topic = "t"\nbootstrap_servers = "b:9092"\nproperties = {"lingr.ms" = 5}',
             "lingr.ms: librdkafka knows no such property; did you mean linger.ms?",
         ),
         ('topic = "t"\npartitioner = "fnv1"', 'did you mean "fnv1a"?'),
@@ -142,18 +143,19 @@ def test_settings_that_cannot_be_meant(tmp_path: Path, lines: str, problem: str)
 @pytest.mark.parametrize(
     ("lines", "environ"),
     [
-        ('properties = { "sasl.password" = "hunter2" }', {}),
-        ('properties = { sasl.password = "hunter2" }', {}),
-        ("", {"FLAGSTREAM_SINKS__COPY__PROPERTIES__SASL_PASSWORD": "hunter2"}),
+        ('properties = { "sasl.password" = "hunter2", PROTOCOL }', {}),
+        ('properties = { sasl.password = "hunter2", PROTOCOL }', {}),
+        ("properties = { PROTOCOL }", {"FLAGSTREAM_SINKS__COPY__PROPERTIES__SASL_PASSWORD": "hunter2"}),
     ],
     ids=["quoted", "dotted", "environment"],
 )
 def test_a_password_is_read_and_never_shown(tmp_path: Path, lines: str, environ: Mapping[str, str]) -> None:
     """From the file, with and without quotes, and from the environment."""
-    text = f'[sinks.copy]\ntype = "kafka"\ntopic = "t"\nbootstrap_servers = "b"\n{lines}'
+    text = f'[sinks.copy]\ntype = "kafka"\ntopic = "t"\nbootstrap_servers = "b:9092"\n{lines}'
+    text = text.replace("PROTOCOL", '"security.protocol" = "sasl_ssl", "sasl.mechanisms" = "PLAIN"')
 
     settings = read(tmp_path, text, environ).sinks["copy"]
 
     assert isinstance(settings, KafkaSettings)
-    assert settings.properties.keys() == {"sasl.password"}
+    assert isinstance(settings.properties["sasl.password"], SecretStr)
     assert "hunter2" not in repr(settings)

@@ -26,7 +26,7 @@ def problems(tmp_path: Path, text: str, *, enrich: bool = True) -> list[str]:
 
 def test_topics_are_json_unless_told_otherwise(tmp_path: Path) -> None:
     """Nothing stands between the stages and the bytes of a JSON topic."""
-    settings = read(tmp_path, "")
+    settings = read(tmp_path, "[topics]\ncreate = false")
 
     assert ingest_decoder(settings) is None
     assert output_encoder(settings) is None

@@ -1,0 +1,90 @@
+"""Which variables are settings, which are misspelt, and which come from Kubernetes."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.config.reading import WHOLE, accepted, problems
+
+SERVICES = {
+    "FLAGSTREAM_SERVICE_HOST": "10.0.0.11",
+    "FLAGSTREAM_SERVICE_PORT": "6066",
+    "FLAGSTREAM_SERVICE_PORT_WEB": "6066",
+    "FLAGSTREAM_PORT": "tcp://10.0.0.11:6066",
+    "FLAGSTREAM_PORT_6066_TCP": "tcp://10.0.0.11:6066",
+    "FLAGSTREAM_PORT_6066_TCP_PROTO": "tcp",
+    "FLAGSTREAM_PORT_6066_TCP_PORT": "6066",
+    "FLAGSTREAM_PORT_6066_TCP_ADDR": "10.0.0.11",
+    "FLAGSTREAM_WEB_SERVICE_HOST": "fd00::11",
+    "FLAGSTREAM_WEB_SERVICE_PORT": "80",
+    "FLAGSTREAM_WEB_SERVICE_PORT_HTTP": "80",
+    "FLAGSTREAM_WEB_PORT": "tcp://[fd00::11]:80",
+    "FLAGSTREAM_WEB_PORT_80_TCP": "tcp://[fd00::11]:80",
+    "FLAGSTREAM_WEB_PORT_53_UDP": "udp://10.0.0.11:53",
+    "FLAGSTREAM_WEB_PORT_53_UDP_PROTO": "udp",
+    "FLAGSTREAM_WEB_PORT_80_TCP_ADDR": "fd00::11",
+}
+"""For the Services ``flagstream`` and ``flagstream-web``."""
+
+
+def test_variables_of_services_are_passed_over(tmp_path: Path) -> None:
+    """All seven forms, for both protocols and both families of addresses."""
+    assert accepted(tmp_path, WHOLE, SERVICES) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FLAGSTREAM_WEB_PORT", "8080"),
+        ("FLAGSTREAM_WEB_PORT", "http://10.0.0.11:80"),
+        ("FLAGSTREAM_WEB_PORT", "tcp://a.b:80"),
+        ("FLAGSTREAM_WEB_SERVICE_HOST", "localhost"),
+        ("FLAGSTREAM_WEB_SERVICE_PORT", "http"),
+        ("FLAGSTREAM_WEB_SERVICE_PORT_HTTP", "99999"),
+        ("FLAGSTREAM_WEB_PORT_80_TCP", "tcp://10.0.0.11:81"),
+        ("FLAGSTREAM_WEB_PORT_80_TCP", "udp://10.0.0.11:80"),
+        ("FLAGSTREAM_WEB_PORT_80_TCP_PROTO", "udp"),
+        ("FLAGSTREAM_WEB_PORT_80_TCP_PORT", "81"),
+        ("FLAGSTREAM_WEB_PORT_80_TCP_ADDR", "web"),
+        ("FLAGSTREAM_WEB_PORT_80_TCP_HOST", "10.0.0.11"),
+        ("FLAGSTREAM_WEB_HOST", "10.0.0.11"),
+    ],
+)
+def test_a_form_of_kubernetes_with_another_value_is_not_passed_over(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    """It is a setting that somebody misspelt."""
+    (problem,) = problems(tmp_path, WHOLE, {name: value})
+    assert problem.startswith(f"{name}: unknown variable")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("FLAGSTREAM_WEB_PORT", "FLAGSTREAM_WEB__PORT"),
+        ("FLAGSTREAM_LOG_LEVEL", "FLAGSTREAM_LOG__LEVEL"),
+        ("FLAGSTREAM__LOG__LEVEL", "FLAGSTREAM_LOG__LEVEL"),
+        ("FLAGSTREAM_WEB___PORT", "FLAGSTREAM_WEB__PORT"),
+        ("FLAGSTREAM_KAFKA_BOOTSTRAP_SERVERS", "FLAGSTREAM_KAFKA__BOOTSTRAP_SERVERS"),
+        ("FLAGSTREAM_KAFKA__BOOTSTRAP__SERVERS", "FLAGSTREAM_KAFKA__BOOTSTRAP_SERVERS"),
+        ("FLAGSTREAM_KAFKA_PROPERTIES_SASL_PASSWORD", "FLAGSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD"),
+        ("FLAGSTREAM_KAFKA__PROPERTIES_SASL_PASSWORD", "FLAGSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD"),
+        ("FLAGSTREAM_KAFKA__SASL_PASSWORD", "FLAGSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD"),
+        ("FLAGSTREAM_KAFKA_INSTANCE_FILE", "FLAGSTREAM_KAFKA__INSTANCE_FILE"),
+        ("FLAGSTREAM_REGISTRY_PASSWORD_FILE", "FLAGSTREAM_REGISTRY__PASSWORD_FILE"),
+        ("FLAGSTREAM_SINKS_MY_FILES_PATH", "FLAGSTREAM_SINKS__MY_FILES__PATH"),
+        ("FLAGSTREAM_SINKS__MY_FILES_PATH", "FLAGSTREAM_SINKS__MY_FILES__PATH"),
+        ("FLAGSTREAM_SINKS_MY_FILES__MAX_BYTES", "FLAGSTREAM_SINKS__MY_FILES__MAX_BYTES"),
+        ("FLAGSTREAM_SINKS_OTHER_BUCKET", "FLAGSTREAM_SINKS__OTHER__BUCKET"),
+        ("FLAGSTREAM_FLAGS_SOURCES_0_API_KEY", "FLAGSTREAM_FLAGS__SOURCES__0__API_KEY"),
+        ("FLAGSTREAM_CONFIG_FILE", "FLAGSTREAM_CONFIG"),
+        ("flagstream_web__port", "FLAGSTREAM_WEB__PORT"),
+        ("Flagstream_Kafka__Instance", "FLAGSTREAM_KAFKA__INSTANCE"),
+    ],
+)
+def test_a_wrong_number_of_underscores_names_the_right_variable(
+    tmp_path: Path, name: str, meant: str
+) -> None:
+    """Also between the words of sinks, properties and sources, and with small letters; never the value."""
+    text = WHOLE + '[sinks.my-files]\ntype = "file"\npath = "a"\n'
+    assert problems(tmp_path, text, {name: "hunter2"}) == [f"{name}: unknown variable; did you mean {meant}?"]
