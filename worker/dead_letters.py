@@ -9,6 +9,29 @@ from worker.chunk import Headers, Partition, Record
 PREFIX = "flagstream-"
 ENVELOPE = 512
 """Bytes kept free for the batch around a record and for its framing: 61 and some 20 in Kafka's format v2."""
+REASONS = (
+    "empty",
+    "foreign",
+    "invalid_avro",
+    "invalid_headers",
+    "invalid_json",
+    "line_break",
+    "missing_field",
+    "name_too_long",
+    "no_path",
+    "no_place_in_template",
+    "not_an_event",
+    "not_an_object",
+    "out_of_range",
+    "refused",
+    "refused_by_topic",
+    "tombstone",
+    "too_deep",
+    "too_large",
+    "unknown_schema",
+    "wrong_type",
+)
+"""Every reason there is: metrics have a series for each from the start."""
 ERROR_LIMIT = 1_000
 """Characters of the error text that are kept."""
 

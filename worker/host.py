@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import faust
 import structlog
+from confluent_kafka import libversion
 from faust.app.base import BootStrategy
 from faust.types import ChannelT
 
@@ -34,13 +35,15 @@ from worker.flag_sources.watching import tell
 from worker.flags import FlagFileError, FlagSet
 from worker.kafka import properties
 from worker.kafka.consumer import Stage
+from worker.kafka.ends import TopicEnds
+from worker.kafka.progress import partitions_of
 from worker.kafka.source import ChunkSource
 from worker.kafka.topics import TopicFacts, TopicIds, TopicsNotReady, examine
 from worker.kafka.transactions import TransactionalProducer
 from worker.operate import metrics
 from worker.operate.health import Health, Problem
 from worker.operate.logging import configure
-from worker.operate.pages import Answer, healthy, live, ready
+from worker.operate.pages import add as add_pages
 from worker.sinks.protocol import ConfiguredTransactionalSink
 from worker.sinks.registry import build
 from worker.topic_formats.building import ingest_decoder, output_decoder, output_encoder
@@ -54,6 +57,8 @@ CHANNEL_CHUNKS = 2
 """Chunks that wait for an agent: one more than it works on, so that it never waits for the next."""
 RETRY_SECONDS = 2.0
 """Between tries of what has to be there before a stage can start: brokers, topics, flags."""
+ENDS_SECONDS = 5.0
+"""Between two questions where partitions end, of which the lag is computed."""
 GRACE_SECONDS = 15.0
 """For leaving the groups after the shutdown budget is used up; then the process ends itself."""
 
@@ -112,14 +117,17 @@ class Host:
         self._stop = asyncio.Event()
         self.health = Health(stopping=self._stop.is_set)
         self.sources: dict[str, ChunkSource] = {}
+        self._stages: dict[str, EnrichStage | ExportStage] = {}
         self._settings = settings
         self._sinks = tuple(sinks)
         self._facts = facts
         self._topic_ids = TopicIds(properties.admin_properties(settings))
+        self._ends = TopicEnds(properties.admin_properties(settings))
         self._instance = properties.process_instance(settings)
         self._code = ExitCode.OK
         self._started: list[Component] = []
         self._tasks: list[asyncio.Task[None]] = []
+        metrics.begin(__version__, libversion()[0], enrich=enrich, sinks=sinks)
         self._app = self._build_app()
         self._components = [self._enrich()] if enrich else []
         budget = settings.export.memory_budget // max(
@@ -145,6 +153,7 @@ class Host:
         for component in self._components:
             self._run(self._start(component))
         self._run(self._watch())
+        self._run(self._follow_ends())
         # What is alive by now stays. Records and their values come and go without cycles, but would set off
         # a collection every few chunks, and looking through all of Faust each time cost a fifth of the CPU.
         gc.freeze()
@@ -258,9 +267,16 @@ class Host:
         return Component(name, start, drain, stage.close)
 
     def _watch_stage(self, name: str, stage: EnrichStage | ExportStage) -> None:
+        self._stages[name] = stage
         self.health.stopped[name] = lambda: stage.stopped
         self.health.joined[name] = lambda: stage.source.joined
         self.health.checks[name] = lambda: chain(stage.source.problems(), stage.problems())
+
+    def _measure(self) -> None:
+        """Set the metrics that are measured only when somebody looks."""
+        for name, source in self.sources.items():
+            source.progress.show(self._stages[name].under_way())
+        metrics.show(self.health, {name: source.positions for name, source in self.sources.items()})
 
     def _producer(self, stage: str, partitioner: str | None = None) -> TransactionalProducer:
         identity = properties.transactional_id(self._settings, stage, self._instance)
@@ -370,9 +386,20 @@ class Host:
             await asyncio.sleep(1.0)
             for source in self.sources.values():
                 source.look()
+            for stage in self._stages.values():
+                stage.look()
             if stuck := self.health.stuck():
                 log.critical("worker_stuck", threads=stuck, exit_code=int(ExitCode.STUCK))
                 os._exit(ExitCode.STUCK)
+
+    async def _follow_ends(self) -> None:
+        """Keep the lag up to date, also of partitions that are paused: librdkafka asks about no others."""
+        while True:
+            progresses = [source.progress for source in self.sources.values()]
+            found = await asyncio.to_thread(self._ends.ask, set(partitions_of(progresses)))
+            for progress in progresses:
+                progress.measured(found)
+            await asyncio.sleep(ENDS_SECONDS)
 
     def _on_signal(self, number: int) -> None:
         if self._stop.is_set():
@@ -414,35 +441,8 @@ class Host:
             web_tables_enabled=False,
         )
 
-        async def show_metrics(pages: Any, request: Any) -> Any:
-            for name, stopped in self.health.stopped.items():
-                metrics.STOPPED.labels(name).set(len(stopped()))
-            for name, source in self.sources.items():
-                metrics.ASSIGNED.labels(name).set(len(source.positions))
-            return pages.bytes(metrics.text(), content_type="text/plain; version=0.0.4")
-
-        async def show_live(pages: Any, request: Any) -> Any:
-            return _json(pages, live(self.health))
-
-        async def show_ready(pages: Any, request: Any) -> Any:
-            return _json(pages, ready(self.health))
-
-        async def show_health(pages: Any, request: Any) -> Any:
-            return _json(pages, healthy(self.health, self._sinks, request.query.get("sink")))
-
-        for path, page in (
-            ("/metrics", show_metrics),
-            ("/live", show_live),
-            ("/ready", show_ready),
-            ("/health", show_health),
-        ):
-            app.page(path, name=path)(page)
+        add_pages(app, self.health, self._sinks, self._measure)
         return app
-
-
-def _json(pages: Any, answer: Answer) -> Any:
-    body, status = answer
-    return pages.json(body, status=status)
 
 
 def _awaited(error: Exception) -> Problem:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import socket
 import threading
 import time
@@ -335,7 +336,7 @@ class TestBrokerTrouble:
 
     def test_a_frozen_broker_has_not_recovered(self, broker: KafkaBroker, tmp_path: Path) -> None:
         """Its connections are made, and the group's session has not ended: still the worker is not ready
-        until it answers, and until then no line says that it does."""
+        until it answers, and until then no line says that it does, and no old lag stands for a true one."""
         bootstrap = broker.bootstrap_servers
         topics = Topics.create(AdminClient({"bootstrap.servers": bootstrap}), "frozen")
         kafka = {"session_timeout": "40s", "consumer_properties": IMPATIENT}
@@ -345,9 +346,12 @@ class TestBrokerTrouble:
             with frozen(broker):
                 worker.await_event("kafka_error")
                 for_certain(lambda: bool(worker.problems()), STATISTICS_SECONDS)
+                eventually(lambda: math.isnan(worker.value("flagstream_lag_records")))
+                assert worker.value("flagstream_problems", source="enrich", kind="kafka") == 1
                 assert worker.seen("kafka_recovered") == []
             worker.await_event("kafka_recovered")
             worker.healthy()
+            eventually(lambda: worker.value("flagstream_lag_records") == 0)
 
     def test_a_deleted_topic_has_not_recovered(self, broker: KafkaBroker, tmp_path: Path) -> None:
         """The group does not mind, and librdkafka tells it once: the worker is not ready until the topic is

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -177,6 +178,16 @@ class RunningWorker:
         status, body = self.get("/metrics")
         assert status == 200, body
         return list(text_string_to_metric_families(body))
+
+    def value(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples with these labels; NaN where there are none."""
+        found = [
+            sample.value
+            for metric in self.metrics()
+            for sample in metric.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        ]
+        return sum(found) if found else math.nan
 
     def problems(self) -> dict[str, list[str]]:
         """What /health says is wrong, by source; empty when nothing is."""

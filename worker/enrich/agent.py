@@ -40,6 +40,9 @@ log = structlog.get_logger(__name__)
 
 TOPIC_ID_SECONDS = 2.0
 """How long a commit waits for the topic's id; *measured*: 1 ms."""
+UNDER_WAY_SECONDS = 10.0
+"""After which a transaction that has not ended is a problem; *measured*: 5 to 20 ms."""
+HANGS = "Kafka's transaction coordinator does not answer: look at the brokers. It is waited for"
 CATCH_UP_SECONDS = 0.02
 """Between looks at whether what was read of a partition is produced, on the one occasion that asks."""
 
@@ -90,6 +93,8 @@ class EnrichStage:
         self._tasks: set[asyncio.Task[None]] = set()
         self._setbacks = Setbacks()
         self.enricher.alone = self._setbacks.alone
+        self._blocked_since: float | None = None
+        self._told_blocked = False
         self._batches = Pipeline(PIPELINE)
         self._dead_letters = DeadLetterLog(source="enrich")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="enrich-transactions")
@@ -131,6 +136,21 @@ class EnrichStage:
         yield from self._producer.problems()
         if self.enricher.decoder is not None and self.enricher.decoder.trouble:
             yield Problem("registry", self.enricher.decoder.trouble)
+
+    def under_way(self) -> Mapping[Partition, float]:
+        """Return for how many seconds the call that ends the transaction of each partition is under way."""
+        return dict.fromkeys(self._held, self._blocked)
+
+    def look(self) -> None:
+        """Log what only time shows; called every second or so, on the event loop."""
+        if self._blocked > UNDER_WAY_SECONDS and not self._told_blocked:
+            self._told_blocked = True
+            log.warning("transaction_under_way", seconds=UNDER_WAY_SECONDS, hint=HANGS)
+
+    @property
+    def _blocked(self) -> float:
+        since = self._blocked_since
+        return 0.0 if since is None else asyncio.get_running_loop().time() - since
 
     # ── the transaction ────────────────────────────────────────────────────────────
 
@@ -241,6 +261,8 @@ class EnrichStage:
                 return
             reached("enrich.committed")
             self._committed(transaction)
+            for partition, offset in transaction.offsets.items():
+                self.source.progress.committed(partition, offset)
             self._count(transaction, time.monotonic() - began)
         except Exception as error:
             self._fail(error)
@@ -394,7 +416,11 @@ class EnrichStage:
             self._begin_with(partition, position)
 
     async def _blocking(self, function: Callable[[], None]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, function)
+        self._blocked_since, self._told_blocked = asyncio.get_running_loop().time(), False
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, function)
+        finally:
+            self._blocked_since = None
 
     # ── what the chunk source tells ────────────────────────────────────────────────────────────
 

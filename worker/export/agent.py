@@ -26,7 +26,7 @@ from worker.errors import (
 from worker.export.budget import MemoryBudget
 from worker.export.dead import DeadLetterSink
 from worker.export.denials import Denials
-from worker.export.failing import Failing, called
+from worker.export.failing import HANGS, UNDER_WAY_SECONDS, Failing, called
 from worker.export.filling import Limits
 from worker.export.partition import Destination, PartitionExport
 from worker.kafka.identity import TopicIdentity
@@ -163,6 +163,17 @@ class ExportStage:
             yield Problem("kafka", self._identity.problem)
         if self.decoder is not None and self.decoder.trouble:
             yield Problem("registry", self.decoder.trouble)
+
+    def under_way(self) -> Mapping[Partition, float]:
+        """Return for how many seconds the call of the sink that each partition waits for is under way."""
+        found = self._failing.under_way(asyncio.get_running_loop().time())
+        everybody = found.pop(None, 0.0)
+        return {p: max(everybody, found.get(p, 0.0)) for p in (*self._exports, *found) if p is not None}
+
+    def look(self) -> None:
+        """Log what only time shows; called every second or so, on the event loop."""
+        for call in self._failing.slow(asyncio.get_running_loop().time()):
+            self._log.warning("delivery_under_way", what=call, seconds=UNDER_WAY_SECONDS, hint=HANGS)
 
     async def drain(self, deadline: float) -> None:
         """Close all windows and deliver what fits until ``deadline`` (event loop time); the rest is left to
@@ -353,6 +364,7 @@ class ExportStage:
             pause = FIRST_PAUSE
             while True:
                 group = await self.source.group_metadata({partition: epoch})
+                self._failing.begun("deliver", partition, asyncio.get_running_loop().time())
                 try:
                     await asyncio.get_running_loop().run_in_executor(self._transactions, transaction, group)
                 except TransactionUncertain as error:
@@ -373,6 +385,7 @@ class ExportStage:
                 else:
                     break
         self._failing.over("deliver", partition)
+        self.source.progress.committed(partition, offset)
         metrics.TRANSACTIONS.labels(f"sink.{self._name}", "committed").inc()
         for letter in letters:
             metrics.REJECTED.labels(self._name, letter.reason).inc()
@@ -395,6 +408,7 @@ class ExportStage:
             await self._until_fresh(what)
             try:
                 began = loop.time()
+                self._failing.begun(what, partition, began)
                 answer = await loop.run_in_executor(self._threads, function)
             except (ObjectConflict, PartitionStopped):
                 self._failing.over(what, partition)

@@ -65,6 +65,8 @@ class FlagWatch:
         self._flags: dict[str, FlagSet] = {}
         self._unusable: set[str] = set()
         self._writing = threading.Lock()
+        for source in sources:
+            metrics.FLAG_SOURCE_FAILING.labels(source.name).set(0)
 
     def begin(self) -> None:
         """Load the flags and take them into use. Raises FlagFileError; then it is to be called again, and

@@ -13,7 +13,6 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
@@ -26,6 +25,7 @@ from worker.errors import OwnershipLost
 from worker.kafka.calls import Calls
 from worker.kafka.offsets import Since
 from worker.kafka.positions import StartingPoints
+from worker.kafka.progress import Progress
 from worker.kafka.reports import Reports, raise_if_fatal
 from worker.operate import metrics
 from worker.units import Start
@@ -45,7 +45,7 @@ STALL_SECONDS = 1.0
 polling.
 """
 STATISTICS_MILLISECONDS = 5_000
-"""How often librdkafka reports the state of its partitions, from which the lag is computed."""
+"""How often librdkafka reports how far it has looked, and the state of its connections."""
 
 _NOT_LOST = {
     KafkaError.ILLEGAL_GENERATION,
@@ -103,7 +103,8 @@ class ConsumerThread:
         self.polled_at = self.alive_at = time.monotonic()
         self.positions: dict[Partition, Position] = {}
         self.calls = Calls(name)
-        self.reports = reports = Reports(name, topic)
+        self.progress = Progress(name, topic)
+        self.reports = reports = Reports(name, topic, looked=self.progress.looked)
         self.finishing = False
         """Fetch nothing more."""
         self._name = name
@@ -166,6 +167,7 @@ class ConsumerThread:
             error = failure.args[0]
         self.alive_at = time.monotonic()
         if error is None and self.alive_at - began < self._commit_limit:
+            self.progress.committed(partition, offset)
             return True
         if error is not None and error.code() in _NOT_LOST:
             return False
@@ -307,6 +309,7 @@ class ConsumerThread:
                 self._seek(partition)  # left over from before a rewind; all of it comes again
                 continue
             self._next[partition] = end
+            self.progress.read(partition, end, records[0].timestamp()[1] / 1000)
             yield Chunk(partition, position.epoch, start, end, cast(list[Record], records))
 
     async def _put_all(self, chunks: list[Chunk]) -> None:
@@ -375,14 +378,14 @@ class ConsumerThread:
     def _hold(self, partition: Partition, position: Position) -> None:
         self.positions[partition] = position
         self._next[partition] = position.offset
+        self.progress.begin(partition, position)
 
     def _release(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
             self.positions.pop(partition, None)
             self._next.pop(partition, None)
             self._paused.discard(partition)
-            with suppress(KeyError):  # not reported on yet
-                metrics.LAG.remove(self._name, self._topic, str(partition.index))
+            self.progress.end(partition)
 
     def _lose(self, partitions: list[Partition]) -> None:
         self._release(partitions)  # first: nothing of them can be committed from here on
@@ -423,7 +426,7 @@ class ConsumerThread:
         assignment.
         """
         reason, self._rejoin_reason = self._rejoin_reason, None
-        metrics.REJOINS.labels(self._name, reason).inc()
+        metrics.rejoined(self._name, reason)
         taken, self._dropped = self._dropped, []
         self._ask(self._stage.lost(taken))
         self._consumer.unsubscribe()

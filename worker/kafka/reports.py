@@ -1,5 +1,5 @@
-"""What librdkafka reports, put into words: hints for people, errors that end the process, how far behind we
-are.
+"""What librdkafka reports, put into words: hints for people, errors that end the process, and how far it has
+looked.
 """
 
 import json
@@ -50,18 +50,6 @@ def raise_if_fatal(error: KafkaError | None) -> None:
         raise Fatal(ExitCode.KAFKA, f"{error.name()}: {error.str()}")
 
 
-def lag(found: Mapping[str, int], position: int) -> int:
-    """Records behind, from librdkafka's statistics of a partition.
-
-    The last stable offset of a transactional topic lies behind markers that nobody reads, so at its end the
-    difference never becomes zero; but then the fetcher has passed them too and holds nothing.
-    """
-    end = found["ls_offset"] if found["ls_offset"] >= 0 else found["hi_offset"]
-    if end < 0 or (found["fetchq_cnt"] == 0 and found["next_offset"] >= end):
-        return 0
-    return max(0, end - position)
-
-
 @dataclass(slots=True)
 class _Trouble:
     """An error that is not known to be over: when it was told last, and whether people were."""
@@ -75,10 +63,18 @@ class _Trouble:
 
 class Reports:
     """What librdkafka tells the consumer ``name`` of ``topic``, in its thread. ``member``: the group has
-    taken it in and has not lost it since. ``clock`` is monotonic.
+    taken it in and has not lost it since. ``clock`` is monotonic. ``looked`` is called with the
+    offset of a partition before which librdkafka holds no records that were not handed over.
     """
 
-    def __init__(self, name: str, topic: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        name: str,
+        topic: str,
+        clock: Callable[[], float] = time.monotonic,
+        looked: Callable[[Partition, int], None] = lambda partition, offset: None,
+    ) -> None:
+        self._looked = looked
         self.member = False
         self._name = name
         self._topic = topic
@@ -106,7 +102,7 @@ class Reports:
             self._fatal = error
             return
         hint = HINTS.get(code, "retried until it passes")
-        metrics.KAFKA_ERRORS.labels(self._name, error.name()).inc()
+        metrics.kafka_error(self._name, error.name())
         now = self._clock()
         due = now - self._logged.get(code, -math.inf) >= REMIND_SECONDS
         if due:
@@ -117,8 +113,8 @@ class Reports:
         self._troubles[code] = _Trouble(f"{error.name()}: {hint}", now, logged)
 
     def statistics(self, text: str, positions: Mapping[Partition, int]) -> None:
-        """How far behind the partitions are, of which ``positions`` has the next offset to read, and whether
-        errors are over.
+        """Find out how far librdkafka has looked in the partitions, of which ``positions`` has the next
+        offset to read, and whether errors are over.
         """
         statistics = json.loads(text)
         self.member = self.member or statistics.get("cgrp", {}).get("join_state") == "steady"
@@ -126,8 +122,8 @@ class Reports:
         partitions = statistics.get("topics", {}).get(self._topic, {}).get("partitions", {})
         for index, found in partitions.items():
             partition = Partition(self._topic, int(index))
-            if partition in positions:
-                metrics.LAG.labels(self._name, self._topic, index).set(lag(found, positions[partition]))
+            if partition in positions and found["fetchq_cnt"] == 0 and found["next_offset"] >= 0:
+                self._looked(partition, found["next_offset"])
 
     def _look_for_recovery(self, statistics: Mapping[str, Any], positions: Mapping[Partition, int]) -> None:
         # They wait while the thread does, so what they say may be old. Of all samples the freshest tells

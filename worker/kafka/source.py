@@ -20,6 +20,7 @@ from mode import Service
 from worker.chunk import Chunk, Partition, Position
 from worker.kafka.consumer import POLL_SECONDS, ConsumerThread, Stage
 from worker.kafka.offsets import Since
+from worker.kafka.progress import Progress
 from worker.operate.health import Problem
 from worker.units import Start
 
@@ -112,6 +113,13 @@ class ChunkSource(Service):
         may be more members than partitions.
         """
         return self._thread.running and self._thread.reports.member
+
+    @property
+    def progress(self) -> Progress:
+        """How far the stage is with each partition. Offsets that are committed elsewhere, in transactions,
+        have to be reported to it.
+        """
+        return self._thread.progress
 
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong between us and Kafka."""

@@ -29,6 +29,7 @@ KINDS: Mapping[str, str] = {
     "registry": "the schema registry does not do what it is asked",
     "sink_refused": "the sink refuses: a person has to act",
     "sink_unavailable": "the sink does not answer, or cannot take more now",
+    "delivery_under_way": "a call of the sink does not come back",
     "partition_stopped": "a partition waits for a person",
 }
 """Every kind of problem: the labels of ``flagstream_problems``, so the set is bounded."""

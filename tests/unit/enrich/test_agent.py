@@ -14,6 +14,7 @@ from worker.enrich.agent import EnrichStage
 from worker.enrich.transform import Transform
 from worker.flags import FlagSet
 from worker.kafka.offsets import Committed, Since
+from worker.kafka.progress import Progress
 from worker.kafka.source import ChunkSource
 from worker.kafka.transactions import TransactionalProducer
 
@@ -54,6 +55,7 @@ class Kafka:
     group: str = "flagstream.enrich"
     limit: int = 1_000_000
     texts: list[str] = field(default_factory=list)
+    progress: Progress = field(default_factory=lambda: Progress("enrich", PARTITION.topic))
 
     def open(self, keep_trying: object) -> None: ...
 

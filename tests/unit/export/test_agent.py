@@ -20,6 +20,7 @@ from worker.formats.compression import Compression
 from worker.formats.jsonl import JsonLinesEncoder
 from worker.kafka.offsets import Committed as Metadata
 from worker.kafka.offsets import Plan
+from worker.kafka.progress import Progress
 from worker.kafka.source import ChunkSource
 from worker.kafka.topics import TopicFacts
 from worker.kafka.transactions import TransactionalProducer
@@ -46,6 +47,7 @@ class RecordingSource:
     committed: dict[Partition, tuple[int, str]] = field(default_factory=dict)
     paused: set[Partition] = field(default_factory=set)
     rewinds: list[int | None] = field(default_factory=list)
+    progress: Progress = field(default_factory=lambda: Progress("test", PARTITION.topic))
 
     def position(self, partition: Partition, epoch: int, to: int | None = None) -> Position:
         self.epochs[partition] = epoch
