@@ -14,11 +14,12 @@ from confluent_kafka.admin import (
     AclOperation,
     AclPermissionType,
     AdminClient,
+    NewTopic,
     ResourcePatternType,
     ResourceType,
 )
 
-from tests.kafka.test_enrich import event
+from tests.kafka.test_enrich import event, number
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_records import Sent, produce
 from tests.support.running_worker import (
@@ -27,6 +28,7 @@ from tests.support.running_worker import (
     Topics,
     await_records,
     configuration,
+    eventually,
 )
 
 EXPIRES, CLEANUP = 2.0, 0.5
@@ -186,4 +188,75 @@ class TestExpiry:
             await_records(broker.bootstrap_servers, topics.dead_letters, 4)
             worker.ready()
             assert worker.seen("producer_abandoned")
+            assert worker.stop() == 0
+
+
+class TestRefusedRecords:
+    """The output topic refuses one of the records that are enriched together."""
+
+    def test_it_becomes_a_dead_letter_and_the_others_go_on(
+        self, admin: AdminClient, bootstrap: str, tmp_path: Path
+    ) -> None:
+        """Times beyond the topic's limit, back and ahead, between good records of two partitions."""
+        limits = {"message.timestamp.before.max.ms": "3600000", "message.timestamp.after.max.ms": "3600000"}
+        anything = {"message.timestamp.after.max.ms": str(2**63 - 1)}
+        topics = Topics.create(admin, "untimely", 2, ingest=anything, output=limits)
+        now = round(time.time() * 1000)
+        times = {7: now - 48 * 3_600_000, 8: now - 2 * 3_600_000, 13: now + 2 * 3_600_000}
+        records = [Sent(b"k%d" % n, event(n), None, n % 2, times.get(n, now)) for n in range(20)]
+        produce(bootstrap, topics.ingest, records)
+        settings = configuration(bootstrap, tmp_path, topics, enrich={"keep_timestamps": True})
+
+        with RunningWorker(settings, tmp_path, arguments=["--stage", "enrich"]) as worker:
+            good = await_records(bootstrap, topics.output, 17)
+            dead = await_records(bootstrap, topics.dead_letters, 3)
+            eventually(lambda: not worker.problems())
+            assert worker.stop() == 0
+
+        assert {number(record) for record in good} == set(range(20)) - times.keys()
+        assert {record.key for record in dead} == {b"k%d" % n for n in times}
+        assert {dict(record.headers)["flagstream-reason"] for record in dead} == {b"refused_by_topic"}
+        assert all(b"INVALID_TIMESTAMP" in dict(record.headers)["flagstream-error"] for record in dead)
+
+    def test_many_are_found_as_fast(self, admin: AdminClient, bootstrap: str, tmp_path: Path) -> None:
+        """A backlog of which all but the last records are too old, as when a topic is read again."""
+        limits = {"message.timestamp.before.max.ms": "3600000"}
+        topics = Topics.create(admin, "backlog", output=limits)
+        now = round(time.time() * 1000)
+        old = [Sent(b"k", event(n), timestamp_ms=now - 86_400_000 + n) for n in range(3_000)]
+        produce(bootstrap, topics.ingest, [*old, Sent(b"k", event(9_999), timestamp_ms=now)])
+        settings = configuration(bootstrap, tmp_path, topics, enrich={"keep_timestamps": True})
+
+        with RunningWorker(settings, tmp_path, arguments=["--stage", "enrich"]) as worker:
+            await_records(bootstrap, topics.dead_letters, 3_000)
+            [good] = await_records(bootstrap, topics.output, 1)
+            assert worker.stop() == 0
+
+        assert number(good) == 9_999
+
+
+class TestDeletedTopics:
+    """A topic that a worker writes to is deleted under it."""
+
+    @pytest.mark.parametrize("role", ["output", "dead_letters"])
+    def test_it_is_said_within_seconds_and_the_worker_goes_on(
+        self, admin: AdminClient, bootstrap: str, tmp_path: Path, role: str
+    ) -> None:
+        """Its name is on the page; when it is there again, so are the records, each once. The process stays
+        the same."""
+        topics = Topics.create(admin, "deleted")
+        settings = configuration(bootstrap, tmp_path, topics)
+        value = event if role == "output" else lambda number: b"no event %d" % number
+        topic = getattr(topics, role)
+
+        with RunningWorker(settings, tmp_path, arguments=["--stage", "enrich"]) as worker:
+            produce(bootstrap, topics.ingest, [Sent(b"k", value(1))])
+            await_records(bootstrap, topic, 1)
+            admin.delete_topics([topic])[topic].result(timeout=20)
+            eventually(lambda: topic not in admin.list_topics(timeout=10).topics)
+            produce(bootstrap, topics.ingest, [Sent(b"k", value(2))])
+            worker.await_problem(lambda found: topic in str(found), timeout=10)
+            admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(timeout=20)
+            await_records(bootstrap, topic, 1, timeout=60)
+            eventually(lambda: not worker.problems())
             assert worker.stop() == 0

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-TRIES = 200
-"""Transactions that one search may take, some 10 ms each; the next search finds what is left."""
+TRIES = 60
+"""Transactions that one search may take; the next search finds what is left. *Measured*: 10 ms for one that
+is taken, up to half a second for one that is refused.
+"""
 ALL = 8
 """So many single records refused, and none taken: then it is the topic, not the records."""
 

@@ -174,7 +174,8 @@ class TransactionalProducer:
 
     def begin(self) -> None:
         """Start a transaction. Local, does not block. Raises NotQueued; the caller aborts."""
-        self._broken, self._topics, self._began = False, set(), self._clock()
+        self._broken, self._lost = False, None
+        self._topics, self._began = set(), self._clock()
         try:
             self._producer.begin_transaction()
         except KafkaException as failure:
@@ -252,10 +253,9 @@ class TransactionalProducer:
         """Roll the open transaction back. Raises TransactionAborted, or a subclass, with the reason where
         Kafka has broken it, and Fatal where another process holds the id.
         """
-        if self._broken and self._lost is None:
-            self._lost = self._broken_by()
-        if self._lost is not None:
-            raise self._recovered(self._lost)
+        error = self._lost or (self._broken_by() if self._broken else None)
+        if error is not None:
+            raise self._recovered(error)
         producer = self._producer
         self._try("abort_transaction", lambda: producer.abort_transaction(TRY_SECONDS))
         self._poll(0)
@@ -279,37 +279,37 @@ class TransactionalProducer:
         is rolled back. None is open before and after. Raises TransactionAborted where something else is
         wrong.
         """
-        errors: list[KafkaError] = []
+        refused: list[KafkaError] = []
 
         def told(error: KafkaError | None, message: object) -> None:
             if error is not None:
-                errors.append(error)
+                refused.append(error)
 
         self.begin()
         self._topics.add(topic)
         give_up = self._clock() + self._timeout
         for record in records:
-            while True:
+            while not refused and self._clock() < give_up:
                 try:
                     self._producer.produce(topic, on_delivery=told, **record)
                     break
                 except BufferError:
                     self._poll(0.1)
-                except KafkaException:
-                    break  # broken by one of those before
-            if errors or self._clock() > give_up:
-                break
+                except KafkaException as failure:  # one of those before has broken it
+                    refused.append(failure.args[0])
+        left = 1
         with suppress(KafkaException):
-            self._producer.flush(self._timeout)
-        found = next(iter(errors), None)
-        if found is None or found.code() not in OF_A_RECORD:
+            left = self._producer.flush(self._timeout)
+        self._broken = bool(refused)
+        try:
             self.abort()
-            if found is not None:
-                raise aborted(found, self._topics, self._text(found))
-            return True
-        with suppress(TransactionRefused):
-            self.abort()
-        return False
+        except TransactionRefused as reason:
+            if reason.of_a_record:
+                return False
+            raise
+        if refused or left:
+            raise TransactionAborted(f"{self._name}: {topic} did not answer")
+        return True
 
     def close(self) -> None:
         """Let the client go, with its threads and connections."""
@@ -382,6 +382,8 @@ class TransactionalProducer:
 
     def _recovered(self, error: KafkaError, *, committing: bool = False) -> Exception:
         """Make the producer usable after ``error``, the transaction's first one. Returns what to raise."""
+        if error.code() == KafkaError._STATE and error.txn_requires_abort():
+            error = self._broken_by() or error  # a delivery failed meanwhile
         text = self._text(error)
         usable = (
             error.code() not in FENCED | UNKNOWN_STATE
@@ -398,6 +400,8 @@ class TransactionalProducer:
             if error.code() in FENCED and (holder := self._other_holder(error)) is not None:
                 return holder
             self._abandon(text)
+        elif error.code() in OF_A_RECORD:
+            self._register()  # librdkafka has counted the batch, the broker has not: the next is out of order
         reason = aborted(error, self._topics, text)
         if committing and not usable and not isinstance(reason, TransactionRefused):
             return TransactionUncertain(text)

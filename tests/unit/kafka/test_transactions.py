@@ -185,7 +185,23 @@ def test_what_broke_a_transaction_while_it_was_filled_is_told_by_the_abort(rig: 
         rig.producer.abort()
 
     assert told.value.of_a_record
-    assert rig.trace[-2:] == ["commit 1", "abort 1"]
+    assert rig.trace[-3:] == ["commit 1", "abort 1", "init 2"], "or the next batch would be out of order"
+    rig.fill()
+    rig.producer.abort()  # it is over
+
+
+def test_a_delivery_that_fails_while_offsets_are_sent_is_told(rig: Rig) -> None:
+    """librdkafka says only that the state is wrong."""
+    rig.answers = {
+        "offsets": [failure(KafkaError._STATE, "Failed to commit offsets")],
+        "commit": [failure(KafkaError.INVALID_RECORD, "ProduceRequest for out [0] failed")],
+    }
+    rig.fill()
+
+    with pytest.raises(TransactionRefused, match="INVALID_RECORD"):
+        rig.commit()
+
+    assert rig.trace[-4:] == ["offsets 1", "commit 1", "abort 1", "init 2"]
 
 
 def test_a_client_that_begins_nothing_is_replaced(rig: Rig) -> None:
