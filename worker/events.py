@@ -6,9 +6,11 @@ contents of maps, fields it does not know) stays the text that came in, so nothi
 lost on the way.
 """
 
+import codecs
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import accumulate
 from typing import Annotated, Final, Literal
 
@@ -137,12 +139,71 @@ def decode(value: bytes | None) -> Event | Dead:
     try:
         event = decode_unchecked(value)  # type: ignore[arg-type]
     except DECODE_ERRORS as error:
-        return rejection(value, error)
+        again = in_another_form(value, error)
+        return rejection(value, error) if again is None else decode(again)
     if value is not None and (dead := invalid_utf8(value)):
         return dead
     if event.value is UNSET and event.kind != TRACKING:
         return MISSING_VALUE
     return event
+
+
+FRAME: Final = 5
+"""Bytes that serializers of a schema registry put in front of an event: 0, and the id of its schema in four
+bytes, big-endian."""
+
+
+def in_another_form(value: bytes | None, error: Exception) -> bytes | None:
+    """The event in ``value``, which `decode_unchecked` refused with ``error``, in the form that it takes;
+    None where it is not an event in a form that is known.
+    """
+    if value is None:
+        return None
+    return without_frame(value) or _with_whole_date(value, error)
+
+
+def without_frame(value: bytes) -> bytes | None:
+    """The JSON in a value that a schema registry's JSON serializer wrote; None for any other value."""
+    return value[FRAME:] if value[:1] == b"\0" and value[FRAME : FRAME + 1] == b"{" else None
+
+
+def _with_whole_date(value: bytes, error: Exception) -> bytes | None:
+    """``value`` with `creationDate` as an integer, if it is a whole number in another form: 1680246000.0, as
+    languages without integers write it, or 1.680246e9. None for any other value.
+    """
+    if _DATE_AT not in str(error):
+        return None
+    try:
+        members = _split(value)
+        members["creationDate"] = Raw(b"%d" % whole_number(bytes(members["creationDate"])))
+    except (ValueError, KeyError, RecursionError):
+        return None
+    return _encode(members)
+
+
+_DATE_AT: Final = "`float` - at `$.creationDate`"
+_split: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+_encode: Final = msgspec.json.encode
+_DIGITS: Final = 19
+"""Digits of the largest 64-bit integer."""
+
+
+def whole_number(text: bytes) -> int:
+    """The 64-bit integer that a JSON number stands for, in whatever form. Raises ValueError for any other
+    JSON value: a fraction, or 1e999, of which nothing that large is made.
+    """
+    if len(text) < _DIGITS and text.isdigit():
+        return int(text)
+    if not text[:1].isdigit() and text[:1] != b"-":
+        raise ValueError("it is not a number")
+    try:
+        number = Decimal(text.decode())
+        whole = not number or (number.adjusted() < _DIGITS and number == number.to_integral_value())
+    except ArithmeticError:
+        whole = False
+    if not whole or not -(2**63) <= number < 2**63:
+        raise ValueError("it is not a whole number of 64 bits")
+    return int(number)
 
 
 def invalid_utf8(value: bytes) -> Dead | None:
@@ -174,7 +235,7 @@ def rejection(value: bytes | None, error: Exception) -> Dead:
             return Dead(_validation_reason(text), text)
     if not value.strip():
         return Dead("empty", "The record's value is empty")
-    return Dead("invalid_json", text + _surrogate_hint(value))
+    return Dead("invalid_json", text + _hint(value))
 
 
 def _validation_reason(text: str) -> Reason:
@@ -185,9 +246,18 @@ def _validation_reason(text: str) -> Reason:
     return "wrong_type" if " - at `$" in text else "not_an_object"
 
 
-def _surrogate_hint(value: bytes) -> str:
+def _hint(value: bytes) -> str:
+    """What people would not guess from the decoder's words."""
+    if value.startswith(codecs.BOM_UTF8):
+        return "; it begins with a byte order mark"
+    if value[:1] == b"\0" and len(value) > FRAME:
+        number = int.from_bytes(value[1:FRAME])
+        return (
+            "; it begins as a schema registry's serializers begin a value (a zero byte and the schema id "
+            f'{number}): for Avro set topics.ingest_format = "avro"'
+        )
     # msgspec says "truncated" of a string that ends in half of a surrogate pair, which sends people
     # elsewhere.
-    return (
-        "; or half of a surrogate pair (\\ud800 to \\udfff) stands alone" if rb"\ud" in value.lower() else ""
-    )
+    if rb"\ud" in value.lower():
+        return "; or half of a surrogate pair (\\ud800 to \\udfff) stands alone"
+    return ""

@@ -4,17 +4,23 @@ import errno
 import gzip
 import json
 import os
+import re
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 from typing import ClassVar
+from urllib.parse import unquote
 
+import duckdb
 import pytest
+from pyarrow.dataset import dataset, partitioning
 
 from tests.contract.test_file import FileContract, files
 from worker.chunk import Partition
 from worker.errors import ObjectConflict, SinkRefused, SinkUnavailable
 from worker.sinks.file import FileSettings, FileSink
+from worker.sinks.layouts import path_safe
 from worker.testing import PARTITION, StoredRecord, Window, event, events, fill
 from worker.window import Manifest, Range
 
@@ -22,6 +28,7 @@ HIVE = (
     'date={{ .EventTime "%Y-%m-%d" }}/hour={{ .EventTime "%H" }}/flag={{ .Key }}/'
     "{{ .Topic }}-{{ .Partition }}-{{ .Start }}-{{ .End }}.{{ .Extension }}"
 )
+PLAIN = "{{ .Topic }}/{{ .Partition }}/{{ .Start }}-{{ .End }}.{{ .Extension }}"
 BY_USER = "user={{ .UserKey }}/{{ .Topic }}/{{ .Partition }}/{{ .Start }}-{{ .End }}.{{ .Extension }}"
 
 
@@ -114,9 +121,12 @@ def test_time_zone(folder: Path) -> None:
         ('"a/b"', "a%2Fb"),
         ('".."', "%2E."),
         ('""', "__HIVE_DEFAULT_PARTITION__"),
-        ('"x=y z"', "x%3Dy%20z"),
-        ('"é"', "%C3%A9"),
+        ('"x=y z"', "x%3Dy z"),
+        ('"é"', "é"),
+        ('"日本"', "日本"),
         ('"\\u0000"', "%00"),
+        ('"100%"', "100%25"),
+        ('"{a}[b]^c"', "%7Ba}%5Bb%5D%5Ec"),
     ],
 )
 def test_values_are_path_safe(folder: Path, flag: str, shown: str) -> None:
@@ -125,6 +135,85 @@ def test_values_are_path_safe(folder: Path, flag: str, shown: str) -> None:
     window = fill(sink, [at(1_795_305_600, flag)])
     sink.deliver(window.manifest, window.payload)
     assert f"flag={shown}" in data(folder)[0].parts
+
+
+# Each ends in another place of a character when 103 bytes are kept.
+LONG = [
+    *("日本語の長い旗の名前" * 5, "a" + "日" * 60, "aa" + "日" * 60, "é" * 100, "a" + "😀" * 40),
+    *("/" * 60, "a" + "/" * 60, "aa" + "/" * 60),
+]
+TEXTS = [
+    *(
+        "a b",
+        "a+b",
+        "100%",
+        "%41",
+        "é",
+        "日本語の長い旗の名前です",
+        "😀",
+        "a/b=c?d#e",
+        "..",
+        "\x01\x7f",
+        "~-_.",
+    ),
+    "'\"*:\\{[]}^",
+]
+
+
+@pytest.mark.parametrize("value", LONG)
+def test_a_long_value_is_cut_between_characters(value: str) -> None:
+    """No half of a character and no half of an escape is left, and the folder's name has its bound."""
+    safe = path_safe(value)
+
+    assert unquote(safe, errors="strict").startswith(value[:20])
+    assert re.fullmatch(r"(?:[^%]|%[0-9A-F]{2})+~[0-9a-f]{16}", safe)
+    assert 116 < len(safe.encode()) <= 120
+    assert safe != path_safe(value + "x")
+
+
+def test_short_values_are_whole() -> None:
+    """Fourteen Japanese letters are 42 bytes, however many their escapes would be."""
+    assert path_safe("日" * 40) == "日" * 40
+    assert path_safe("x" * 120) == "x" * 120
+
+
+@pytest.mark.parametrize("reader", ["duckdb", "pyarrow"])
+def test_readers_of_hive_layouts_get_the_values_back(folder: Path, reader: str) -> None:
+    """DuckDB and pyarrow read an archive with values in any script; one that was cut hinders none of them."""
+    sink = opened(folder, f"flag={{{{ .Key }}}}/{PLAIN.replace('/', '-')}", format="parquet")
+    window = fill(sink, [at(0, json.dumps(text)) for text in (*TEXTS, *LONG)])
+    sink.deliver(window.manifest, window.payload)
+
+    if reader == "duckdb":
+        query = "select flag, key from read_parquet(?, hive_partitioning=true)"
+        found = dict(duckdb.execute(query, [f"{folder}/**/*.parquet"]).fetchall())
+    else:
+        table = dataset(folder, format="parquet", partitioning=partitioning(flavor="hive")).to_table()
+        found = dict(zip(table["flag"].to_pylist(), table["key"].to_pylist(), strict=True))
+
+    assert {value: key for value, key in found.items() if key in TEXTS} == {text: text for text in TEXTS}
+    assert set(found.values()) == {*TEXTS, *LONG}
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        (PLAIN, False),
+        (f'date={{{{ .EventTime "%Y" }}}}/{PLAIN}', False),
+        (f'{{{{ .Time "%Y" }}}}/{PLAIN}', False),
+        (f"flag={{{{ .Key }}}}/{PLAIN}", True),
+        (f"team={{{{ .Metadata.team }}}}/{PLAIN}", True),
+    ],
+)
+def test_only_layouts_with_a_value_in_their_names_have_another_fingerprint(
+    folder: Path, name: str, changed: bool
+) -> None:
+    """Former versions named their objects differently; all others go on without draining."""
+    sink = FileSink(FileSettings(path=folder, name=name))
+    several = "UTC" if "Time" in name or changed else ""
+    former = (f"file\0{folder}", name, "jsonl", "gzip", "both", "False", several)
+
+    assert changed == (sink.fingerprint != sha256("\0".join(former).encode()).hexdigest()[:16])
 
 
 def test_long_values_are_told_apart(folder: Path) -> None:

@@ -27,7 +27,7 @@ def _records() -> Iterator[tuple[str, bytes | None, str]]:
     yield "single quotes", EVENT.replace(b'"', b"'"), "invalid_json"
     yield "byte order mark", b"\xef\xbb\xbf" + EVENT, "invalid_json"
     yield "UTF-16", EVENT.decode().encode("utf-16"), "invalid_json"
-    yield "Confluent Avro header", b"\x00\x00\x00\x00\x01" + EVENT, "invalid_json"
+    yield "Avro of a registry's serializer", b"\x00\x00\x00\x00\x01\x0efeature", "invalid_json"
     yield "gzip", b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "invalid_json"
     yield "invalid UTF-8 in the key", EVENT.replace(b"new-", b"\xff"), "invalid_json"
     yield "invalid UTF-8 in the value", EVENT.replace(b"true", b'"\xff"'), "invalid_json"
@@ -64,6 +64,8 @@ def _records() -> Iterator[tuple[str, bytes | None, str]]:
     yield "creationDate beyond int64", event(b'"creationDate":9223372036854775808'), "out_of_range"
     yield "creationDate below int64", event(b'"creationDate":-9223372036854775809'), "out_of_range"
     yield "huge creationDate", event(b'"creationDate":' + b"9" * 10_000), "out_of_range"
+    yield "fraction of a second as creationDate", event(b'"creationDate":1.6802460005e9'), "wrong_type"
+    yield "whole creationDate beyond int64", event(b'"creationDate":1e19'), "wrong_type"
     yield "creationDate 1e999", event(b'"creationDate":1e999'), "out_of_range"
     yield "version 1e999", event(b'"version":1e999'), "out_of_range"
     yield "value nested deeply", EVENT.replace(b"true", b"[" * 50_000 + b"]" * 50_000), "too_deep"
@@ -93,6 +95,10 @@ def _records() -> Iterator[tuple[str, bytes | None, str]]:
     yield "white space around and inside", b" \n" + EVENT.replace(b",", b" ,\r\n\t") + b"\n\n", ACCEPTED
     yield "creationDate before 1970", event(b'"creationDate":-1'), ACCEPTED
     yield "creationDate in nanoseconds", event(b'"creationDate":1618228297123456789'), ACCEPTED
+    yield "creationDate 1680246000.0", event(b'"creationDate":1680246000.0'), ACCEPTED
+    yield "creationDate 1.680246e9", event(b'"creationDate":1.680246e9'), ACCEPTED
+    yield "a registry's JSON serializer", b"\x00\x00\x00\x00\x01" + EVENT, ACCEPTED
+    yield "a registry's JSON serializer, id 10", b"\x00\x00\x00\x00\n" + EVENT, ACCEPTED
     yield "U+0000 and U+2028", EVENT.replace(b"new-", "\\u0000\u2028".encode()), ACCEPTED
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.broken_records import ACCEPTED, BROKEN_RECORDS, EVENT, event
-from worker.events import DEEPEST, Dead, Event, any_too_deep, decode, too_deep
+from worker.events import DEEPEST, Dead, Event, any_too_deep, decode, too_deep, whole_number
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,54 @@ def test_the_error_names_the_field_or_the_place(value: bytes, error: str) -> Non
 
     assert isinstance(decoded, Dead)
     assert error in decoded.error
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (b"\xef\xbb\xbf" + EVENT, "it begins with a byte order mark"),
+        (b"\0\0\0\1\2\x0efeature", "a zero byte and the schema id 258"),
+    ],
+)
+def test_the_error_names_what_wrote_the_value(value: bytes, hint: str) -> None:
+    """A decoder's words ("invalid character, byte 0") would not lead a person there."""
+    decoded = decode(value)
+
+    assert isinstance(decoded, Dead)
+    assert hint in decoded.error
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        (b"1680246000", 1_680_246_000),
+        (b"-1", -1),
+        (b"1680246000.0", 1_680_246_000),
+        (b"1680246000." + b"0" * 5_000, 1_680_246_000),
+        (b"1.680246e9", 1_680_246_000),
+        (b"16802460000E-1", 1_680_246_000),
+        (b"-0.0", 0),
+        (b"0e999999999", 0),
+        (b"9.223372036854775807e18", 2**63 - 1),
+        (b"-9223372036854775808.0", -(2**63)),
+    ],
+)
+def test_a_whole_number_has_many_forms(text: bytes, number: int) -> None:
+    """Languages without integers write a fraction of zero, or an exponent; nothing is rounded."""
+    assert number == whole_number(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"1.5", b"1680246000.0000000001", b"1e-999999999", b"9223372036854775808", b"1e19"),
+        *(b"1e999999999", b"1e99999999999999999999999", b"9" * 10_000, b'"1"', b"null", b"[]", b"true"),
+    ],
+)
+def test_what_is_no_whole_number_of_64_bits_is_refused_without_making_it(text: bytes) -> None:
+    """A few bytes can stand for a number that fills the memory."""
+    with pytest.raises(ValueError):
+        whole_number(text)
 
 
 def test_no_error_repeats_what_was_in_the_record() -> None:

@@ -25,6 +25,7 @@ from worker.events import (
     Event,
     any_too_deep,
     decode_unchecked,
+    in_another_form,
     invalid_utf8,
     rejection,
     too_deep,
@@ -152,7 +153,7 @@ class Transform:
             try:
                 event = decoded(value)
             except DECODE_ERRORS as error:
-                answer(rejection(value, error))
+                answer(self._refused(value, error))
                 continue
             if (
                 whole
@@ -177,9 +178,14 @@ class Transform:
         try:
             event = decode_unchecked(value)  # type: ignore[arg-type]
         except DECODE_ERRORS as error:
-            return rejection(value, error)
+            return self._refused(value, error)
         assert value is not None
         return self._enriched(value, event)
+
+    def _refused(self, value: bytes | None, error: Exception) -> bytes | Drop | Dead:
+        """The answer for a value that the decoder refused: it may hold an event in another form."""
+        again = in_another_form(value, error)
+        return rejection(value, error) if again is None else self(again)
 
     def _enriched(self, value: bytes, event: Event) -> bytes | Drop | Dead:
         try:

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from worker.chunk import Record
-from worker.events import TOO_DEEP, TRACKING, Dead, any_too_deep, too_deep
+from worker.events import FRAME, TOO_DEEP, TRACKING, Dead, any_too_deep, too_deep
 from worker.sinks.protocol import Reject
 from worker.topic_formats.protocol import Decoder
 
@@ -139,5 +139,10 @@ def _fault(value: bytes | None) -> tuple[str, str] | None:
         value.decode()
         _check(value)
     except (ValueError, RecursionError) as error:
+        if value[:1] == b"\0" and len(value) > FRAME:
+            return (
+                "foreign",
+                "the value begins with a zero byte and the id of a schema: a registry's serializer wrote it",
+            )
         return "foreign", f"the value is no JSON object: {error}"
     return None

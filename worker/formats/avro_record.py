@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from worker.events import whole_number
 from worker.formats.avro_schemas import JSON_TEXT, OTHERS
 
 _split: Final = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -35,7 +36,7 @@ def _boolean(text: bytes) -> tuple[bool | None, bool]:
 
 
 def _long(text: bytes) -> tuple[int, bool]:
-    return int(text), True  # the enrich stage lets nothing else pass
+    return whole_number(text), True
 
 
 _COLUMNS: Final[dict[str, Column]] = {

@@ -16,6 +16,7 @@ from functools import lru_cache, partial
 
 import msgspec
 
+from worker.events import whole_number
 from worker.formats.go_functions import FUNCTIONS, formatter
 from worker.formats.json_text import Value, member
 
@@ -53,8 +54,6 @@ _TOKEN = re.compile(
     r"|(?P<number>-?\d+)(?![\w.])|(?P<word>[A-Za-z_]\w*)|(?P<sign>[|()]))"
 )
 _KEYWORDS = ("if", "else", "end", "range", "with", "define", "template", "block", "break", "continue")
-
-_decode_seconds = msgspec.json.Decoder(int).decode
 
 
 def parse(text: str) -> tuple[list[str | Field], frozenset[str]]:
@@ -182,6 +181,8 @@ class _Pipeline:
         self._names.add(name)
         if name == DATE:
             return _formatted_date
+        if name == "CreationDate":
+            return _creation_date
         return partial(_members, NAMES[name], members) if members else partial(_field, NAMES[name])
 
 
@@ -218,7 +219,16 @@ def _formatted_date(event: Event) -> Value:
     """``creationDate``, seconds, in RFC 3339. UTC, where Go takes the zone of its host: lines of a fleet
     agree.
     """
-    return _rfc3339(_decode_seconds(event["creationDate"])) if "creationDate" in event else None
+    return _rfc3339(whole_number(bytes(event["creationDate"]))) if "creationDate" in event else None
+
+
+def _creation_date(event: Event) -> Value:
+    """``creationDate`` as an integer, as Go writes it; what is none stays as it is."""
+    raw = event.get("creationDate")
+    try:
+        return None if raw is None else msgspec.Raw(b"%d" % whole_number(bytes(raw)))
+    except ValueError:
+        return raw
 
 
 @lru_cache(maxsize=1024)

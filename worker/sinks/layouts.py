@@ -12,12 +12,12 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
 from typing import BinaryIO
-from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 import msgspec
 
 from worker.chunk import Partition, Record
+from worker.events import whole_number
 from worker.formats.json_text import plain
 from worker.formats.manifest import difference, manifest_json, parse_manifest
 from worker.formats.protocol import EncodedObject, Format, ObjectEncoder
@@ -37,12 +37,16 @@ FINISHED_MEMORY = 4 * 1024
 less than 1.
 """
 LONGEST_VALUE = 120
-"""Characters of a value in a name; a longer one is cut and told apart by a hash. Object stores take names of
-1,024 bytes, file systems 255 a folder.
+"""Bytes (UTF-8) of a value in a name; a longer one is cut and told apart by a hash. Object stores take names
+of 1,024 bytes, file systems 255 a folder.
 """
+ESCAPED = "".join(map(chr, range(0x20))) + "\"#%'*/:=?\\\x7f{[]^"
+"""The characters that Hive's FileUtils.charToEscape names, and Spark's ExternalCatalogUtils after it."""
+ESCAPING = "values as Hive escapes them"
+"""Part of the fingerprint of layouts with values in their names: former versions escaped more."""
+_ESCAPES = {ord(character): f"%{ord(character):02X}" for character in ESCAPED}
 Event = Mapping[str, msgspec.Raw]
 _decode_event = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_seconds = msgspec.json.Decoder(int).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +145,7 @@ class Layout:
     def _value(self, name: Field, event: Event) -> str:
         if name.form:
             try:
-                return self._time(name.form, _decode_seconds(event["creationDate"]))
+                return self._time(name.form, whole_number(bytes(event["creationDate"])))
             except (KeyError, OverflowError, OSError) as error:
                 raise ValueError(f"creationDate gives no time: {error!r}") from error
         raw = event.get(EVENT_FIELDS[name.name])
@@ -281,12 +285,22 @@ def _times(form: str, zone: str) -> tuple[str, str]:
 
 
 def path_safe(text: str) -> str:
-    """``text`` as a folder's name: bytes beyond letters, digits and ``_.-~`` as %XX, as Hive escapes them."""
+    """``text`` as a folder's name, as Hive and Spark write it and all readers of their layouts understand it:
+    ``ESCAPED`` as %XX, letters of any script as they are.
+    """
     if not text:
         return ABSENT
-    safe = quote(text, safe="", errors="replace")
+    safe = text.translate(_ESCAPES)
     if safe.startswith("."):
         safe = f"%2E{safe[1:]}"
-    if len(safe) > LONGEST_VALUE:
-        safe = f"{safe[: LONGEST_VALUE - 17]}~{sha256(text.encode(errors='replace')).hexdigest()[:16]}"
+    if len(safe.encode()) > LONGEST_VALUE:
+        safe = f"{_cut(safe, LONGEST_VALUE - 17)}~{sha256(text.encode()).hexdigest()[:16]}"
     return safe
+
+
+def _cut(safe: str, size: int) -> str:
+    """The first ``size`` bytes of an escaped value, or up to three less: no character and no %XX is cut, for
+    readers refuse a whole archive over half of one.
+    """
+    kept = safe.encode()[:size].decode(errors="ignore")
+    return kept if (at := kept.rfind("%", -2)) < 0 else kept[:at]

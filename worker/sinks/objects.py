@@ -21,8 +21,8 @@ from worker.formats.csv import DEFAULT_TEMPLATE, CsvFormat
 from worker.formats.ids import with_ids
 from worker.formats.jsonl import JsonLinesFormat
 from worker.formats.protocol import EncodedObject, Format, ObjectEncoder
-from worker.sinks.layouts import Layout, LayoutEncoder, NamedObject
-from worker.sinks.names import DEFAULT_NAME, OFFSET_DIGITS, NameTemplate, ObjectName
+from worker.sinks.layouts import ESCAPING, Layout, LayoutEncoder, NamedObject
+from worker.sinks.names import DEFAULT_NAME, EVENT_FIELDS, OFFSET_DIGITS, NameTemplate, ObjectName
 from worker.sinks.overlap import overlap
 from worker.sinks.places import Place
 from worker.sinks.protocol import Delivery, Preview, Proof, Reject, WindowEncoder
@@ -246,6 +246,8 @@ class ObjectSink:
             str(settings.event_ids),
             settings.time_zone if self._several else "",
         )
+        if any(field.name in EVENT_FIELDS for field in self._names.event_fields):
+            shape = (*shape, ESCAPING)
         self.fingerprint = sha256("\0".join(shape).encode()).hexdigest()[:16]
 
     def open(self) -> None:

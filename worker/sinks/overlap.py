@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from worker.sinks.layouts import ESCAPED
 from worker.sinks.names import EVENT_FIELDS, EXTENSIONS, FORMATS, OFFSET_DIGITS, Field, NameTemplate
 
 _DIGITS = frozenset(string.digits)
-_VALUE = frozenset(string.ascii_letters + string.digits + "_.-~%")
-"""What ``layouts.path_safe`` leaves of a value."""
+_NO_VALUE = ESCAPED.replace("%", "")
+"""What ``layouts.path_safe`` leaves in no value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def _field(field: Field) -> list[_Symbol]:
     if field.name == "Partition":
         return [_Symbol(_DIGITS, several=True)]
     if field.name in EVENT_FIELDS:
-        return [_Symbol(_VALUE, several=True)]
+        return [_Symbol(None, but=_NO_VALUE, several=True)]
     row: list[_Symbol] = []
     for part in re.split("(/)", field.sample):
         if part:  # between its slashes a time can look like anything

@@ -133,6 +133,30 @@ def test_broken_records_never_raise(
     assert isinstance(output, Dead) or b"\n" not in output
 
 
+DATES = [b"1618228297.0", b"1.618228297e9", b"1618228297000.0", b"16182282970E-1"]
+
+
+@pytest.mark.parametrize("date", DATES)
+def test_a_whole_number_in_another_form_is_written_as_an_integer(transform: Transform, date: bytes) -> None:
+    """In a chunk and alone, with nothing else changed, and its flag is asked as ever."""
+    value = WHOLE.replace(b"1618228297", date)
+    secret = text(key="secret").replace(b"1618228297", date)
+
+    assert transform.many([WHOLE, value, secret]) == [WHOLE, WHOLE, transform(secret)]
+    assert transform(value) == WHOLE
+    assert isinstance(transform(secret), Drop)
+
+
+@pytest.mark.parametrize("number", [1, 10, 13, 32, 0x7B7B7B7B, 0xFFFFFFFF])
+def test_what_a_registrys_json_serializer_wrote_is_taken(transform: Transform, number: int) -> None:
+    """Whatever bytes the id of the schema has: those of a line break, white space, a brace, no text."""
+    framed = b"\0" + number.to_bytes(4) + WHOLE
+    date = framed.replace(b"1618228297", DATES[0])
+
+    assert transform.many([WHOLE, framed, date]) == [WHOLE] * 3
+    assert [transform(framed), transform(date)] == [WHOLE] * 2
+
+
 def test_too_deep_is_no_matter_of_luck() -> None:
     """It is counted, so it is the same alone and in a chunk, whatever is added to the event, and however far
     down on Python's stack.

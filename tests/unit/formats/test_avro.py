@@ -106,6 +106,13 @@ def test_rejects(value: bytes, reason: str) -> None:
     assert encoder.finish(manifest(2)) == encoded(AvroFormat("deflate"), [STRANGE, TRACKING]).parts
 
 
+@pytest.mark.parametrize("date", [b"1680246000.0", b"1.680246e9"])
+def test_a_whole_number_in_another_form_is_an_integer(date: bytes) -> None:
+    """Others who write to the output topic may have no integers."""
+    (record,) = records(encoded(AvroFormat("none"), [STRANGE.replace(b"-5", date)]))
+    assert (record["creationDate"], type(record["creationDate"])) == (1_680_246_000, int)
+
+
 def test_context_kind_left_out() -> None:
     """GO Feature Flag leaves an empty contextKind out; the record has it empty."""
     (record,) = records(encoded(AvroFormat("none"), [STRANGE.replace(b'"contextKind":"user",', b"")]))

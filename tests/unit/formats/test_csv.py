@@ -102,6 +102,19 @@ def test_templates(template: str, row: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("date", "row"),
+    [
+        (b"1617970547.0", "2021-04-09T12:15:47Z,1617970547\n"),
+        (b"1.617970547e9", "2021-04-09T12:15:47Z,1617970547\n"),
+    ],
+)
+def test_a_whole_number_in_another_form_is_an_integer(date: bytes, row: str) -> None:
+    """As Go writes creationDate, whoever wrote the event."""
+    value = (EVENT % b'"YO"').replace(b"1617970547", date)
+    assert row == rows("{{.FormattedDate}},{{.CreationDate}}\n", value)
+
+
+@pytest.mark.parametrize(
     ("template", "problem"),
     [
         ("", "empty"),

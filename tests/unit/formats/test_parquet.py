@@ -160,6 +160,14 @@ def test_large_events_make_small_groups() -> None:
     assert encoder.memory == encoder.size
 
 
+@pytest.mark.parametrize("date", [b"1680246000.0", b"1.680246e9"])
+def test_a_whole_number_in_another_form_is_an_integer(date: bytes) -> None:
+    """Others who write to the output topic may have no integers."""
+    value = (FEATURE % b"1").replace(b"1617970547", date)
+    (row,) = rows(encoded(format_(), [value]))
+    assert (row["creationDate"], type(row["creationDate"])) == (1_680_246_000, int)
+
+
 @pytest.mark.parametrize(
     ("value", "reason"),
     [

@@ -15,7 +15,7 @@ from worker.config.settings import RegistrySettings
 from worker.events import Dead
 from worker.formats import avro_schemas as schemas
 from worker.topic_formats import known_schemas
-from worker.topic_formats.decoding import RegistryDecoder
+from worker.topic_formats.decoding import FixedDecoder, RegistryDecoder
 from worker.topic_formats.encoding import RegistryEncoder
 from worker.topic_formats.known_schemas import KnownSchemas
 from worker.topic_formats.registry import RegistryError, SchemaMissing, SchemaRegistry
@@ -275,6 +275,25 @@ class TestRecords:
         [dead] = self.decoded(canned, one.replace(b",", b",\n"))
         assert isinstance(dead, Dead)
         assert "nor is it JSON on one line" in dead.error
+
+    def test_an_event_of_a_json_serializer_passes_without_its_frame(self, canned: Canned) -> None:
+        """Whatever the id says, nobody is asked for a schema: by the bytes alone, so that it is the same each
+        time. What is not an event after the frame is Avro."""
+        one = b'{"kind":"feature","userKey":"u","creationDate":1.0,"key":"k","value":1.0,"x":null}'
+
+        assert self.decoded(canned, b"\0\0\0\0\x0a" + one) == [one]
+        assert canned.requests == []
+        canned.answers = [(200, RECORD)]
+        [dead] = self.decoded(canned, b"\0\0\0\0\7" + one[:-1])
+        assert isinstance(dead, Dead)
+        assert dead.reason == "invalid_avro"
+
+    def test_a_topic_with_one_schema_takes_it_too(self) -> None:
+        """A producer that was changed over to JSON, with its serializer."""
+        one = b'{"kind":"feature","userKey":"u","creationDate":1,"key":"k","value":1}'
+        decoder = FixedDecoder(schemas.parsed(schemas.own("raw_event")))
+
+        assert decoder.decode([b"\0\0\0\0\x0a" + one, one]) == [one, one]
 
 
 class TestRegistering:
