@@ -2,8 +2,8 @@
 
 ``FLAGSTREAM_CRASH=export.planned:kill:2`` makes the process die (SIGKILL) when it reaches the step
 ``export.planned`` for the second time, ``enrich.produced:freeze`` stops it (SIGSTOP) there the first time;
-several are separated by commas. Without the variable a step costs one comparison. For tests only: no
-guarantee rests on it.
+several are separated by commas. Without the variable a step costs one comparison. For tests only: the worker
+ignores the variable unless ``FLAGSTREAM_TEST_CRASH_POINTS=allowed`` is set too, and no guarantee rests on it.
 """
 
 import signal

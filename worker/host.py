@@ -9,9 +9,9 @@ import gc
 import os
 import signal
 import socket
-import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+import time
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeVar
@@ -41,9 +41,11 @@ from worker.kafka.source import ChunkSource
 from worker.kafka.topics import TopicFacts, TopicIds, TopicsNotReady, examine
 from worker.kafka.transactions import TransactionalProducer
 from worker.operate import metrics
-from worker.operate.health import Health, Problem
-from worker.operate.logging import configure
+from worker.operate.health import ALIVE_SECONDS, Health, Problem
+from worker.operate.logging import configure, end_process
 from worker.operate.pages import add as add_pages
+from worker.operate.tasks import TaskEnded, Tasks
+from worker.operate.watchdog import Watchdog
 from worker.sinks.protocol import ConfiguredTransactionalSink
 from worker.sinks.registry import build
 from worker.topic_formats.building import ingest_decoder, output_decoder, output_encoder
@@ -86,15 +88,26 @@ def run(settings: Settings, *, enrich: bool, sinks: Sequence[str]) -> None:
     configure(settings.log)
     for warning in settings.warnings:
         log.warning("configuration_warning", problem=warning)
-    crashpoints.arm(os.environ.get("FLAGSTREAM_CRASH", ""))
+    _arm_crash_points()
 
     async def main() -> None:
-        code = await Host(settings, enrich=enrich, sinks=sinks).run()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # the interpreter would wait for threads, and a delivery that hangs has one
+        code = ExitCode.UNEXPECTED
+        try:
+            code = await Host(settings, enrich=enrich, sinks=sinks).run()
+        except BaseException as error:
+            log.critical("worker_failed", error=str(error), exit_code=int(code), exc_info=error)
+        finally:
+            end_process(code)  # the interpreter would wait for threads, and a delivery that hangs has one
 
     asyncio.run(main())
+
+
+def _arm_crash_points() -> None:
+    text = os.environ.get("FLAGSTREAM_CRASH", "")
+    if os.environ.get("FLAGSTREAM_TEST_CRASH_POINTS") == "allowed":
+        crashpoints.arm(text)
+    elif text:
+        log.warning("crash_points_ignored", reason="FLAGSTREAM_TEST_CRASH_POINTS=allowed is not set")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +139,14 @@ class Host:
         self._instance = properties.process_instance(settings)
         self._code = ExitCode.OK
         self._started: list[Component] = []
-        self._tasks: list[asyncio.Task[None]] = []
         metrics.begin(__version__, libversion()[0], enrich=enrich, sinks=sinks)
+        self._tasks = Tasks(self.fail)
+        self.health.dead = lambda: self._tasks.dead
+        self._beat = 0.0
+        """Changes every second while the event loop runs."""
+        self._watchdog = Watchdog(
+            self._moved, limit=int(ALIVE_SECONDS), stuck=self._on_stuck, dead=self._on_dead_threads
+        )
         self._app = self._build_app()
         self._components = [self._enrich()] if enrich else []
         budget = settings.export.memory_budget // max(
@@ -140,6 +159,8 @@ class Host:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
+        loop.set_exception_handler(self._on_loop_error)
+        self._loop = loop
         log.info(
             "worker_starting", version=__version__, stages=[component.name for component in self._components]
         )
@@ -150,10 +171,13 @@ class Host:
         except OSError as error:
             where = f"{self._settings.web.host}:{self._settings.web.port}"
             self.fail(Fatal(ExitCode.CONFIG, f"web.host and web.port ({where}): {error}"))
+        for task in filter(_of_faust, asyncio.all_tasks()):  # agents and their supervisors
+            task.add_done_callback(self._on_faust_task)
         for component in self._components:
-            self._run(self._start(component))
-        self._run(self._watch())
-        self._run(self._follow_ends())
+            self._tasks.start(f"start {component.name}", self._start(component))
+        self._tasks.start("watch", self._watch(), lasts=True)
+        self._tasks.start("follow ends", self._follow_ends(), lasts=True)
+        self._watchdog.start()
         # What is alive by now stays. Records and their values come and go without cycles, but would set off
         # a collection every few chunks, and looking through all of Faust each time cost a fifth of the CPU.
         gc.freeze()
@@ -179,8 +203,8 @@ class Host:
         text, instance = str(error), self._settings.kafka.instance
         if self._code == ExitCode.FENCED and instance:
             text += f'; are there two processes with kafka.instance = "{instance}"?'
-        log.critical("worker_failed", error=text, exit_code=int(self._code), exc_info=trace)
         self.stop()
+        log.critical("worker_failed", error=text, exit_code=int(self._code), exc_info=trace)
 
     # ── the stages ────────────────────────────────────────────────────────────
 
@@ -188,8 +212,7 @@ class Host:
         settings, topics = self._settings, self._settings.topics
         transform = Transform(FlagSet({}), settings.enrich.default_source, settings.enrich.metadata)
         stage = EnrichStage(settings.enrich, topics, transform, self._producer("enrich"), self.fail)
-        channel: ChannelT[Chunk] = self._app.channel(maxsize=CHANNEL_CHUNKS)
-        self._app.agent(channel, name="enrich")(stage.run)
+        channel = self._agent("enrich", stage.run)
         stage.source = self._source(
             "enrich",
             "enrich",
@@ -240,8 +263,7 @@ class Host:
             revoke_budget=self._settings.export.revoke_budget,
             fail=self.fail,
         )
-        channel: ChannelT[Chunk] = self._app.channel(maxsize=CHANNEL_CHUNKS)
-        self._app.agent(channel, name=f"sink.{name}")(stage.run)
+        channel = self._agent(f"sink.{name}", stage.run)
         stage.source = self._source(
             name,
             f"sink.{name}",
@@ -277,6 +299,26 @@ class Host:
         for name, source in self.sources.items():
             source.progress.show(self._stages[name].under_way())
         metrics.show(self.health, {name: source.positions for name, source in self.sources.items()})
+
+    def _agent(self, name: str, body: Callable[[AsyncIterable[Chunk]], Awaitable[None]]) -> ChannelT[Chunk]:
+        """Make a Faust agent of ``body``; returns the channel that feeds it. However the body ends, the
+        process ends with it: Faust would start it again after the chunk.
+        """
+        channel: ChannelT[Chunk] = self._app.channel(maxsize=CHANNEL_CHUNKS)
+
+        async def agent(chunks: AsyncIterable[Chunk]) -> None:
+            try:
+                await body(chunks)
+            except asyncio.CancelledError:
+                self.fail(TaskEnded(f"the agent {name} was cancelled"))
+                raise
+            except BaseException as error:
+                self.fail(error)
+                raise
+            self.fail(TaskEnded(f"the agent {name} returned"))
+
+        self._app.agent(channel, name=name)(agent)
+        return channel
 
     def _producer(self, stage: str, partitioner: str | None = None) -> TransactionalProducer:
         identity = properties.transactional_id(self._settings, stage, self._instance)
@@ -315,17 +357,6 @@ class Host:
 
     # ── starting ────────────────────────────────────────────────────────────
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run ``work`` until the end of the process, which its failure brings about."""
-
-        def ended(task: asyncio.Task[None]) -> None:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                self.fail(error)
-
-        task = asyncio.create_task(work)
-        task.add_done_callback(ended)
-        self._tasks.append(task)
-
     async def _start(self, component: Component) -> None:
         self.health.starting[component.name] = Problem("starting", "starting")
         try:
@@ -362,7 +393,7 @@ class Host:
 
         flag_watch = watch(self._settings.flags, use)
         await self._patiently("enrich", flag_watch.begin, FlagFileError)
-        self._run(flag_watch.run())
+        self._tasks.start("flags", flag_watch.run(), lasts=True)
 
     async def _patiently(self, component: str, function: Callable[[], T], *passing: type[Exception]) -> T:
         """Call ``function`` in a thread until it succeeds; the process is unready meanwhile and says why."""
@@ -379,18 +410,39 @@ class Host:
     # ── running and stopping ────────────────────────────────────────────────────────────
 
     async def _watch(self) -> None:
-        """No call to Kafka waits without bound: a thread that hangs ends the process, and the offsets do the
-        rest. Before that, people are told.
-        """
+        """Once a second: what only time shows, and a sign of life for the watchdog, itself watched here."""
         while True:
             await asyncio.sleep(1.0)
+            self._beat = time.monotonic()
+            if not self._watchdog.alive:
+                raise TaskEnded("the watchdog's thread ended")
             for source in self.sources.values():
                 source.look()
             for stage in self._stages.values():
                 stage.look()
-            if stuck := self.health.stuck():
-                log.critical("worker_stuck", threads=stuck, exit_code=int(ExitCode.STUCK))
-                os._exit(ExitCode.STUCK)
+
+    def _moved(self) -> dict[str, float]:
+        return {"event loop": self._beat} | {name: moved() for name, moved in self.health.threads.items()}
+
+    def _on_stuck(self, names: list[str]) -> None:
+        """No call waits without bound: what hangs ends the process, and the offsets do the rest."""
+        log.critical("worker_stuck", threads=names, exit_code=int(ExitCode.STUCK))
+        end_process(ExitCode.STUCK)
+
+    def _on_dead_threads(self, names: list[str]) -> None:
+        error = TaskEnded(f"threads ended: {', '.join(names)}")
+        self._loop.call_soon_threadsafe(self.fail, error)
+
+    def _on_faust_task(self, task: asyncio.Task[Any]) -> None:
+        self.fail(TaskEnded(f"a task of Faust ended: {task.get_name()}"))
+
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An error that nothing awaits. One of a callback, such as a timer, is work that did not happen."""
+        error = context.get("exception")
+        if "handle" in context and isinstance(error, Exception):
+            self.fail(error)
+        else:
+            log.error("error_ignored", reason=str(context.get("message", "")), exc_info=error)
 
     async def _follow_ends(self) -> None:
         """Keep the lag up to date, also of partitions that are paused: librdkafka asks about no others."""
@@ -403,17 +455,17 @@ class Host:
 
     def _on_signal(self, number: int) -> None:
         if self._stop.is_set():
-            os._exit(128 + number)  # asked twice: now
-        log.info("worker_stopping", signal=signal.Signals(number).name)
+            end_process(128 + number)  # asked twice: now
         self.stop()
+        log.info("worker_stopping", signal=signal.Signals(number).name)
 
     async def _shut_down(self) -> None:
         budget = self._settings.shutdown.budget
-        killer = threading.Timer(budget + GRACE_SECONDS, os._exit, [self._code or ExitCode.STUCK])
+        killer = threading.Timer(budget + GRACE_SECONDS, end_process, [self._code or ExitCode.STUCK])
         killer.daemon = True
         killer.start()
-        for task in self._tasks:
-            task.cancel()
+        self._watchdog.stop()
+        self._tasks.cancel()
         deadline = asyncio.get_running_loop().time() + budget
         outcomes = await asyncio.gather(
             *(component.drain(deadline) for component in self._started), return_exceptions=True
@@ -443,6 +495,11 @@ class Host:
 
         add_pages(app, self.health, self._sinks, self._measure)
         return app
+
+
+def _of_faust(task: asyncio.Task[Any]) -> bool:
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    return frame is not None and frame.f_globals["__name__"].partition(".")[0] in ("faust", "mode")
 
 
 def _awaited(error: Exception) -> Problem:

@@ -123,7 +123,11 @@ class Fleet:
     def start(self, name: str, *options: str, crash: str = "", instance: str = "") -> Worker:
         """Start a worker that will die or freeze at `crash` (the value of FLAGSTREAM_CRASH; "": never)."""
         environment = {n: value for n, value in os.environ.items() if not n.startswith("FLAGSTREAM_")}
-        environment |= {"FLAGSTREAM_CRASH": crash, "FLAGSTREAM_KAFKA__INSTANCE": instance}
+        environment |= {
+            "FLAGSTREAM_CRASH": crash,
+            "FLAGSTREAM_TEST_CRASH_POINTS": "allowed",
+            "FLAGSTREAM_KAFKA__INSTANCE": instance,
+        }
         unique = f"{name}-{len(self.workers) + 1:02}"
         log = self._folder / f"{unique}.log"
         worker = Worker(unique, ["-c", str(self._configuration), *options], environment, log)

@@ -78,7 +78,8 @@ class RunningWorker:
     """One process of `flagstream run`. A context manager: leaving it kills the process if it still lives.
 
     `folder` gets the configuration file; it is the working folder too. `crash` is the value of
-    FLAGSTREAM_CRASH. `arguments` are those of `run`: `--stage enrich`, `--sink archive`. A free port is
+    FLAGSTREAM_CRASH. `log_to` is a descriptor for its log, which then is not read here. `arguments` are
+    those of `run`: `--stage enrich`, `--sink archive`. A free port is
     chosen for the web server unless `config` names one.
     """
 
@@ -90,6 +91,7 @@ class RunningWorker:
         crash: str = "",
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        log_to: int | None = None,
     ) -> None:
         self.config = _merged({"web": {"port": free_ports(1)[0]}}, config)
         self.events: list[Event] = []
@@ -100,13 +102,13 @@ class RunningWorker:
         self.output = file.with_suffix(".out")
         variables = {**os.environ, "PYTHONPATH": str(REPOSITORY), **(environment or {})}
         if crash:
-            variables["FLAGSTREAM_CRASH"] = crash
+            variables |= {"FLAGSTREAM_CRASH": crash, "FLAGSTREAM_TEST_CRASH_POINTS": "allowed"}
         with self.output.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", "from worker.cli import main; main()", "run", "-c", file, *arguments],
+                [sys.executable, "-m", "worker", "run", "-c", file, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=subprocess.PIPE,
+                stderr=subprocess.PIPE if log_to is None else log_to,
                 cwd=folder,
                 env=variables,
                 preexec_fn=die_with_parent(signal.SIGKILL),
@@ -266,7 +268,8 @@ class RunningWorker:
         return f"http://127.0.0.1:{self.config['web']['port']}{path}"
 
     def _read(self) -> None:
-        assert self._process.stderr is not None
+        if self._process.stderr is None:
+            return
         for line in self._process.stderr:
             text = line.decode(errors="replace").rstrip("\n")
             with self._news:

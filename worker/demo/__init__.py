@@ -65,7 +65,7 @@ def run(seconds: float | None, sink: Kind = "file") -> int:
         for topic in (topics.ingest, topics.output, topics.dead_letters):
             broker.create(topic)
         with redirect_stderr(log):  # what is configured now keeps it
-            configure(settings.log)
+            writer = configure(settings.log)
         samples = Samples(yaml.safe_load(flags.read_bytes()), random.Random())
         with (
             closing(Follower(broker.bootstrap_servers, [topics.output, topics.dead_letters])) as follower,
@@ -76,6 +76,7 @@ def run(seconds: float | None, sink: Kind = "file") -> int:
             watch = Watch(ledger, follower, destination, SINK, began)
             session = Session(settings, broker, samples, ledger, watch, shown)
             code = asyncio.run(session.run(seconds))
+        writer.flush()
         audit = ledger.audit(destination.fetch())
     right = summarize(console, folder, watch.sight, ledger, audit, code, session.stall)
     return int(code) or int(ExitCode.OK if right else ExitCode.UNEXPECTED)

@@ -35,6 +35,7 @@ from worker.kafka.transactions import (
 from worker.operate import metrics
 from worker.operate.dead_letters import DeadLetterLog, Summary, add, summary
 from worker.operate.health import Problem
+from worker.operate.tasks import Tasks
 
 log = structlog.get_logger(__name__)
 
@@ -90,7 +91,7 @@ class EnrichStage:
         self._asking: asyncio.Task[str] | None = None
         self._topic_ids: dict[Partition, str] = {}
         self._entering: dict[Partition, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(fail)
         self._setbacks = Setbacks()
         self.enricher.alone = self._setbacks.alone
         self._blocked_since: float | None = None
@@ -106,11 +107,11 @@ class EnrichStage:
         self._identity = TopicIdentity(topic_id)
         self._producer.limit = limit
         await self._blocking(lambda: self._producer.open(keep_trying))
-        self._producing = asyncio.create_task(self._produce_all())
+        self._producing = self._tasks.start("enrich produce", self._produce_all(), lasts=True)
 
     async def close(self) -> None:
         """Nothing is in a transaction any more, and the consumer has left the group."""
-        self._producing.cancel()
+        self._tasks.cancel(self._producing)
         self._dead_letters.close()
         await self._blocking(self._producer.close)
         self._thread.shutdown(wait=False)
@@ -230,7 +231,7 @@ class EnrichStage:
         """Commit the open transaction in the background; :meth:`_ended` waits for it."""
         transaction = self._detach()
         if transaction is not None:
-            self._commit = asyncio.create_task(self._end(transaction))
+            self._commit = self._tasks.start("enrich commit", self._end(transaction))
 
     def _detach(self) -> OpenTransaction | None:
         """The open transaction, which is open no longer: its end is up to the caller."""
@@ -375,16 +376,9 @@ class EnrichStage:
 
         async def go_on() -> None:
             await asyncio.sleep(seconds)
-            try:
-                await self._rewind(epochs)
-            except OwnershipLost as error:
-                log.info("ownership_lost", error=str(error))
-            except Exception as error:
-                self._fail(error)
+            await self._rewind(epochs)
 
-        task = asyncio.create_task(go_on())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start("enrich wait", go_on())
 
     async def _start_over(self, epochs: Mapping[Partition, int], error: Exception) -> None:
         """Roll the open transaction back, if there is one, and read ``epochs`` and all that it held again;
@@ -394,8 +388,8 @@ class EnrichStage:
         if transaction is None:
             await self._rewind(epochs)
             return
-        self._commit = asyncio.create_task(
-            self._give_up({**transaction.epochs, **epochs}, error, transaction.alone)
+        self._commit = self._tasks.start(
+            "enrich abort", self._give_up({**transaction.epochs, **epochs}, error, transaction.alone)
         )
         await self._ended()
 
@@ -432,7 +426,7 @@ class EnrichStage:
 
     def _begin_with(self, partition: Partition, position: Position) -> None:
         self._held[partition] = position
-        self._entering[partition] = asyncio.create_task(self._enter(partition, position))
+        self._entering[partition] = self._tasks.start(f"enter {partition}", self._enter(partition, position))
 
     async def _enter(self, partition: Partition, position: Position) -> None:
         """What comes before the first record of a partition is produced: a look at whether its offset is one
@@ -523,9 +517,7 @@ class EnrichStage:
                 continues_at=position.low,
             )
             # Not awaited by the consumer's thread: what was read may need its polls to be committed.
-            task = asyncio.create_task(self._go_on_behind(partition, position))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.start(f"continue {partition}", self._go_on_behind(partition, position))
             return
         self.stopped[partition] = found.problem
         log.error(

@@ -38,6 +38,7 @@ from worker.kafka.transactions import NotQueued, TransactionalProducer
 from worker.operate import metrics
 from worker.operate.dead_letters import DeadLetterLog, summary
 from worker.operate.health import Problem
+from worker.operate.tasks import Tasks
 from worker.sinks.protocol import ConfiguredTransactionalSink, Sink, Transaction
 from worker.sinks.settings import SinkSettings
 from worker.topic_formats.protocol import Decoder
@@ -95,7 +96,7 @@ class ExportStage:
         self._transacting = asyncio.Lock()
         self._threads = ThreadPoolExecutor(DELIVERIES, thread_name_prefix=f"sink-{name}")
         self._transactions = ThreadPoolExecutor(1, thread_name_prefix=f"dead-letters-{name}")
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(fail)
         self._dead_letters = DeadLetterLog(sink=name)
         self._log = log.bind(sink=name)
 
@@ -306,18 +307,7 @@ class ExportStage:
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         """Work on a partition that nobody waits for."""
-
-        async def run() -> None:
-            try:
-                await work
-            except OwnershipLost as error:
-                self._log.debug("work_after_loss", error=str(error))
-            except Exception as error:
-                self.fail(error)
-
-        task = asyncio.create_task(run())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(f"sink {self._name}", work)
 
     async def persist(self, what: str, partition: Partition, function: Callable[[], T]) -> T:
         """Call the sink in a thread until it succeeds, backing off for as long as it takes.

@@ -42,6 +42,7 @@ from worker.export.takeover import (
 )
 from worker.kafka.offsets import Committed, MetadataUnreadable, Plan, Since
 from worker.operate import metrics
+from worker.operate.tasks import Tasks
 from worker.sinks.protocol import (
     ConfiguredTransactionalSink,
     Delivery,
@@ -146,8 +147,8 @@ class PartitionExport:
         self._charged = 0
         self._timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
-        self._calls: set[asyncio.Task[None]] = set()
-        self._task = asyncio.create_task(self.run())
+        self._tasks = Tasks(kafka.fail)
+        self._task = self._tasks.start(f"export {partition}", self.run())
         budget.enter(self)
 
     # ── filling ────────────────────────────────────────────────────────────
@@ -616,7 +617,7 @@ class PartitionExport:
         if self.epoch == DROPPED:
             return
         self.epoch = DROPPED
-        self._task.cancel()
+        self._tasks.cancel(self._task)
         self._empty()
         self._budget.leave(self)
 
@@ -636,16 +637,9 @@ class PartitionExport:
         """Start a call whose outcome nobody waits for; it fails only when the partition is no longer ours."""
 
         async def call() -> None:
-            try:
-                await awaitable
-            except OwnershipLost:
-                self._log.debug("call_after_loss")
-            except Exception as error:
-                self._kafka.fail(error)
+            await awaitable
 
-        task = asyncio.ensure_future(call())
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+        self._tasks.start(f"call for {self.partition}", call())
 
 
 def _nothing(transaction: Transaction) -> None:

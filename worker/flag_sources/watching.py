@@ -130,10 +130,8 @@ class FlagWatch:
             raise FlagFileError(f"{self._cache.path}: {error}") from error
 
     async def run(self) -> None:
-        """Poll each source by itself, for ever."""
-        async with asyncio.TaskGroup() as tasks:
-            for source in self._sources:
-                tasks.create_task(self._poll(source))
+        """Poll each source by itself, for ever. The end of one poll, in whatever way, ends all."""
+        await asyncio.gather(*(self._poll(source) for source in self._sources))
 
     async def _poll(self, source: FlagSource) -> None:
         failing = metrics.FLAG_SOURCE_FAILING.labels(source.name)

@@ -228,10 +228,10 @@ class ConsumerThread:
                 self._subscribe()
                 while not self._stopping.is_set():
                     self._poll()
-            except Exception as error:  # told before closing, which may take its time
+            except BaseException as error:  # told before closing, which may take its time
                 self._asyncio.call_soon_threadsafe(self._fail, error)
             self._consumer.close()
-        except Exception as error:
+        except BaseException as error:
             self._asyncio.call_soon_threadsafe(self._fail, error)
         finally:
             self.calls.close()

@@ -1,24 +1,75 @@
 """The worker's own log: one event name a fact, as JSON or for people, always on standard error.
 
-Standard output belongs to the log sink.
+Standard output belongs to the log sink. Everything that would write to standard error goes through one
+:class:`LogWriter`: structlog, the standard library's loggers, warnings, and errors that nothing caught.
 """
 
+import atexit
 import logging
+import os
 import sys
+import threading
+from typing import Any, NoReturn
 
 import structlog
 
 from worker.config.settings import LoggingSettings
+from worker.operate.log_writer import LogWriter
+
+log = structlog.get_logger(__name__)
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
-def configure(settings: LoggingSettings) -> None:
+class _Lines:
+    """What structlog calls at the end of its chain: any level is one line."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        self.msg = writer.put
+        self.debug = self.info = self.warning = self.error = self.critical = self.msg
+
+
+class _Handler(logging.Handler):
+    """What the standard library's loggers write to. Never raises, where its base would print a trace."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._writer.put(self.format(record))
+        except Exception:
+            self._writer.lose()
+
+
+class _Renderer:
+    """Renders one line. A field whose text cannot be made costs the field, not the work that logs it."""
+
+    def __init__(self, renderer: Any) -> None:
+        self._renderer = renderer
+
+    def __call__(self, logger: Any, method: str, event: structlog.typing.EventDict) -> str:
+        name = event.get("event")
+        try:
+            return str(self._renderer(logger, method, event))
+        except Exception as error:
+            log.error("log_line_unreadable", of=str(name), error=type(error).__name__)
+            raise structlog.DropEvent from error
+
+
+def configure(settings: LoggingSettings) -> LogWriter:
     """Send structlog's and the standard library's messages the same way. Called once, before anything else
-    starts.
+    starts. Returns what writes them, for who closes the stream or measures.
     """
+    writer = LogWriter(sys.stderr)
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
-    renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    renderer = _Renderer(
+        # Its default shows the local variables of every frame, and secrets are among them.
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if console
+        else structlog.processors.JSONRenderer()
+    )
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -30,16 +81,47 @@ def configure(settings: LoggingSettings) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _Lines(writer),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(writer)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    for chatty in ("faust", "mode", "aiohttp", "aiokafka"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # Libraries stay at warnings even for "debug": below it some log headers and addresses with secrets.
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    logging.captureWarnings(True)
+    _catch_the_uncaught()
+    atexit.register(writer.flush)
+    _writers.append(writer)
+    return writer
+
+
+_writers: list[LogWriter] = []
+"""What :func:`configure` made; one in a worker."""
+
+
+def end_process(code: int) -> NoReturn:
+    """End the process now, without waiting for its threads: a call that hangs has one. What is queued for
+    the log is written for at most a second. From any thread.
+    """
+    for writer in _writers:
+        writer.flush()
+    os._exit(code)
+
+
+def _catch_the_uncaught() -> None:
+    """Python prints what nothing caught to standard error itself, and would wait there for a full pipe."""
+
+    def in_thread(found: threading.ExceptHookArgs) -> None:
+        name = found.thread.name if found.thread is not None else ""
+        log.critical("thread_died", thread=name, exc_info=found.exc_value)
+
+    def unraisable(found: "sys.UnraisableHookArgs") -> None:
+        log.error("error_ignored", reason=found.err_msg or "", exc_info=found.exc_value)
+
+    threading.excepthook = in_thread
+    sys.unraisablehook = unraisable

@@ -25,6 +25,12 @@ REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 
 # the process
+LOG_LINES_LOST = Counter(
+    "flagstream_log_lines_lost",
+    "Lines of the worker's log that could not be written: its reader is gone or too slow, or its disk is "
+    "full.",
+    registry=REGISTRY,
+)
 BUILD = Gauge(
     "flagstream_build_info",
     "Always 1; the labels are the versions of flagstream and of what it runs on.",

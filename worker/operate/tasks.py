@@ -4,7 +4,11 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import structlog
+
 from worker.errors import FlagstreamError, OwnershipLost
+
+log = structlog.get_logger(__name__)
 
 
 class TaskEnded(FlagstreamError):
@@ -54,6 +58,8 @@ class Tasks:
             error = TaskEnded(f"the task {name} was cancelled")
         elif (error := task.exception()) is None:
             error = TaskEnded(f"the task {name} returned") if lasts else None
-        if error is not None and not isinstance(error, OwnershipLost):
+        if isinstance(error, OwnershipLost):
+            log.debug("work_after_loss", task=name, error=str(error))
+        elif error is not None:
             self.dead.append(name)
             self._fail(error)

@@ -103,6 +103,7 @@ def test_polls_of_a_watch_go_on(tmp_path: Path) -> None:
     place = Told(GOOD, ValueError(CANARY), Document(b"b: {variations: {x: 1}}", "yaml"))
     watching = FlagWatch([KeptFlags("one", place)], 10, lambda flags: used.append(sorted(flags)), sleep=sleep)
     watching.begin()
-    asyncio.run(watching.run())
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(watching.run())
 
     assert used == [["a"], ["b"]]

@@ -30,6 +30,7 @@ COUNTED = {
     "partitions",
     "problems",
     "sources",
+    "lost",
 }
 
 
