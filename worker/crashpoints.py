@@ -19,6 +19,9 @@ POINTS = frozenset(
         "export.planning",  # a window is closed, its plan not yet written
         "export.planned",  # the plan is committed, nothing delivered
         "export.indexed",  # in a layout by fields: the index was just stored, the objects were not
+        "export.dividing",  # how a refused part is divided, or what is settled since, is not in the plan yet
+        "export.divided",  # it is committed, nothing is sent under the new ids
+        "export.part_accepted",  # the sink has accepted a part of a window, the plan does not say so
         "export.delivering",  # the sink has stored the window, the engine does not know it
         "export.delivered",  # the engine knows, the offset is not committed
         "export.committed",  # the offset is committed

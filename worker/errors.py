@@ -6,6 +6,9 @@
     ├── ConfigError        a person must correct the configuration; lists every problem; exit code 2
     ├── SinkError
     │   ├── SinkRefused      credentials, bucket, 4xx: unready, back off for ever, a person must act
+    │   │   ├── PartRefused      what one request holds, perhaps: a smaller one may be accepted
+    │   │   ├── SinkRefusesAll   whatever is sent, one event at a time too: it never makes dead letters
+    │   │   └── RangesRefused    some events of a window that it has taken but for them
     │   └── SinkUnavailable  time-out, 5xx, 429 (``retry_after``): back off with jitter, it passes by itself
     ├── ObjectConflict     other content stands under our name: that partition stops, loudly
     ├── RecordsMissing     records of a planned range are gone from the topic: that partition stops, loudly
@@ -18,6 +21,8 @@
     └── Fatal              the process cannot go on; carries the exit code for the supervisor
 """
 
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 
 
@@ -66,21 +71,89 @@ class SinkRefused(SinkError):
     missing bucket, a certificate). People take such things away and give them back, so the engine reports it
     at once, and counts it as a refusal only after ``refused_after``. A sink that raises it has asked with a
     new client, or does so at its next call.
+
+    ``events``: for a sink that took all of the window but for some events, their offsets, each with the
+    reason. They alone become dead letters, and ``accepted`` says nothing.
     """
 
-    def __init__(self, message: str, accepted: int = 0, *, denied: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        accepted: int = 0,
+        *,
+        denied: bool = False,
+        events: Mapping[int, str] | None = None,
+    ) -> None:
         self.accepted = accepted
         self.denied = denied
+        self.events = events
         super().__init__(message)
+
+    def reason(self, offset: int) -> str | None:
+        """Why the event at ``offset`` of the window is refused; None if the sink has taken it."""
+        if self.events is not None:
+            return self.events.get(offset)
+        return str(self) if offset >= self.accepted else None
+
+    def taken_until(self, start: int, end: int) -> int:
+        """Where the next window's range begins, of a window ``[start, end)``: what was refused at its end was
+        exported nowhere.
+        """
+        return end if self.events is not None else max(start, self.accepted)
+
+
+class PartRefused(SinkRefused):
+    """The sink refuses one part of a window (:class:`worker.sinks.protocol.PartsSink`), perhaps for one event
+    in it or for its size. ``code`` is the sink's word for the refusal, of at most 16 characters.
+    ``repeated``: the sink sent the part twice within this try, and the first one may have been taken.
+    """
+
+    def __init__(self, message: str, code: str, *, denied: bool = False, repeated: bool = False) -> None:
+        self.code = code
+        self.repeated = repeated
+        super().__init__(message, denied=denied)
+
+
+class SinkRefusesAll(SinkRefused):
+    """The sink refuses whatever it is sent, one event at a time too: that says nothing about an event. It is
+    reported and tried again, and nothing becomes a dead letter.
+    """
+
+
+class RangesRefused(SinkRefused):
+    """Of a window that was delivered in parts, ``ranges`` were refused: ``(start, end, why)``, in order and
+    without overlap. The sink has taken the rest, up to ``until`` where that is not the window's end.
+    """
+
+    def __init__(
+        self, message: str, ranges: Sequence[tuple[int, int, str]], until: int | None = None
+    ) -> None:
+        self.ranges = ranges
+        self.until = until
+        super().__init__(message)
+
+    def reason(self, offset: int) -> str | None:
+        index = bisect_right(self.ranges, offset, key=lambda one: one[0]) - 1
+        if index < 0 or offset >= self.ranges[index][1]:
+            return None
+        return self.ranges[index][2]
+
+    def taken_until(self, start: int, end: int) -> int:
+        for first, last, _ in reversed(self.ranges):
+            if last != end:
+                break
+            end = first
+        return max(start, end)
 
 
 class SinkUnavailable(SinkError):
     """The sink cannot take the window now. ``retry_after``: seconds that the sink asked us to wait, if it
-    did.
+    did. ``unanswered``: what was sent may have been taken all the same; False only where that is sure.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, retry_after: float | None = None, *, unanswered: bool = True) -> None:
         self.retry_after = retry_after
+        self.unanswered = unanswered
         super().__init__(message)
 
 

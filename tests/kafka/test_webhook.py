@@ -2,9 +2,11 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from confluent_kafka.admin import AdminClient
 
 from tests.support.exporting import event, events, kafka_section
@@ -101,27 +103,154 @@ def events_by_id(requests: list[Request]) -> dict[str, list[int]]:
     return {id_: list(contents.pop()) for id_, contents in found.items()}
 
 
-def test_only_what_was_not_accepted_becomes_dead_letters(
-    admin: AdminClient, bootstrap: str, limits: BrokerLimits, tmp_path: Path
+def ids(receiver: Receiver, topics: Topics) -> list[str]:
+    """The ids of the requests without the partition, in the order in which they came."""
+    return [request.id.removeprefix(f"{topics.output}-0-") for request in receiver.requests]
+
+
+def refusing(*numbers: int, status: int = 403) -> Callable[[Request], Reply]:
+    """A receiver that refuses each request in which one of these events is."""
+    return lambda request: Reply(status if any(event(n) in request.body for n in numbers) else 204)
+
+
+@pytest.mark.parametrize("status", [403, 422])
+def test_one_bad_event_takes_no_others(
+    admin: AdminClient, bootstrap: str, limits: BrokerLimits, tmp_path: Path, status: int
 ) -> None:
-    """The second of three requests is refused: with `dead_letter` its events and those behind it in the
-    window go there; those of the first are with the receiver, once, and so is the next window.
+    """A receiver refuses each request that holds event 12: with `dead_letter` that one alone becomes a dead
+    letter. The part that it is in is halved down to it; all others are accepted once, under one id each.
     """
     topics = Topics.create(admin, "refused")
     sent(bootstrap, topics, events(40))
     with receiving() as receiver:
         config = configured(bootstrap, tmp_path, topics, receiver, limits, on_refused="dead_letter")
-        receiver.answer = lambda request: Reply(422 if event(12) in request.body else 204)
+        receiver.answer = refusing(12, status=status)
         with RunningWorker(config, tmp_path, arguments=("--sink", "hook")) as worker:
-            letters = await_records(bootstrap, topics.dead_letters, 12)
+            letters = await_records(bootstrap, topics.dead_letters, 1)
             eventually(lambda: event(39) in receiver.values())
             assert worker.stop() == 0
-        ids = [request.id.removeprefix(f"{topics.output}-0-") for request in receiver.requests]
-    assert [letter.value for letter in letters] == events(12, first=8)
-    assert {dict(letter.headers)["flagstream-reason"] for letter in letters} == {b"refused"}
-    assert ids == ["0-8", "8-16", "8-28", "28-36", "36-40"]
-    assert receiver.values() == [*events(8), *events(20, first=20)]
-    assert len(await_records(bootstrap, topics.dead_letters, 12)) == 12
+        halves = ["8-16", "8-12", "12-16", "12-14", "12-13", "13-14", "14-16"]
+        # A 403 over a connection that was kept is asked again over a new one.
+        assert list(dict.fromkeys(ids(receiver, topics))) == [
+            "0-8",
+            *halves,
+            "16-20",
+            "20-28",
+            "28-36",
+            "36-40",
+        ]
+    assert [letter.value for letter in letters] == [event(12)]
+    (headers,) = [dict(letter.headers) for letter in letters]
+    assert headers["flagstream-reason"] == b"refused"
+    assert str(status).encode() in (headers["flagstream-error"] or b"")
+    assert receiver.values() == [value for value in events(40) if value != event(12)]
+    assert len(await_records(bootstrap, topics.dead_letters, 1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("crash", "letters"),
+    [
+        ("export.dividing:kill", range(8, 16)),  # still undivided: nobody knows what its owner saw accepted
+        ("export.divided:kill", [12]),
+        ("export.part_accepted:kill:2", [12]),
+        ("export.divided:kill:5", [12]),
+    ],
+)
+def test_a_death_while_a_part_is_divided_keeps_ids(
+    admin: AdminClient,
+    bootstrap: str,
+    limits: BrokerLimits,
+    tmp_path: Path,
+    crash: str,
+    letters: Sequence[int],
+) -> None:
+    """Killed at the steps of a division: every event is accepted or a dead letter, each under one id, and an
+    id stands for the same events on every try. What was accepted before is not sent again.
+    """
+    topics = Topics.create(admin, "divided")
+    sent(bootstrap, topics, events(40))
+    with receiving() as receiver:
+        config = configured(
+            bootstrap, tmp_path, topics, receiver, limits, on_refused="dead_letter", refused_after="500ms"
+        )
+        receiver.answer = refusing(12)
+        with RunningWorker(config, tmp_path, arguments=("--sink", "hook"), crash=crash) as killed:
+            assert killed.wait() == -9
+        with RunningWorker(config, tmp_path, arguments=("--sink", "hook")) as worker:
+            found = await_records(bootstrap, topics.dead_letters, len(letters))
+            eventually(lambda: event(39) in receiver.values())
+            assert worker.stop() == 0
+        assert [letter.value for letter in found] == [event(number) for number in letters]
+        under = defaultdict(set)
+        for id_, numbers in events_by_id(receiver.accepted).items():
+            for number in numbers:
+                under[number].add(id_)
+        assert sorted(under) == [number for number in range(40) if number not in letters]
+        assert {len(names) for names in under.values()} == {1}
+        events_by_id(receiver.requests)
+
+
+def test_a_receiver_with_a_smaller_limit_gets_everything(
+    admin: AdminClient, bootstrap: str, limits: BrokerLimits, tmp_path: Path
+) -> None:
+    """413 to more than three events at once: with the default policy all of them arrive, each once."""
+    topics = Topics.create(admin, "large")
+    sent(bootstrap, topics, events(40))
+    with receiving() as receiver:
+        config = configured(bootstrap, tmp_path, topics, receiver, limits)
+        receiver.answer = lambda request: Reply(413 if len(request.events) > 3 else 204)
+        with RunningWorker(config, tmp_path, arguments=("--sink", "hook")) as worker:
+            eventually(lambda: len(receiver.values()) >= 40)
+            assert worker.stop() == 0
+        assert receiver.values() == events(40)
+
+
+def test_an_undivided_plan_that_is_taken_over_is_not_divided(
+    admin: AdminClient, bootstrap: str, limits: BrokerLimits, tmp_path: Path
+) -> None:
+    """Its owner died with the answer under way: the part goes out under its own id until it is accepted."""
+    topics = Topics.create(admin, "taken_over")
+    sent(bootstrap, topics, events(8))
+    with receiving() as receiver:
+        config = configured(bootstrap, tmp_path, topics, receiver, limits, max_events=8)
+        with RunningWorker(
+            config, tmp_path, arguments=("--sink", "hook"), crash="export.delivering:kill"
+        ) as killed:
+            assert killed.wait() == -9
+        receiver.answer = lambda request: Reply(413)
+        with RunningWorker(config, tmp_path, arguments=("--sink", "hook")) as worker:
+            failed = worker.await_event("sink_failed")
+            assert "not divided" in failed["error"]
+            receiver.await_requests(3)
+            receiver.answer = lambda request: Reply()
+            worker.await_event("window_delivered")
+            assert worker.stop() == 0
+        assert set(ids(receiver, topics)) == {"0-8"}
+
+
+def test_a_receiver_that_refuses_everything_makes_no_dead_letters(
+    admin: AdminClient, bootstrap: str, limits: BrokerLimits, tmp_path: Path
+) -> None:
+    """The first eight single events are refused: it is the receiver. A restart changes nothing about it, and
+    when it takes events again all of them arrive.
+    """
+    topics = Topics.create(admin, "refuses_all")
+    sent(bootstrap, topics, events(40))
+    with receiving() as receiver:
+        config = configured(
+            bootstrap, tmp_path, topics, receiver, limits, on_refused="dead_letter", refused_after="100ms"
+        )
+        receiver.answer = lambda request: Reply(403)
+        for _ in range(2):
+            with RunningWorker(config, tmp_path, arguments=("--sink", "hook")) as worker:
+                failed = worker.await_event("sink_failed", count=2)
+                assert "nothing becomes a dead letter" in failed["error"]
+        receiver.answer = lambda request: Reply()
+        with RunningWorker(config, tmp_path, arguments=("--sink", "hook")) as worker:
+            eventually(lambda: len(receiver.values()) >= 40)
+            assert worker.stop() == 0
+        assert receiver.values() == events(40)
+    assert await_records(bootstrap, topics.dead_letters, 0) == []
 
 
 def test_a_receiver_that_is_gone_stops_its_sink(

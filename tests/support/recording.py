@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from worker.chunk import Chunk, Headers, Partition
 from worker.dead_letters import DeadLetter
-from worker.errors import ObjectConflict, OwnershipLost, SinkError, SinkRefused
+from worker.errors import ObjectConflict, OwnershipLost, SinkError, SinkRefused, SinkRefusesAll
 from worker.formats.compression import Compression
 from worker.formats.jsonl import JsonLinesEncoder
 from worker.kafka.offsets import Committed as Metadata
@@ -278,8 +278,8 @@ class RecordingKafka:
             await asyncio.sleep(0)
             try:
                 return function()
-            except SinkRefused:
-                if self.tells_refusals:
+            except SinkRefused as error:
+                if self.tells_refusals and not isinstance(error, SinkRefusesAll):
                     raise
             except SinkError:
                 pass

@@ -19,6 +19,7 @@ from worker.errors import (
     PartitionStopped,
     SinkError,
     SinkRefused,
+    SinkRefusesAll,
     SinkUnavailable,
     TransactionAborted,
     TransactionUncertain,
@@ -423,7 +424,7 @@ class ExportStage:
 
     def _condemns(self, partition: Partition, error: SinkError) -> bool:
         """Whether the window that was refused with ``error`` becomes dead letters."""
-        if not isinstance(error, SinkRefused):
+        if not isinstance(error, SinkRefused) or isinstance(error, SinkRefusesAll):
             self._denials.over(partition)
             return False
         counts = not error.denied or self._denials.counts(partition, asyncio.get_running_loop().time())

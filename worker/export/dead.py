@@ -42,14 +42,15 @@ class DeadLetterEncoder:
         rejects = self._sinks.add(values, records)
         rejected = {reject.index for reject in rejects}
         for index, record in enumerate(records):
-            if index in rejected or (record.offset() or 0) < self._error.accepted:
+            why = self._error.reason(record.offset() or 0)
+            if index in rejected or why is None:
                 continue
             letter = dead_letter(
                 self._partition,
                 record,
                 stage=self._stage,
                 reason="refused",
-                error=str(self._error),
+                error=why,
                 limit=self._limit,
             )
             self._letters.append(letter)

@@ -13,7 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -25,11 +25,14 @@ from worker.errors import (
     ObjectConflict,
     OwnershipLost,
     PartitionStopped,
+    RangesRefused,
     RecordsMissing,
     SinkRefused,
 )
 from worker.export.budget import WINDOW_OVERHEAD, MemoryBudget
 from worker.export.filling import Closed, Filling, Limits
+from worker.export.parts import Course, Refusals
+from worker.export.sending import send_in_parts
 from worker.export.takeover import (
     FixedWindow,
     Inheritance,
@@ -40,19 +43,20 @@ from worker.export.takeover import (
     go_on_with,
     repeat,
 )
-from worker.kafka.offsets import Committed, MetadataUnreadable, Plan, Since
+from worker.kafka.offsets import Committed, Division, MetadataUnreadable, Plan, Since
 from worker.operate import metrics
 from worker.operate.tasks import Tasks
 from worker.sinks.protocol import (
     ConfiguredTransactionalSink,
     Delivery,
+    PartsSink,
     Sink,
     Transaction,
     TransactionalSink,
 )
 from worker.sinks.settings import SinkSettings
 from worker.topic_formats.protocol import Decoder
-from worker.window import Range
+from worker.window import Manifest, Range
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -105,6 +109,7 @@ class Destination:
     """The dead-letter topic, for a window that the sink refused with this error."""
     decoder: Decoder | None = None
     """Of an output topic that is not JSON."""
+    refusals: Refusals = field(default_factory=Refusals)
 
 
 class PartitionExport:
@@ -313,7 +318,7 @@ class PartitionExport:
         if window.range in self._held or (window.manifest is not None and window.sink is self._to.sink):
             return window.range.end
         if self._condemned is not None and window.plan is not None:
-            return max(window.range.start, self._condemned.accepted)
+            return self._condemned.taken_until(window.range.start, window.range.end)
         return window.range.start
 
     @property
@@ -438,7 +443,10 @@ class PartitionExport:
         # What is there in part can not become dead letters: a refusal of it is not told.
         what = "adopt" if self._rediscovered(window) else "deliver"
         try:
-            delivery = await self._kafka.persist(what, self.partition, deliver)
+            if isinstance(sink, PartsSink):
+                delivery = await self._deliver_in_parts(window, manifest, sink)
+            else:
+                delivery = await self._kafka.persist(what, self.partition, deliver)
         except ObjectConflict as error:
             if not self._rediscovered(window):
                 raise
@@ -455,6 +463,30 @@ class PartitionExport:
             raise OwnershipLost(f"{window.range} was refused and becomes dead letters") from error
         reached("export.delivered")
         self._delivered(window, delivery)
+
+    async def _deliver_in_parts(self, window: Closed, manifest: Manifest, sink: PartsSink[Any]) -> Delivery:
+        course = Course(
+            window.range,
+            sink.parts(window.payload),
+            self._to.refusals,
+            inherited=window.plan is not None,
+            division=window.plan.division if window.plan is not None else None,
+            gives_up=self._to.settings.on_refused == "dead_letter",
+        )
+
+        async def commit(division: Division) -> None:
+            text = self._metadata(window.position, window.range.start, window, division)
+            await self._kafka.commit(self.partition, self.epoch, window.position, text)
+
+        return await send_in_parts(
+            sink,
+            manifest,
+            course,
+            persist=lambda function: self._kafka.persist("deliver", self.partition, function),
+            commit=commit,
+            refused=metrics.DELIVERY_FAILURES.labels(self._to.name, "refused").inc,
+            log=self._log,
+        )
 
     def _delivered(self, window: Closed, delivery: Delivery) -> None:
         self._log.info(
@@ -490,12 +522,19 @@ class PartitionExport:
             await self._kafka.commit(self.partition, self.epoch, window.range.end, text)
         self._planned = following
 
-    def _metadata(self, offset: int, named: int, planned: Closed | None) -> str:
+    def _metadata(
+        self, offset: int, named: int, planned: Closed | None, division: Division | None = None
+    ) -> str:
         plan = None
         if planned is not None and planned.manifest is not None:
             manifest = planned.manifest
             plan = Plan(
-                manifest.range.end, manifest.records, manifest.digest, manifest.config, planned.unknown
+                manifest.range.end,
+                manifest.records,
+                manifest.digest,
+                manifest.config,
+                planned.unknown,
+                division,
             )
         return Committed(
             plan,
@@ -546,6 +585,9 @@ class PartitionExport:
                 )
         self._named = inherited.named
         self._fixed.extend(inherited.windows)
+        if isinstance(self._condemned, RangesRefused) and self._condemned.until is not None:
+            # The rest of the window was never accepted under any id: it is planned again.
+            self._fixed[0] = replace(self._fixed[0], end=self._condemned.until)
         if origin.committed is None and self._kafka.since is not None:
             # "latest" is decided once, also if nothing comes before the next start.
             text = self._metadata(origin.offset, self._named, None)

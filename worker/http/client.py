@@ -32,10 +32,14 @@ Translated = Callable[[], AbstractContextManager[None]]
 class Response:
     """The head of an answer. The body can be read while the request's context lasts."""
 
-    def __init__(self, response: httpcore2.Response, exchange: Exchange, translated: Translated) -> None:
+    def __init__(
+        self, response: httpcore2.Response, exchange: Exchange, translated: Translated, *, repeated: bool
+    ) -> None:
         self.status = response.status
         self.fresh = exchange.connected
         """Whether its connection was made for this request, to an address that was looked up for it."""
+        self.repeated = repeated
+        """Whether the request was sent before over a kept connection, which ended without an answer."""
         self._response = response
         self._translated = translated
 
@@ -125,16 +129,22 @@ class HttpClient:
         """
         request = self._made(method, target, headers, body)
         exchange = Exchange(self._connect_timeout, self._timeout, fresh=fresh)
+        repeated = False
         try:
             response = self._send(request, exchange)
-        except HttpUnavailable:
+        except HttpUnavailable as error:
             if exchange.connected or exchange.answered:
                 raise
+            repeated = error.sent
             exchange = Exchange(self._connect_timeout, self._timeout, fresh=True)
-            response = self._send(request, exchange)
+            try:
+                response = self._send(request, exchange)
+            except HttpUnavailable as again:
+                again.sent = again.sent or repeated
+                raise
         with exchange:
             try:
-                yield Response(response, exchange, self._translated)
+                yield Response(response, exchange, self._translated, repeated=repeated)
             finally:
                 response.close()
 
@@ -162,12 +172,16 @@ class HttpClient:
                 self._pool.close()
 
     def _send(self, request: httpcore2.Request, exchange: Exchange) -> httpcore2.Response:
-        with exchange, self._translated():
-            try:
-                return self._opened().handle_request(request)
-            except Exception:
-                exchange.failed()
-                raise
+        try:
+            with exchange, self._translated():
+                try:
+                    return self._opened().handle_request(request)
+                except Exception:
+                    exchange.failed()
+                    raise
+        except HttpUnavailable as error:
+            error.sent = exchange.connection is not None
+            raise
 
     def _made(self, method: str, target: str, headers: Headers, body: bytes | None) -> httpcore2.Request:
         address = self._address

@@ -16,7 +16,11 @@ class HttpError(FlagstreamError):
 
 
 class HttpUnavailable(HttpError):
-    """It passes by itself: a name that does not resolve, no connection, no answer in time, a broken one."""
+    """It passes by itself: a name that does not resolve, no connection, no answer in time, a broken one.
+    ``sent``: some of the request was sent, so it may have arrived.
+    """
+
+    sent = False
 
 
 class HttpRefused(HttpError):

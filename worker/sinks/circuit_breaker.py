@@ -53,10 +53,14 @@ class CircuitBreaker:
             left = self._open_until - self._clock()
             if left > 0:
                 raise SinkUnavailable(
-                    f"the receiver is left alone for {left:.1f} s after {self._reason()}", left
+                    f"the receiver is left alone for {left:.1f} s after {self._reason()}",
+                    left,
+                    unanswered=False,
                 )
             if self._probing:
-                raise SinkUnavailable(f"the receiver is being tried after {self._reason()}", PROBE_WAIT)
+                raise SinkUnavailable(
+                    f"the receiver is being tried after {self._reason()}", PROBE_WAIT, unanswered=False
+                )
             self._probing = True
 
     def _reason(self) -> str:

@@ -20,12 +20,14 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What an endpoint answered. ``fresh``: over a connection that was made for the request, to an address
-    that was looked up for it.
+    that was looked up for it. ``repeated``: an earlier try of the same request may have
+    arrived as well.
     """
 
     status: int
     retry_after: str | None
     fresh: bool
+    repeated: bool
 
 
 class GuardedClient:
@@ -61,7 +63,7 @@ class GuardedClient:
         target = self._address.target
         with self._judged(), self._http.request("POST", target, list(headers), body, fresh=fresh) as response:
             response.skip(_ANSWER_READ)
-            return Answer(response.status, response.header("Retry-After"), response.fresh)
+            return Answer(response.status, response.header("Retry-After"), response.fresh, response.repeated)
 
     def resolve(self) -> Sequence[str]:
         """The host's addresses that may be used. Raises SinkRefused when there are none but forbidden ones,
@@ -84,7 +86,7 @@ class GuardedClient:
         try:
             yield
         except HttpUnavailable as error:
-            raise SinkUnavailable(f"{self.shown}: {error}") from None
+            raise SinkUnavailable(f"{self.shown}: {error}", unanswered=error.sent) from None
         except HttpError as error:
             # No answer judged what was sent: trust, addresses and headers may be mended without a new window.
             raise SinkRefused(f"{self.shown}: {error}", denied=True) from None

@@ -5,7 +5,7 @@ All calls that may block (``open``, ``deliver``, ``holdings``, ``close``) are ma
 the event loop, and so is an encoder's ``finish``. ``deliver`` runs for several partitions at once. A sink
 keeps no state about partitions between calls.
 
-There are two shapes:
+There are two shapes, and one that can be more (:class:`PartsSink`):
 
 * :class:`Sink` delivers a window to the outside. The range is planned in Kafka before ``deliver`` is called
   for the first time, and ``deliver`` is called again with the same manifest after any failure, crash or
@@ -19,7 +19,7 @@ Both fill windows through a :class:`WindowEncoder`.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from worker.chunk import Headers, Partition, Record
 from worker.window import Manifest, Range
@@ -160,6 +160,49 @@ class Sink(Protocol[Payload]):
 
     def close(self) -> None:
         """Release what ``open`` took. No delivery is under way; called once."""
+        ...
+
+
+class Part(Protocol):
+    """A share of a window that is sent by itself, under an id made of its range. Never changes."""
+
+    @property
+    def range(self) -> Range: ...
+    @property
+    def count(self) -> int:
+        """How many events it has, at least one."""
+        ...
+
+    @property
+    def middle(self) -> int:
+        """The offset at which halving cuts it; only of one with several events."""
+        ...
+
+    def split(self, at: int) -> "Sequence[Part]":
+        """The parts on both sides of the offset ``at``; only itself where one side has no events."""
+        ...
+
+
+@runtime_checkable
+class PartsSink(Sink[Payload], Protocol[Payload]):
+    """A :class:`Sink` whose windows go out as several requests, one after the other.
+
+    The engine sends the parts itself. One that is refused for what it holds it divides, down to the event,
+    so that one bad event takes no others with it; how it is divided is committed before the first half is
+    sent. The parts of a window, and so their ids, depend on its records and on what is in ``fingerprint``.
+    """
+
+    def parts(self, payload: Payload) -> Sequence[Part]:
+        """The window's parts, in order. Their ranges tile the window's. No I/O."""
+        ...
+
+    def send(self, manifest: Manifest, part: Any) -> int:
+        """Send one part, in a worker thread; returns the bytes sent when it is accepted.
+
+        Raises PartRefused when a smaller part may be accepted, and otherwise what :meth:`Sink.deliver`
+        raises. SinkUnavailable says whether the part may have been taken unseen (``unanswered``): such a part
+        is never divided, since the whole and its halves have different ids.
+        """
         ...
 
 

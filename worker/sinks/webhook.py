@@ -5,14 +5,16 @@ At least once, with ids by which a receiver makes it exactly once: a request is 
 """
 
 import gzip
+import math
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from http import HTTPStatus
 
 from worker.chunk import Partition
-from worker.errors import PartitionStopped, SinkError, SinkRefused, SinkUnavailable
+from worker.errors import PartitionStopped, PartRefused, SinkError, SinkRefused, SinkUnavailable
 from worker.http.client import phrase
 from worker.sinks.circuit_breaker import CircuitBreaker
 from worker.sinks.guarded_http import Answer, GuardedClient
@@ -32,12 +34,23 @@ _JUDGED = {
     HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 """Refusals of what was sent. The others (credentials, rights, an address that is not there, a redirect)
-come before anybody looked at it, and may come from a host that is no longer the receiver.
+come before anybody looked at it, and may come from a host that is no longer the receiver. 403 is either.
 """
+_DIVISIBLE = {
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+}
+"""Answers that may be due to one event of many, or to how many there are. 403 may be about rights as well."""
+BELIEVED_SECONDS = 60.0
+"""After a new connection gave it, a 403 over kept ones is believed for so long."""
+_UNANSWERED = {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
+"""Answers of a gateway: the receiver behind it may have taken the events all the same."""
 
 
 class WebhookSink:
-    """A :class:`~worker.sinks.protocol.Sink` of :class:`~worker.sinks.webhook_body.Parts`.
+    """A :class:`~worker.sinks.protocol.PartsSink` of :class:`~worker.sinks.webhook_body.Parts`.
 
     ``clock`` is monotonic and drives the circuit breaker; ``now`` is the time of day for signatures.
     """
@@ -62,6 +75,8 @@ class WebhookSink:
         self._headers = _fixed_headers(settings)
         self._meta = go_json({"hostname": socket.gethostname(), **settings.meta})
         self._gone = False
+        self._clock = clock
+        self._asked_anew = -math.inf
         # What decides which event travels under which id: a window that was sent in part must go on under the
         # same cuts. URL, secrets, headers, meta and compression are left out, though they change requests: a
         # receiver that moves, or a secret that is changed, must not stop what is planned, and the ids hold.
@@ -93,12 +108,18 @@ class WebhookSink:
         """
         for part in payload.parts[payload.accepted :]:
             try:
-                with self._breaker.attempt():
-                    payload.sent += self._send(part)
+                payload.sent += self.send(manifest, part)
             except SinkRefused as error:
                 raise SinkRefused(str(error), part.range.start, denied=error.denied) from error
             payload.accepted += 1
         return Delivery(len(payload.parts), 0, payload.sent)
+
+    def parts(self, payload: Parts) -> Sequence[Part]:
+        return payload.parts
+
+    def send(self, manifest: Manifest, part: Part) -> int:
+        with self._breaker.attempt():
+            return self._send(part)
 
     def holdings(self, partition: Partition, start: int) -> Sequence[Range] | None:
         """Not known. Called when a partition begins: a receiver that was gone is asked once more."""
@@ -131,11 +152,19 @@ class WebhookSink:
         if self._settings.compression == "gzip":
             body = gzip.compress(body, mtime=0)
         answer = self._client.post(headers, body)
-        if not answer.fresh and _turned_away(answer.status):
+        if not answer.fresh and _turned_away(answer.status) and not self._is_asked_anew(answer.status):
             # A receiver that moved (DNS) is not found by a connection that was kept.
-            answer = self._client.post(headers, body, fresh=True)
+            before, answer = answer, self._client.post(headers, body, fresh=True)
+            answer = replace(answer, repeated=answer.repeated or before.repeated)
+            self._asked_anew = self._clock()
         self._judge(answer)
         return len(body)
+
+    def _is_asked_anew(self, status: int) -> bool:
+        """Whether an answer that may be about one event needs no new connection, while a refused part is
+        divided: there was one a moment ago, and it ended all that were older.
+        """
+        return status in _DIVISIBLE and self._clock() < self._asked_anew + BELIEVED_SECONDS
 
     def _judge(self, answer: Answer) -> None:
         """Returns when the part was accepted."""
@@ -147,10 +176,14 @@ class WebhookSink:
             self._gone = True
             raise self._stopped()
         if status >= 500 or status in _PASSING:
-            raise SinkUnavailable(text, seconds_to_wait(answer.retry_after, self._now()))
+            wait = seconds_to_wait(answer.retry_after, self._now())
+            raise SinkUnavailable(text, wait, unanswered=status in _UNANSWERED)
         if 300 <= status <= 399:
             text += "; redirects are not followed, write the final address into endpoint_url"
-        raise SinkRefused(text, denied=_turned_away(status))
+        denied = _turned_away(status)
+        if status in _DIVISIBLE:
+            raise PartRefused(text, str(status), denied=denied, repeated=answer.repeated)
+        raise SinkRefused(text, denied=denied)
 
     def _stopped(self) -> PartitionStopped:
         return PartitionStopped(

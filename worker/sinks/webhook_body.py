@@ -1,10 +1,13 @@
 """A window as the bodies of webhook requests, in GO Feature Flag's shape: ``{"meta":{…},"events":[…]}``.
 
 A window is cut into parts, one request each. The cuts depend on the records and the sink's limits alone, so
-each part has the same range of offsets, and with it the same id, on every try and in every process.
+each part has the same range of offsets, and with it the same id, on every try and in every process. Where the
+engine divides a part, it commits the cut first.
 """
 
 import json
+from array import array
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -18,14 +21,47 @@ from worker.window import Manifest, Range
 
 _EVENT_OVERHEAD = 48
 """Bytes of memory that CPython takes for each bytes object in a list, beside its content, rounded up."""
+_EDGE = 16
+"""Bytes of memory for where an event ends: in the body and in the topic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One request's share of a window: the events of a sub-range, as JSON texts joined by commas."""
+    """One request's share of a window: the events of a sub-range, as JSON texts joined by commas.
+
+    A :class:`~worker.sinks.protocol.Part`: ``stops`` and ``ends`` say where each event ends, as the offset
+    after it and as an index in ``events``.
+    """
 
     range: Range
     events: bytes
+    stops: "array[int]"
+    ends: "array[int]"
+
+    @property
+    def count(self) -> int:
+        return len(self.stops)
+
+    @property
+    def middle(self) -> int:
+        return self.stops[len(self.stops) // 2 - 1]
+
+    def split(self, at: int) -> "Sequence[Part]":
+        left = bisect_right(self.stops, at)
+        if not 0 < left < len(self.stops):
+            return (self,)
+        end = self.ends[left - 1]
+        ends = array("q", (one - end - 1 for one in self.ends[left:]))  # one more for the comma
+        bounds = self.range
+        return (
+            Part(
+                Range(bounds.partition, bounds.start, at),
+                self.events[:end],
+                self.stops[:left],
+                self.ends[:left],
+            ),
+            Part(Range(bounds.partition, at, bounds.end), self.events[end + 1 :], self.stops[left:], ends),
+        )
 
     @property
     def id(self) -> str:
@@ -67,12 +103,13 @@ class PartsEncoder:
         self._parts: list[Part] = []
         self._open: list[bytes] = []
         self._open_bytes = 0
-        self._open_end = 0
+        self._stops, self._ends = array("q"), array("q")
+        self._edges = 0
         self.size = 0
 
     @property
     def memory(self) -> int:
-        return self.size + _EVENT_OVERHEAD * len(self._open)
+        return self.size + _EVENT_OVERHEAD * len(self._open) + _EDGE * self._edges
 
     def add(self, values: Sequence[bytes], records: Sequence[Record]) -> Sequence[Reject]:
         rejects: list[Reject] = []
@@ -110,14 +147,17 @@ class PartsEncoder:
         assert offset is not None
         self._open.append(text)
         self._open_bytes += joint + len(text)
-        self._open_end = offset + 1
+        self._stops.append(offset + 1)
+        self._ends.append(self._open_bytes)
+        self._edges += 1
         self.size += joint + len(text)
 
     def _close(self) -> None:
         if self._open:
-            range_ = Range(self._partition, 0, self._open_end)
-            self._parts.append(Part(range_, b",".join(self._open)))
+            range_ = Range(self._partition, 0, self._stops[-1])
+            self._parts.append(Part(range_, b",".join(self._open), self._stops, self._ends))
             self._open, self._open_bytes = [], 0
+            self._stops, self._ends = array("q"), array("q")
 
 
 class _AnyObject(msgspec.Struct, gc=False):

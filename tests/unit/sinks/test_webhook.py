@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.support.receiver import Answer, CloseHalfWay, Hang, Receiver, Reply, Request, receiving
-from worker.errors import PartitionStopped, SinkRefused, SinkUnavailable
+from worker.errors import PartitionStopped, PartRefused, SinkRefused, SinkUnavailable
 from worker.sinks.registry import SINKS, build
 from worker.sinks.webhook import WebhookSink
 from worker.sinks.webhook_settings import WebhookSettings
@@ -240,6 +240,79 @@ class TestAnswers:
         deliver(sink, fill(sink, events(1), start=1))
         deliver(sink, fill(sink, events(1), start=2))
         assert len(receiver.accepted) == 3
+
+
+class TestParts:
+    """What the engine learns about a part that was not accepted: whether it may be divided."""
+
+    @pytest.mark.parametrize("status", [400, 403, 413, 422])
+    def test_refusals_that_a_smaller_part_may_escape(
+        self, receiver: Receiver, make: MakeSink, status: int
+    ) -> None:
+        """They may be due to one event, or to how many there are; 403 also to missing rights."""
+        receiver.plan(Reply(status))
+        sink = make()
+        window = fill(sink, events(3))
+        with pytest.raises(PartRefused, match=str(status)) as error:
+            sink.send(window.manifest, sink.parts(window.payload)[0])
+        assert (error.value.code, error.value.denied) == (str(status), status == 403)
+        assert not error.value.repeated
+
+    @pytest.mark.parametrize("status", [301, 401, 404, 405, 407, 409, 451])
+    def test_refusals_that_say_nothing_about_the_events(
+        self, receiver: Receiver, make: MakeSink, status: int
+    ) -> None:
+        """Smaller parts would be refused as well."""
+        receiver.plan(Reply(status))
+        sink = make()
+        window = fill(sink, events(3))
+        with pytest.raises(SinkRefused) as error:
+            sink.send(window.manifest, sink.parts(window.payload)[0])
+        assert not isinstance(error.value, PartRefused)
+
+    @pytest.mark.parametrize(
+        ("answer", "unanswered"),
+        [
+            (CloseHalfWay(), True),
+            (CloseHalfWay(b"HTTP/1.1 2"), True),
+            (Hang(), True),
+            (Reply(502), True),
+            (Reply(504), True),
+            (Reply(500), False),
+            (Reply(503), False),
+            (Reply(429), False),
+        ],
+    )
+    def test_what_may_have_been_taken_unseen(
+        self, receiver: Receiver, make: MakeSink, answer: Answer, unanswered: bool
+    ) -> None:
+        """No answer, or one of a gateway that got none."""
+        receiver.plan(answer)
+        sink = make(timeout="300ms")
+        window = fill(sink, events(1))
+        with pytest.raises(SinkUnavailable) as error:
+            sink.send(window.manifest, sink.parts(window.payload)[0])
+        assert error.value.unanswered == unanswered
+
+    def test_a_receiver_that_is_not_there_has_taken_nothing(self, make: MakeSink) -> None:
+        """No connection, and then the breaker that leaves it alone."""
+        sink = make(endpoint_url="http://127.0.0.1:1/", breaker_failures=1)
+        window = fill(sink, events(1))
+        for _ in range(2):
+            with pytest.raises(SinkUnavailable) as error:
+                sink.send(window.manifest, sink.parts(window.payload)[0])
+            assert not error.value.unanswered
+
+    def test_a_request_that_was_repeated_says_so(self, receiver: Receiver, make: MakeSink) -> None:
+        """A kept connection ended without an answer: the receiver may have taken what it refuses now."""
+        receiver.plan(Reply(), CloseHalfWay(), Reply(413))
+        sink = make()
+        window = fill(sink, events(1))
+        deliver(sink, window)
+        with pytest.raises(PartRefused) as error:
+            sink.send(window.manifest, sink.parts(window.payload)[0])
+        assert error.value.repeated
+        assert receiver.connections == 2
 
 
 class TestCircuit:
