@@ -5,8 +5,8 @@ from itertools import count
 
 import pytest
 
-from tests.support.fake_gcs import FakeGcs
 from tests.support.seaweed import SeaweedFs
+from tests.support.small_gcs import SmallGcs
 
 pytest.register_assert_rewrite("worker.testing")
 
@@ -14,14 +14,14 @@ _BUCKETS = count(1)
 
 
 @pytest.fixture(scope="session")
-def gcs() -> Iterator[FakeGcs]:
-    """A Google Cloud Storage of this run; skips on a machine without Go."""
-    with FakeGcs() as server:
+def gcs() -> Iterator[SmallGcs]:
+    """A Google Cloud Storage of this run; `make test-more` has another."""
+    with SmallGcs() as server:
         yield server
 
 
 @pytest.fixture
-def gcs_bucket(gcs: FakeGcs) -> str:
+def gcs_bucket(gcs: SmallGcs) -> str:
     """A bucket of the test's own."""
     return gcs.create_bucket(f"bucket-{next(_BUCKETS)}")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from tests.support.fake_gcs import FakeGcs
 from tests.support.seaweed import ACCESS_KEY, SECRET_KEY, SeaweedFs
+from tests.support.small_gcs import SmallGcs
 from worker.config.flags import GcsFlagSettings, HttpFlagSettings, RelayFlagSettings, S3FlagSettings
 from worker.flag_sources.gcs import GcsPlace
 from worker.flag_sources.http import HttpPlace
@@ -276,7 +276,7 @@ def test_an_object_in_s3_is_read_again_only_when_it_changed(
 
 def test_an_object_in_gcs_is_read_again_only_when_it_changed() -> None:
     """By its generation; a missing one is a failure that is seen to end."""
-    with FakeGcs() as server:
+    with SmallGcs() as server:
         server.create_bucket("flags")
         settings = GcsFlagSettings(
             type="gcs", bucket="flags", object="p/f.yaml", endpoint=server.url, anonymous=True

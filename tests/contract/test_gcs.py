@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from tests.support.fake_gcs import FakeGcs
 from tests.support.faulty_proxy import Answer, FaultyProxy
+from tests.support.small_gcs import SmallGcs
 from worker.chunk import Partition
 from worker.errors import ObjectConflict, SinkRefused
 from worker.formats.manifest import parse_manifest
@@ -67,7 +67,7 @@ class GcsContract(CreateOnlyContract):
     options: ClassVar[dict[str, Any]]
 
     @pytest.fixture(autouse=True)
-    def place(self, gcs: FakeGcs, gcs_bucket: str) -> None:
+    def place(self, gcs: SmallGcs, gcs_bucket: str) -> None:
         self.server, self.bucket = gcs, gcs_bucket
 
     def settings(self, **settings: Any) -> GcsSettings:
@@ -129,11 +129,11 @@ class TestResumable(GcsContract):
 
 
 @pytest.fixture
-def settings(gcs: FakeGcs, gcs_bucket: str) -> GcsSettings:
+def settings(gcs: SmallGcs, gcs_bucket: str) -> GcsSettings:
     return GcsSettings(bucket=gcs_bucket, endpoint=gcs.url, anonymous=True)
 
 
-def test_name_manifest_and_properties(gcs: FakeGcs, gcs_bucket: str, settings: GcsSettings) -> None:
+def test_name_manifest_and_properties(gcs: SmallGcs, gcs_bucket: str, settings: GcsSettings) -> None:
     """An object is named by topic, partition and padded offsets, and carries its manifest and checksum."""
     sink = opened(settings)
     window = fill(sink, events(3))
@@ -147,7 +147,7 @@ def test_name_manifest_and_properties(gcs: FakeGcs, gcs_bucket: str, settings: G
     assert "contentEncoding" not in found
 
 
-def test_chosen_properties(gcs: FakeGcs, gcs_bucket: str, settings: GcsSettings) -> None:
+def test_chosen_properties(gcs: SmallGcs, gcs_bucket: str, settings: GcsSettings) -> None:
     """Storage class, type, encoding and key are those of the configuration."""
     key = "projects/p/locations/eu/keyRings/r/cryptoKeys/k"
     with FaultyProxy(gcs.url) as proxy:
@@ -174,7 +174,7 @@ def test_chosen_properties(gcs: FakeGcs, gcs_bucket: str, settings: GcsSettings)
     assert all("userProject=payer" in path for path in requests)
 
 
-def test_longest_topic(gcs: FakeGcs, gcs_bucket: str, settings: GcsSettings) -> None:
+def test_longest_topic(gcs: SmallGcs, gcs_bucket: str, settings: GcsSettings) -> None:
     """The metadata of a topic with the longest name that Kafka allows stays below the 8 KiB there are."""
     sink = opened(settings)
     window = fill(sink, events(3), partition=Partition("t" * 249, 2**31 - 1), start=2**62)
@@ -187,7 +187,7 @@ def test_longest_topic(gcs: FakeGcs, gcs_bucket: str, settings: GcsSettings) -> 
 
 @pytest.mark.parametrize("metadata", [{}, {MANIFEST: "{}"}, {MANIFEST: "none"}])
 def test_foreign_object_is_a_conflict(
-    gcs: FakeGcs, gcs_bucket: str, settings: GcsSettings, metadata: dict[str, str]
+    gcs: SmallGcs, gcs_bucket: str, settings: GcsSettings, metadata: dict[str, str]
 ) -> None:
     """An object under our name that does not say what it holds is left as it is, and told."""
     sink = opened(settings)
@@ -198,7 +198,7 @@ def test_foreign_object_is_a_conflict(
     assert gcs.content(gcs_bucket, NAME) == b"theirs"
 
 
-def test_changed_object_is_a_conflict(gcs: FakeGcs, gcs_bucket: str, settings: GcsSettings) -> None:
+def test_changed_object_is_a_conflict(gcs: SmallGcs, gcs_bucket: str, settings: GcsSettings) -> None:
     """An object that still says what it held, and holds something else, is not taken for the window."""
     sink = opened(settings)
     window = fill(sink, events(3))
@@ -220,7 +220,7 @@ def test_other_compression_is_the_same_window(settings: GcsSettings) -> None:
     assert Delivery(0, 1, 0) == other.deliver(again.manifest, again.payload)
 
 
-def test_holdings_begin_behind_a_name(gcs: FakeGcs, gcs_bucket: str, settings: GcsSettings) -> None:
+def test_holdings_begin_behind_a_name(gcs: SmallGcs, gcs_bucket: str, settings: GcsSettings) -> None:
     """A listing is one request for the names of one partition, and can begin in the middle."""
     for name in ("x/a", "x/b", "x/c", "y/a"):
         gcs.put(gcs_bucket, f"deep/{name}")
@@ -236,7 +236,7 @@ def test_holdings_begin_behind_a_name(gcs: FakeGcs, gcs_bucket: str, settings: G
 SECOND_WRITE = json.dumps({"crc32c": "not looked at"}).encode()
 
 
-def test_a_store_that_ignores_the_condition(gcs: FakeGcs, settings: GcsSettings) -> None:
+def test_a_store_that_ignores_the_condition(gcs: SmallGcs, settings: GcsSettings) -> None:
     """It is refused when the sink opens, unless what that means was accepted."""
     with FaultyProxy(gcs.url) as proxy:
         through = settings.model_copy(update={"endpoint": proxy.url})
@@ -249,7 +249,7 @@ def test_a_store_that_ignores_the_condition(gcs: FakeGcs, settings: GcsSettings)
         assert proxy.faults == 2
 
 
-def test_prove(gcs: FakeGcs, gcs_bucket: str, settings: GcsSettings) -> None:
+def test_prove(gcs: SmallGcs, gcs_bucket: str, settings: GcsSettings) -> None:
     """Each right is really tried, and nothing is left behind."""
     proofs = list(build(settings).prove())
     assert [(proof.what, proof.outcome) for proof in proofs] == [
@@ -262,7 +262,7 @@ def test_prove(gcs: FakeGcs, gcs_bucket: str, settings: GcsSettings) -> None:
     assert gcs.names(gcs_bucket) == []
 
 
-def test_prove_what_is_refused(gcs: FakeGcs, settings: GcsSettings) -> None:
+def test_prove_what_is_refused(gcs: SmallGcs, settings: GcsSettings) -> None:
     """What fails is told with the store's reason; what could not be tried says why."""
     with FaultyProxy(gcs.url) as proxy:
         through = settings.model_copy(update={"endpoint": proxy.url})

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.support.fake_gcs import FakeGcs
 from tests.support.faulty_proxy import Answer, Fault, FaultyProxy, Hang, Reset
+from tests.support.small_gcs import SmallGcs
 from worker.chunk import Partition
 from worker.errors import ObjectConflict, SinkError, SinkRefused, SinkUnavailable
 from worker.formats.manifest import manifest_json
@@ -47,7 +47,7 @@ LINES: Any = Lines()
 class Place(NamedTuple):
     """A bucket, and a store that reaches it through the proxy."""
 
-    server: FakeGcs
+    server: SmallGcs
     proxy: FaultyProxy
     bucket: str
     store: GcsStore
@@ -68,7 +68,7 @@ class Place(NamedTuple):
 
 
 @pytest.fixture
-def place(gcs: FakeGcs, gcs_bucket: str) -> Iterator[Place]:
+def place(gcs: SmallGcs, gcs_bucket: str) -> Iterator[Place]:
     with FaultyProxy(gcs.url) as proxy:
         place = Place(gcs, proxy, gcs_bucket, None)  # type: ignore[arg-type]
         store = place.other()

@@ -8,23 +8,23 @@ from confluent_kafka.admin import AdminClient
 
 from tests.support.archive import lines, ranges
 from tests.support.exporting import Exporting, events, kafka_section
-from tests.support.fake_gcs import FakeGcs
 from tests.support.faulty_proxy import Answer, FaultyProxy, Reset
 from tests.support.kafka_limits import BrokerLimits
+from tests.support.small_gcs import SmallGcs
 
 BUCKET = "archive"
 
 
 @pytest.fixture
-def server() -> Iterator[FakeGcs]:
-    with FakeGcs() as server:
+def server() -> Iterator[SmallGcs]:
+    with SmallGcs() as server:
         server.create_bucket(BUCKET)
         yield server
 
 
 @pytest.fixture
 def setting(
-    admin: AdminClient, bootstrap: str, tmp_path: Path, limits: BrokerLimits, server: FakeGcs
+    admin: AdminClient, bootstrap: str, tmp_path: Path, limits: BrokerLimits, server: SmallGcs
 ) -> Exporting:
     """A worker whose sink `archive` is a bucket; windows close at ten events or after 300 ms."""
     made = Exporting.create(admin, bootstrap, tmp_path, kafka=kafka_section("classic", limits))
@@ -39,7 +39,7 @@ def setting(
     return made._replace(config={**made.config, "sinks": {"archive": sink}})
 
 
-def mirror(server: FakeGcs, setting: Exporting) -> list[str]:
+def mirror(server: SmallGcs, setting: Exporting) -> list[str]:
     """Copies the bucket to the folder from which `setting` reads; returns the names."""
     names = server.names(BUCKET)
     for name in names:
@@ -49,7 +49,7 @@ def mirror(server: FakeGcs, setting: Exporting) -> list[str]:
     return names
 
 
-def test_a_killed_worker_is_continued_exactly(setting: Exporting, server: FakeGcs) -> None:
+def test_a_killed_worker_is_continued_exactly(setting: Exporting, server: SmallGcs) -> None:
     """Killed when its object was stored and nobody knew: the successor, with other limits, takes the plan
     over, finds the object there, and goes on. Each event is in one object.
     """
@@ -71,7 +71,7 @@ def test_a_killed_worker_is_continued_exactly(setting: Exporting, server: FakeGc
     assert len(there) == 1
 
 
-def test_a_failing_store_delays_and_nothing_else(setting: Exporting, server: FakeGcs) -> None:
+def test_a_failing_store_delays_and_nothing_else(setting: Exporting, server: SmallGcs) -> None:
     """Uploads that are refused, reset, or taken without an answer are repeated, none twice in the bucket."""
     with FaultyProxy(server.url) as proxy, setting.worker(endpoint=proxy.url) as worker:
         worker.await_event("partitions_assigned")

@@ -75,7 +75,11 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def _respond(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        length = int(self.headers.get("Content-Length", 0))
+        body = self.rfile.read(length)
+        if len(body) < length:  # the client is gone
+            self.close_connection = True
+            return
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
             body = self._chunks()
         headers = {name.lower(): value for name, value in self.headers.items()}

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from worker.config.section import Section
 from worker.http import address
+from worker.sinks.gcs import GcsAccess
 from worker.sinks.s3 import S3Access
 from worker.units import MIB, Bytes, Seconds, Written, shown, wrong
 
@@ -177,6 +178,13 @@ class GcsFlagSettings(FetchedSettings):
 
     def place(self) -> str:
         return f"gs://{self.bucket}/{self.object}"
+
+    def access(self) -> GcsAccess:
+        """How the store is reached."""
+        return GcsAccess(self.endpoint or "", self.credentials, self.anonymous)
+
+    def problems(self) -> Iterator[str]:
+        yield from self.access().problems()
 
 
 class RelayFlagSettings(FetchedSettings):

@@ -1,14 +1,11 @@
 """Flags from an object in Google Cloud Storage, read only when its generation has changed."""
 
-from google.api_core.exceptions import GoogleAPIError
-from google.auth.credentials import AnonymousCredentials
-from google.auth.exceptions import GoogleAuthError
-from google.cloud import storage
-from google.cloud.storage.exceptions import DataCorruption
-from requests import RequestException
+from typing import Any
 
 from worker.config.flags import GcsFlagSettings
+from worker.errors import SinkError, SinkUnavailable
 from worker.flag_sources.document import Document, told_format
+from worker.sinks.gcs_client import GcsClient
 
 
 class GcsPlace:
@@ -16,36 +13,33 @@ class GcsPlace:
 
     def __init__(self, settings: GcsFlagSettings) -> None:
         self._settings = settings
-        self._client: storage.Client | None = None
+        self._connection = GcsClient(settings.access(), settings.place())
         self._generation: int | None = None
 
     def fetch(self, *, anew: bool) -> Document | None:
-        settings, timeout = self._settings, self._settings.timeout
-        try:
-            self._client = self._client or _client(settings)
-            bucket = self._client.bucket(settings.bucket)
-            blob = bucket.get_blob(settings.object, timeout=timeout, retry=None)
+        settings = self._settings
+
+        def read() -> tuple[Any, bytes] | None:
+            bucket = self._connection.client.bucket(settings.bucket)
+            blob = bucket.get_blob(settings.object, timeout=settings.timeout, retry=None)
             if blob is None:
-                raise OSError(f"{settings.place()}: is not there")
+                raise SinkUnavailable(f"{settings.place()}: is not there")
             if blob.generation == self._generation and not anew:
                 return None
             if blob.size > settings.max_bytes:
-                raise OSError(f"{settings.place()}: holds more than {settings.max_bytes} bytes")
+                raise SinkUnavailable(f"{settings.place()}: holds more than {settings.max_bytes} bytes")
             # replaced in between: 412, and the next poll reads the newer one
             content = blob.download_as_bytes(
-                if_generation_match=blob.generation, timeout=timeout, retry=None, checksum="crc32c"
+                if_generation_match=blob.generation, timeout=settings.timeout, retry=None, checksum="crc32c"
             )
-        except (GoogleAPIError, GoogleAuthError, RequestException, DataCorruption, ValueError) as error:
-            raise OSError(f"{settings.place()}: {error}") from None
+            return blob, content
+
+        try:
+            found = self._connection.call(settings.place(), read)
+        except SinkError as error:
+            raise OSError(str(error)) from None
+        if found is None:
+            return None
+        blob, content = found
         self._generation = blob.generation
         return Document(content, *told_format(settings.format, blob.content_type, settings.object))
-
-
-def _client(settings: GcsFlagSettings) -> storage.Client:
-    options = {"api_endpoint": settings.endpoint} if settings.endpoint else None
-    if settings.anonymous:
-        anonymous = AnonymousCredentials()  # type: ignore[no-untyped-call]
-        return storage.Client(project="none", credentials=anonymous, client_options=options)
-    if settings.credentials is not None:
-        return storage.Client.from_service_account_json(str(settings.credentials), client_options=options)
-    return storage.Client(client_options=options)

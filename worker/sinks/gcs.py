@@ -4,6 +4,7 @@ Google's library (0.7 s) only where it is used.
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -13,12 +14,28 @@ from pydantic import AfterValidator, Field
 from worker.sinks.objects import ObjectSettings
 from worker.sinks.places import Place
 from worker.sinks.places import bucket as in_bucket
+from worker.sinks.variables import GOOGLE, GOOGLE_CREDENTIALS, PROXIES, malformed
 from worker.units import MIB, Bytes, Seconds, shown, wrong
 
 CHUNK_UNIT = 256 * 1024
 """A piece of a resumable upload is a multiple of this, says the protocol."""
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]*[a-z0-9]")
+
+
+@dataclass(frozen=True, slots=True)
+class GcsAccess:
+    """How a store is reached, and as whom; what is empty is found as Google's library finds it."""
+
+    endpoint: str = ""
+    credentials_file: Path | None = None
+    anonymous: bool = False
+    project: str = ""
+
+    def problems(self) -> Iterator[str]:
+        """What is wrong with the variables that the client would read."""
+        own = self.anonymous or self.credentials_file is not None
+        yield from malformed((*(() if own else GOOGLE_CREDENTIALS), *GOOGLE, *PROXIES))
 
 
 def _bucket(text: str) -> str:
@@ -112,6 +129,10 @@ class GcsSettings(ObjectSettings):
         ),
     )
 
+    def access(self) -> GcsAccess:
+        """How the store is reached."""
+        return GcsAccess(self.endpoint, self.credentials_file, self.anonymous, self.project)
+
     def place(self) -> Place:
         return in_bucket(f"gcs {self.endpoint} {self.bucket}", self.prefix)
 
@@ -124,3 +145,5 @@ class GcsSettings(ObjectSettings):
             yield "anonymous", "only with endpoint: Cloud Storage itself takes no uploads without credentials"
         if self.anonymous and self.credentials_file:
             yield "anonymous", "contradicts credentials_file; leave one of them out"
+        for problem in self.access().problems():
+            yield "credentials_file", problem

@@ -10,35 +10,28 @@ the object's metadata beside the manifest, so that an object whose content was c
 """
 
 import base64
-import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import cached_property
 from typing import Any
 
 import google_crc32c
 from google.api_core.exceptions import PreconditionFailed
-from google.auth.credentials import AnonymousCredentials
-from google.cloud import storage
-from google.oauth2 import service_account
-from requests.adapters import HTTPAdapter
 
 from worker.errors import ObjectConflict, SinkError, SinkRefused, SinkUnavailable
 from worker.formats.manifest import difference, manifest_json, parse_manifest
 from worker.formats.protocol import EncodedObject, Format
 from worker.sinks.gcs import GcsSettings
-from worker.sinks.gcs_failures import translated
+from worker.sinks.gcs_client import GcsClient
 from worker.sinks.probing import LIST, probe_name, proofs
+from worker.sinks.probing import MANIFEST as PROBE_MANIFEST
 from worker.sinks.protocol import Proof
+from worker.window import Manifest
 
 MANIFEST, CHECKSUM = "flagstream", "flagstream-crc32c"
 """Keys of an object's metadata: its manifest, and the CRC-32C of its content when it was made."""
 
 _PROBE = (b"probe\n",)
-
-_CONNECTIONS = 24
-"""Connections that are kept: eight deliveries at once, eight objects of wide windows, and listings."""
 
 
 class GcsStore:
@@ -47,16 +40,18 @@ class GcsStore:
     def __init__(self, settings: GcsSettings) -> None:
         self._settings = settings
         self.place = f"gs://{settings.bucket}/{settings.prefix}"
+        self._connection = GcsClient(settings.access(), self.place)
 
     def open(self) -> None:
-        """Proves the create-only condition, reading and listing on an object of its own name.
+        """Proves the create-only condition, listing, and that the store keeps what an object says of itself,
+        on an object of its own name.
 
         That object is deleted again where that is allowed. Without the right to delete, or under a retention
         policy, it stays: six bytes for each start.
         """
         name = probe_name()
         try:
-            self._put(name, _PROBE, "text/plain", {})
+            self._prove_write(name)
             self._prove_condition(name)
             self._prove_read(name)
             self._prove_list(name)
@@ -65,30 +60,39 @@ class GcsStore:
                 self._delete(name)
 
     def create(self, name: str, content: EncodedObject, kind: Format) -> bool:
-        checksum = _crc32c(content.parts)
-        metadata = {MANIFEST: manifest_json(content.manifest).decode(), CHECKSUM: checksum}
-        stored = self._put(name, content.parts, kind.content_type, metadata)
-        if stored is None:
-            self._compare(name, content)
-        elif stored.crc32c != checksum:
-            raise ObjectConflict(f"{self.place}{name} was stored with other content than was sent")
-        return stored is not None
+        def create() -> bool:
+            stored = self._put(name, content.parts, kind.content_type, content.manifest)
+            if stored is None:
+                self._compare(name, content.manifest)
+            elif stored.crc32c != _crc32c(content.parts):
+                raise ObjectConflict(f"{self.place}{name} was stored with other content than was sent")
+            return stored is not None
+
+        return self._connection.call(f"storing {self.place}{name}", create)
 
     def names(self, prefix: str, after: str = "") -> Iterator[str]:
         below = self._settings.prefix
-        with translated(f"listing {self.place}{prefix}"):
-            listing = self._bucket.client.list_blobs(
+        token: str | None = None
+
+        def page() -> tuple[list[str], str | None]:
+            listing = self._connection.client.list_blobs(
                 self._bucket,
                 prefix=below + prefix,
                 start_offset=below + after if after else None,
+                page_token=token,
                 fields="items(name),nextPageToken",
                 timeout=self._settings.timeout,
                 retry=None,
             )
-            for blob in listing:
-                # start_offset includes the name itself
-                if (name := blob.name.removeprefix(below)) != after:
-                    yield name
+            found = [blob.name.removeprefix(below) for blob in next(listing.pages, ())]
+            return found, listing.next_page_token
+
+        while True:
+            found, token = self._connection.call(f"listing {self.place}{prefix}", page)
+            # start_offset includes the name itself
+            yield from (name for name in found if name != after)
+            if not token:
+                return
 
     def prove(self) -> Iterator[Proof]:
         return proofs(
@@ -102,105 +106,72 @@ class GcsStore:
 
     def close(self) -> None:
         """Closes the connections; nothing when there was no use for any."""
-        if "_bucket" in self.__dict__:
-            self._bucket.client.close()
+        self._connection.close()
 
-    @cached_property
+    @property
     def _bucket(self) -> Any:
-        """The bucket, with credentials found but nothing sent yet. Raises SinkRefused without credentials."""
+        """The bucket, of the client in use. Sends nothing."""
         settings = self._settings
-        # Otherwise the library asks for the bucket's own properties, in a thread that nobody waits for and
-        # with a right that nothing else here needs, to put them into traces.
-        os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
-        with translated(f"opening {self.place}"):
-            client = storage.Client(
-                project=settings.project or None,
-                credentials=self._credentials(),
-                client_options={"api_endpoint": settings.endpoint} if settings.endpoint else None,
-            )
-            # The library's own pool keeps ten connections; one more is closed after each request.
-            client._http.mount("https://", HTTPAdapter(pool_maxsize=_CONNECTIONS))
-            return client.bucket(settings.bucket, user_project=settings.project or None)
+        return self._connection.client.bucket(settings.bucket, user_project=settings.project or None)
 
-    def _credentials(self) -> Any:
-        """None: the library looks for application default credentials."""
-        settings = self._settings
-        if settings.anonymous:
-            return AnonymousCredentials()  # type: ignore[no-untyped-call]
-        if settings.credentials_file is None:
-            return None
-        try:
-            return service_account.Credentials.from_service_account_file(  # type: ignore[no-untyped-call]
-                str(settings.credentials_file), scopes=storage.Client.SCOPE
-            )
-        except OSError as error:
-            raise SinkRefused(f"credentials_file {settings.credentials_file}: {error.strerror}") from None
-        except (ValueError, AttributeError):
-            # The library's own text may quote the file.
-            raise SinkRefused(
-                f"credentials_file {settings.credentials_file} is no key file of a service account"
-            ) from None
-
-    def _put(self, name: str, parts: Sequence[bytes], content_type: str, metadata: Mapping[str, str]) -> Any:
+    def _put(self, name: str, parts: Sequence[bytes], content_type: str, manifest: Manifest) -> Any:
         """The stored blob, or None when there is one of that name already."""
         settings = self._settings
         blob = self._blob(name)
-        blob.metadata = dict(metadata)
         blob.crc32c = _crc32c(parts)
+        blob.metadata = {MANIFEST: manifest_json(manifest).decode(), CHECKSUM: blob.crc32c}
         if settings.storage_class:
             blob.storage_class = settings.storage_class
         if settings.content_encoding:
             blob.content_encoding = settings.content_encoding
         size = sum(map(len, parts))
         resumable = size > settings.chunk_size
-        with translated(f"storing {self.place}{name}"):
-            try:
-                blob.upload_from_file(
-                    Pieces(parts),
-                    # The library sends whatever has a known size up to 8 MiB in one request.
-                    size=None if resumable else size,
-                    content_type=settings.content_type or content_type,
-                    if_generation_match=0,
-                    # The server checks the one above. The library's own check comes after the object was
-                    # stored, and deletes it, whoever has replaced it by then.
-                    checksum=None,
-                    timeout=settings.timeout,
-                    # No retry, as everywhere here: the engine's back-off rules. The library would send a
-                    # piece again without asking how much of it the store has taken.
-                    retry=None,
-                )
-            except PreconditionFailed:
-                return None
+        try:
+            blob.upload_from_file(
+                Pieces(parts),
+                # The library sends whatever has a known size up to 8 MiB in one request.
+                size=None if resumable else size,
+                content_type=settings.content_type or content_type,
+                if_generation_match=0,
+                # The server checks the one above. The library's own check comes after the object was
+                # stored, and deletes it, whoever has replaced it by then.
+                checksum=None,
+                timeout=settings.timeout,
+                # No retry, as everywhere here: the engine's back-off rules. The library would send a
+                # piece again without asking how much of it the store has taken.
+                retry=None,
+            )
+        except PreconditionFailed:
+            return None
         return blob
 
-    def _compare(self, name: str, content: EncodedObject) -> None:
+    def _compare(self, name: str, manifest: Manifest) -> None:
         """Raises ObjectConflict unless the object that is there is ours, whole."""
         target = f"{self.place}{name}"
         found = self._find(name)
+        if found is None:
+            raise SinkUnavailable(
+                f"{target}: was there a moment ago and is not there now; somebody deletes objects, "
+                "or a policy forbids new ones"
+            )
         metadata = found.metadata or {}
-        manifest = parse_manifest(metadata.get(MANIFEST, "").encode())
-        if manifest is None:
+        theirs = parse_manifest(metadata.get(MANIFEST, "").encode())
+        if theirs is None:
             raise ObjectConflict(f"{target} is not an object of ours: it does not say what it holds")
-        if different := difference(content.manifest, manifest):
+        if different := difference(manifest, theirs):
             raise ObjectConflict(f"{target}: {different}")
         if found.crc32c != metadata.get(CHECKSUM):
             raise ObjectConflict(f"{target} was changed: its content has another checksum than it says")
 
     def _find(self, name: str) -> Any:
-        with translated(f"reading {self.place}{name}"):
-            found = self._bucket.get_blob(
-                self._settings.prefix + name, timeout=self._settings.timeout, retry=None
-            )
-        if found is None:
-            raise SinkUnavailable(
-                f"{self.place}{name}: was there a moment ago and is not there now; somebody deletes objects, "
-                "or a policy forbids new ones"
-            )
-        return found
+        """The object with what it says of itself; None if it is not there."""
+        return self._bucket.get_blob(self._settings.prefix + name, timeout=self._settings.timeout, retry=None)
 
     def _delete(self, name: str) -> None:
-        with translated(f"deleting {self.place}{name}"):
-            self._blob(name).delete(timeout=self._settings.timeout, retry=None)
+        self._connection.call(
+            f"deleting {self.place}{name}",
+            lambda: self._blob(name).delete(timeout=self._settings.timeout, retry=None),
+        )
 
     def _blob(self, name: str) -> Any:
         settings = self._settings
@@ -210,13 +181,20 @@ class GcsStore:
             kms_key_name=settings.kms_key_name or None,
         )
 
+    def _probe(self, name: str) -> bool:
+        """Whether a probe was stored; False: there is one."""
+        return self._connection.call(
+            f"storing {self.place}{name}",
+            lambda: self._put(name, _PROBE, "text/plain", PROBE_MANIFEST) is not None,
+        )
+
     def _prove_write(self, name: str) -> str:
-        self._put(name, _PROBE, "text/plain", {})
+        self._probe(name)
         return f"stored {self.place}{name}"
 
     def _prove_condition(self, name: str) -> str:
         """Raises SinkRefused when the store lets an object be replaced, unless that was accepted."""
-        if self._put(name, _PROBE, "text/plain", {}) is None:
+        if not self._probe(name):
             return "an object that is there is not replaced"
         if self._settings.at_least_once:
             return "an object that is there is replaced, which at_least_once accepts"
@@ -226,8 +204,23 @@ class GcsStore:
         )
 
     def _prove_read(self, name: str) -> str:
-        self._find(name)
-        return "its metadata can be read"
+        """What is there already is recognised by what it says of itself, and what is not there as that."""
+        missing = f"{name}-missing"
+
+        def look() -> bool:
+            self._compare(name, PROBE_MANIFEST)
+            return self._find(missing) is None
+
+        try:
+            absent = self._connection.call(f"reading {self.place}{name}", look)
+        except ObjectConflict:
+            raise SinkRefused(
+                f"{self.place}{name} does not keep the metadata or the checksum that it was stored with, so "
+                "a window that is delivered again would not be recognised; use another store"
+            ) from None
+        if not absent:
+            raise SinkRefused(f"{self.place}{missing} is said to exist: looking for a name proves nothing")
+        return "its metadata is read back as it was written"
 
     def _prove_list(self, name: str) -> str:
         if name not in self.names(name):

@@ -29,15 +29,19 @@ class Renewed(Generic[Client]):
     """A client for all threads: made when it is first needed, and again when it is denied, idle or old.
 
     ``make`` and the functions that are called raise SinkErrors; ``close`` is called with a client that was
-    replaced, once no call is under way. ``clock`` is monotonic, in seconds.
+    replaced, once no call is under way. ``anonymous``: there are no credentials that a new client could find,
+    so a denial is final. ``clock`` is monotonic, in seconds.
     """
 
     def __init__(
         self,
         make: Callable[[], Client],
         close: Callable[[Client], None],
+        *,
+        anonymous: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._anonymous = anonymous
         self._make = make
         self._close = close
         self._clock = clock
@@ -91,7 +95,7 @@ class Renewed(Generic[Client]):
             try:
                 return function()
             except SinkRefused as error:
-                if not error.denied:
+                if self._anonymous or not error.denied:
                     raise
                 used = self._thread.number
                 with self._lock:

@@ -22,7 +22,7 @@ class Rig:
     used: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.renewed: Renewed[int] = Renewed(self._make, self.closed.append, lambda: self.now)
+        self.renewed: Renewed[int] = Renewed(self._make, self.closed.append, clock=lambda: self.now)
 
     def _make(self) -> int:
         self.made += 1

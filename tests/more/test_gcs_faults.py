@@ -1,0 +1,3 @@
+"""Google Cloud Storage with every call failing in turn, on fake-gcs-server."""
+
+from tests.contract.test_gcs_faults import *  # noqa: F403

@@ -1,0 +1,21 @@
+"""Flags from Google Cloud Storage, on fake-gcs-server."""
+
+from tests.contract.test_flag_sources import A, B
+from tests.support.fake_gcs import FakeGcs
+from worker.config.flags import GcsFlagSettings
+from worker.flag_sources.gcs import GcsPlace
+from worker.flag_sources.kept import KeptFlags
+
+
+def test_an_object_is_read_again_only_when_it_changed(gcs: FakeGcs, gcs_bucket: str) -> None:
+    """By its generation."""
+    settings = GcsFlagSettings(
+        type="gcs", bucket=gcs_bucket, object="p/f.yaml", endpoint=gcs.url, anonymous=True
+    )
+    place = GcsPlace(settings)
+    source = KeptFlags(settings.called(), place)
+    gcs.put(gcs_bucket, "p/f.yaml", A)
+    assert list(source.load()) == ["a"]
+    assert place.fetch(anew=False) is None
+    gcs.put(gcs_bucket, "p/f.yaml", B)
+    assert list(source.poll() or ()) == ["b"]
