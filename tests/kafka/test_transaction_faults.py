@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -126,7 +127,7 @@ class TestRights:
             assert len(worker.seen("transaction_aborted")) < 10
             grant(boss, allowed(ResourceType.TOPIC, topics.output, AclOperation.WRITE))
             await_records(broker.bootstrap_servers, topics.output, 3)
-            worker.ready()
+            worker.healthy()
             assert worker.stop() == 0
 
     def test_the_transactional_id(
@@ -186,7 +187,7 @@ class TestExpiry:
             send(2)
             await_records(broker.bootstrap_servers, target, 2)
             await_records(broker.bootstrap_servers, topics.dead_letters, 4)
-            worker.ready()
+            worker.healthy()
             assert worker.seen("producer_abandoned")
             assert worker.stop() == 0
 
@@ -210,7 +211,7 @@ class TestRefusedRecords:
         with RunningWorker(settings, tmp_path, arguments=["--stage", "enrich"]) as worker:
             good = await_records(bootstrap, topics.output, 17)
             dead = await_records(bootstrap, topics.dead_letters, 3)
-            eventually(lambda: not worker.problems())
+            worker.healthy()
             assert worker.stop() == 0
 
         assert {number(record) for record in good} == set(range(20)) - times.keys()
@@ -258,5 +259,32 @@ class TestDeletedTopics:
             worker.await_problem(lambda found: topic in str(found), timeout=10)
             admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(timeout=20)
             await_records(bootstrap, topic, 1, timeout=60)
-            eventually(lambda: not worker.problems())
+            worker.healthy()
             assert worker.stop() == 0
+
+
+def test_records_behind_an_open_transaction_are_told(
+    admin: AdminClient, bootstrap: str, tmp_path: Path
+) -> None:
+    """Somebody's transaction in the ingest topic keeps 20 records back: page and log say how many, where and
+    since when, until it ends."""
+    topics = Topics.create(admin, "held.back")
+    somebody = Producer(
+        {"bootstrap.servers": bootstrap, "transactional.id": topics.ingest, "transaction.timeout.ms": 60_000}
+    )
+    somebody.init_transactions(30)
+    somebody.begin_transaction()
+    somebody.produce(topics.ingest, event(0))
+    somebody.flush(30)
+    produce(bootstrap, topics.ingest, [Sent(b"k", event(n)) for n in range(1, 20)])
+
+    settings = configuration(bootstrap, tmp_path, topics)
+    with RunningWorker(settings, tmp_path, arguments=["--stage", "enrich"]) as worker:
+        told = f"20 records wait behind an open transaction of {topics.ingest}-0 since 20"
+        worker.await_problem(lambda found: told in str(found))
+        worker.await_event("open_transaction")
+        somebody.commit_transaction(30)
+        await_records(bootstrap, topics.output, 20)
+        worker.await_event("open_transaction_ended")
+        worker.healthy()
+        assert worker.stop() == 0

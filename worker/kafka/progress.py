@@ -12,12 +12,13 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from worker.chunk import Partition, Position
 from worker.kafka.ends import Ends
+from worker.kafka.open_transactions import Blocked, OpenTransactions
 from worker.operate import metrics
 
 KNOWN_SECONDS = 15.0
@@ -77,6 +78,7 @@ class Progress:
         self._now = now
         self._lock = threading.Lock()
         self._held: dict[Partition, _Held] = {}
+        self._open = OpenTransactions(clock, now)
 
     def begin(self, partition: Partition, position: Position) -> None:
         """The partition is ours, from ``position`` on; or it starts over there."""
@@ -95,6 +97,7 @@ class Progress:
         labels = (self._name, self._topic, str(partition.index))
         with self._lock:
             self._held.pop(partition, None)
+            self._open.forget(partition)
             for gauge in metrics.OF_A_PARTITION:
                 with suppress(KeyError):  # was never shown
                     gauge.remove(*labels)
@@ -128,6 +131,13 @@ class Progress:
             for partition, ends in found.items():
                 if (held := self._held.get(partition)) is not None:
                     held.ends, held.asked_at = ends, self._clock()
+                    reached = max(held.read, held.looked) >= ends.stable
+                    self._open.measured(partition, ends, reached=reached)
+
+    def blocked(self) -> Sequence[Blocked]:
+        """Return the partitions whose next records wait for the end of somebody's transaction."""
+        with self._lock:
+            return list(self._open.blocked())
 
     def figures(self) -> Mapping[Partition, Figures]:
         """Return what is known now of each partition that is held."""

@@ -62,6 +62,7 @@ class ChunkSource(Service):
         self._clock = clock
         self._idle_since: float | None = None
         self._told_idle = self._told_silent = False
+        self._told_blocked: set[tuple[Partition, int]] = set()
         self._log = log.bind(source=name, topic=topic)
         self._thread = ConsumerThread(
             name,
@@ -132,6 +133,8 @@ class ChunkSource(Service):
             )
         elif not self._thread.reports.member:
             yield Problem("group", self._waiting_for)
+        for blocked in self.progress.blocked():
+            yield Problem("open_transaction", blocked.problem, str(blocked.partition))
 
     def look(self) -> None:
         """Log what only time shows, once each time; to be called every second or so, on the event loop."""
@@ -139,6 +142,7 @@ class ChunkSource(Service):
         if silent and not self._told_silent:
             self._log.warning("consumer_silent", seconds=round(self._silent), waits_for="Kafka")
         self._told_silent = silent
+        self._look_at_open_transactions()
         if self.positions or not self._thread.running or self._thread.reports.problem:
             self._idle_since, self._told_idle = None, False
             return
@@ -146,6 +150,14 @@ class ChunkSource(Service):
         if not self._told_idle and self._clock() - self._idle_since >= IDLE_SECONDS:
             self._told_idle = True
             self._log.info("holds_no_partitions", reason=self._waiting_for)
+
+    def _look_at_open_transactions(self) -> None:
+        blocked = {(found.partition, found.stable): found for found in self.progress.blocked()}
+        for found in (blocked[key] for key in blocked.keys() - self._told_blocked):
+            self._log.warning("open_transaction", partition=str(found.partition), problem=found.problem)
+        for partition, stable in self._told_blocked - blocked.keys():
+            self._log.info("open_transaction_ended", partition=str(partition), offset=stable)
+        self._told_blocked = set(blocked)
 
     @property
     def _silent(self) -> float:

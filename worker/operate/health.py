@@ -25,6 +25,7 @@ KINDS: Mapping[str, str] = {
     "kafka": "brokers do not answer, refuse the credentials, or report errors",
     "topic": "a topic is missing, or its id is not known",
     "transaction": "transactions do not come to their end",
+    "open_transaction": "records wait for the end of somebody's transaction",
     "flags": "a source of flags cannot be read",
     "registry": "the schema registry does not do what it is asked",
     "sink_refused": "the sink refuses: a person has to act",

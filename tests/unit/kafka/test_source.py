@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from worker.chunk import Partition, Position
 from worker.kafka.consumer import ConsumerThread
+from worker.kafka.progress import Progress
 from worker.kafka.source import IDLE_SECONDS, SILENT_SECONDS, ChunkSource
 from worker.operate.health import Problem
 
@@ -27,6 +28,7 @@ class Thread:
     polled_at: float = 0.0
     running: bool = True
     reports: Reports = field(default_factory=Reports)
+    progress: Progress = field(default_factory=lambda: Progress("archive", "t"))
     positions: dict[Partition, Position] = field(default_factory=lambda: {Partition("t", 0): Position(1, 0)})
 
 
