@@ -54,6 +54,8 @@ def parse(text: str) -> Address:
         scheme = "https"
     else:
         raise ValueError("does not begin with http:// or https://")
+    if "@" in parts.fragment:  # what was meant as user and password would be taken for the host, and shown
+        raise ValueError("holds # before @; write %23 for # in a password")
     if not host or port == 0:
         raise ValueError("has no host, or a port that cannot be")
     target = quote(parts.path or "/", safe=_PATH_SAFE)

@@ -1,5 +1,6 @@
 """Requests to one host, with connections that are kept and renewed."""
 
+import logging
 import threading
 import time
 import zlib
@@ -17,6 +18,9 @@ from worker.http.failures import HttpError, HttpRefused, HttpUnavailable
 from worker.http.network import Exchange, Network
 from worker.http.proxies import proxy_for
 from worker.http.trust import Trust
+
+# Whatever the level of the log: at debug httpcore2 quotes the headers of answers, which may quote ours.
+logging.getLogger("httpcore2").setLevel(logging.WARNING)
 
 IDLE_SECONDS: Final = 30.0
 """A connection that nothing was sent over for so long is made again. Servers and what lies between (AWS 60
@@ -112,7 +116,7 @@ class HttpClient:
         self._names = names
         self._proxies = proxies
         self._keep = keep
-        self._network = Network(Addresses(admit), Trust(), OLDEST_SECONDS, clock)
+        self._network = Network(address.host, Addresses(admit), Trust(), OLDEST_SECONDS, clock)
         self._lock = threading.Lock()
         self._pool: httpcore2.ConnectionPool | None = None
 

@@ -73,13 +73,19 @@ class Exchange:
 
 
 class Network(httpcore2.NetworkBackend):
-    """Makes the connections of one client. One that is older than ``oldest`` seconds takes no further
-    request.
+    """Makes the connections of one client of ``host``; any other host is a proxy. A connection that is older
+    than ``oldest`` seconds takes no further request.
     """
 
     def __init__(
-        self, addresses: Addresses, trust: Trust, oldest: float, clock: Callable[[], float] = time.monotonic
+        self,
+        host: str,
+        addresses: Addresses,
+        trust: Trust,
+        oldest: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.host = host
         self.addresses = addresses
         self.trust = trust
         self.oldest = oldest
@@ -95,7 +101,19 @@ class Network(httpcore2.NetworkBackend):
     ) -> "Connection":
         exchange = _exchange.get()
         exchange.connected, exchange.fresh = True, False
-        return Connection(self, self.addresses.resolve(host, port), exchange.connecting())
+        try:
+            return Connection(self, self.addresses.resolve(host, port), exchange.connecting())
+        except HttpUnavailable as error:
+            if host == self.host:
+                raise
+            # Its name is not shown: the variable may hold anything.
+            raise HttpUnavailable(
+                f"the proxy of the environment: {str(error).replace(host, 'its name')}"
+            ) from None
+        except httpcore2.ConnectTimeout:
+            if host == self.host:
+                raise
+            raise HttpUnavailable("the proxy of the environment: no connection in time") from None
 
 
 class Connection(httpcore2.NetworkStream):

@@ -47,6 +47,7 @@ def test_user_and_password() -> None:
         "http://host:hunter2/",
         "http://[::1/hunter2",
         "http://host/hunter2\n",
+        "https://hun#ter2@host/",
         "http://\u2764\ufe0f\u200d/hunter2",
     ],
 )
