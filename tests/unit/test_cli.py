@@ -119,6 +119,48 @@ def test_a_wrong_configuration_is_told_before_anything_heavy_is_loaded(tmp_path:
     assert done.stdout == "2 []\n"
 
 
+def test_the_client_of_a_cloud_is_loaded_only_where_it_is_configured(tmp_path: Path) -> None:
+    """A worker with a file sink and a flag file has none, nor what speaks HTTP; with others it has theirs."""
+    heavy = (
+        "boto3",
+        "botocore",
+        "google.cloud",
+        "google.auth",
+        "pyarrow",
+        "requests",
+        "urllib3",
+        "httpcore2",
+    )
+    path = tmp_path / "flagstream.toml"
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "import worker.cli, worker.host\n"
+        "from worker.config.loading import load\n"
+        "from worker.flag_sources.opening import place\n"
+        "from worker.sinks.registry import build\n"
+        "from worker.topic_formats.building import ingest_decoder\n"
+        f"settings = load(Path({str(path)!r}))\n"
+        "for sink in settings.sinks.values(): build(sink)\n"
+        "for source in settings.flags.all_sources(): place(source)\n"
+        "ingest_decoder(settings)\n"
+        f"print([name for name in {heavy!r} if name in sys.modules])\n"
+    )
+
+    def loaded(text: str) -> str:
+        path.write_text(text, encoding="utf-8")
+        return subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        ).stdout
+
+    basis = '[flags]\npath = "flags.yaml"\n[sinks.archive]\ntype = "file"\npath = "a"\n'
+    hook = '[sinks.hook]\ntype = "webhook"\nendpoint_url = "https://hooks.example/"\n'
+    s3 = '[sinks.s3]\ntype = "s3"\nbucket = "b"\nregion = "us-east-1"\n'
+    assert loaded(basis) == "[]\n"
+    assert loaded(basis + hook) == "['httpcore2']\n"
+    assert "boto3" in loaded(basis + s3)
+
+
 def test_names_and_records_are_shown_of_the_sinks_that_are_named(tmp_path: Path) -> None:
     """No flags are needed for that."""
     text = '[sinks.archive]\ntype = "file"\npath = "a"\n[sinks.console]\ntype = "log"\n'

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 from urllib.parse import quote, unquote, urlsplit
 
-import idna
-
 _PORTS: Final = {"http": 80, "https": 443}
 _PATH_SAFE: Final = "/%:@!$&'()*+,;="
 _QUERY_SAFE: Final = _PATH_SAFE + "?"
@@ -81,6 +79,8 @@ def _basic(userinfo: str) -> str | None:
 def _ascii(host: str) -> str:
     if host.isascii():
         return host
+    import idna  # its tables are large, and few need them
+
     try:
         return idna.encode(host, uts46=True).decode()
     except idna.IDNAError:

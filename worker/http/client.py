@@ -14,7 +14,7 @@ import httpcore2
 
 from worker.http.address import Address
 from worker.http.connecting import Addresses, Admit
-from worker.http.failures import HttpError, HttpRefused, HttpUnavailable
+from worker.http.failures import HttpError, HttpRefused, HttpUnavailable, phrase
 from worker.http.network import Exchange, Network
 from worker.http.proxies import proxy_for
 from worker.http.trust import Trust
@@ -268,14 +268,6 @@ def _proxy_refused(answer: str) -> HttpError:
         if status >= 500 or status == HTTPStatus.TOO_MANY_REQUESTS
         else HttpRefused(text)
     )
-
-
-def phrase(status: int) -> str:
-    """Return the standard's words for a status, after a space: the other side's own may quote a secret."""
-    try:
-        return f" {HTTPStatus(status).phrase}"
-    except ValueError:
-        return ""
 
 
 def _unzipped(pieces: Iterable[bytes], most: int) -> Iterator[bytes]:

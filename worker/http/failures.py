@@ -7,6 +7,7 @@ the other side sent, which may be the request with its secrets, so none of it is
 import os
 import socket
 import ssl
+from http import HTTPStatus
 
 from worker.errors import FlagstreamError
 
@@ -36,3 +37,11 @@ def reason(error: OSError) -> str:
     if isinstance(error, socket.gaierror):
         return error.strerror or "the name is not known"
     return os.strerror(error.errno) if error.errno else type(error).__name__
+
+
+def phrase(status: int) -> str:
+    """Return the standard's words for a status, after a space: the other side's own may quote a secret."""
+    try:
+        return f" {HTTPStatus(status).phrase}"
+    except ValueError:
+        return ""

@@ -16,7 +16,6 @@ from worker.sinks.log import LogSettings, LogSink
 from worker.sinks.protocol import ConfiguredTransactionalSink, Sink
 from worker.sinks.s3 import S3Settings
 from worker.sinks.settings import SinkSettings
-from worker.sinks.webhook import WebhookSink
 from worker.sinks.webhook_settings import WebhookSettings
 
 SINKS: Mapping[str, type[SinkSettings]] = {
@@ -104,6 +103,8 @@ def build(settings: SinkSettings) -> AnySink:
 
             return ObjectSink(S3Store(settings), settings)
         case WebhookSettings():
+            from worker.sinks.webhook import WebhookSink
+
             return WebhookSink(settings)
     if points := _points(settings.type):
         return _loaded(settings.type, points).build(settings)

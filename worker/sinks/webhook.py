@@ -15,7 +15,7 @@ from http import HTTPStatus
 
 from worker.chunk import Partition
 from worker.errors import PartitionStopped, PartRefused, SinkError, SinkRefused, SinkUnavailable
-from worker.http.client import phrase
+from worker.http.failures import phrase
 from worker.sinks.circuit_breaker import CircuitBreaker
 from worker.sinks.guarded_http import Answer, GuardedClient
 from worker.sinks.protocol import Delivery, Preview, Proof

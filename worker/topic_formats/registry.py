@@ -14,8 +14,7 @@ from urllib.parse import urlencode
 from worker.config.settings import RegistrySettings
 from worker.errors import FlagstreamError
 from worker.http.address import basic, parse
-from worker.http.client import HttpClient, phrase
-from worker.http.failures import HttpError, HttpUnavailable
+from worker.http.failures import HttpError, HttpUnavailable, phrase
 from worker.sinks.retry_after import seconds_to_wait
 
 SCHEMA_MISSING = (40401, 40402, 40403)
@@ -68,6 +67,8 @@ class SchemaRegistry:
         self._secrets = [one for one in (password, (authorization or "").removeprefix("Basic ")) if one]
         self._base = address.target.rstrip("/")
         self._url = address.shown + self._base
+        from worker.http.client import HttpClient  # only where there is a registry
+
         self._http = HttpClient(address, connect_timeout=settings.timeout, timeout=settings.timeout)
 
     def schema(self, number: int) -> str:
