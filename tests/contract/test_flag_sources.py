@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from tests.support.seaweed import ACCESS_KEY, SECRET_KEY, SeaweedFs
 from tests.support.small_gcs import SmallGcs
-from worker.config.flags import GcsFlagSettings, HttpFlagSettings, RelayFlagSettings, S3FlagSettings
+from worker.config.flags import SOURCES, GcsFlagSettings, HttpFlagSettings, RelayFlagSettings, S3FlagSettings
 from worker.flag_sources.gcs import GcsPlace
 from worker.flag_sources.http import HttpPlace
 from worker.flag_sources.kept import KeptFlags
+from worker.flag_sources.opening import place
 from worker.flag_sources.relay import RelayPlace
 from worker.flag_sources.s3 import S3Place
 from worker.flags import FlagFileError
@@ -118,21 +120,36 @@ def test_a_failing_server_is_told_once_and_its_return_is_seen(site: Site) -> Non
     assert source.problem is None
 
 
-@pytest.mark.parametrize("kind", ["http", "relay"])
-@pytest.mark.parametrize("status", [403, 429, 503])
-def test_a_server_that_asks_to_wait_is_left_alone(site: Site, kind: str, status: int) -> None:
-    """20 polls are one request; the log says how long."""
+@pytest.mark.parametrize("kind", ["http", "relay", "s3", "gcs"])
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_asks_to_wait_is_left_alone(
+    site: Site, kind: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked no more by 20 polls; whatever kind of server it is."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
     site.status, site.retry_after = status, "3600"
-    if kind == "http":
-        source = http(site)
-    else:
-        settings = RelayFlagSettings(type="relay", url=SecretStr(site.url))
-        source = KeptFlags(settings.called(), RelayPlace(settings))
-    with pytest.raises(OSError, match=f"answers {status} .*asks to wait 3600 s"):
+    sources: dict[str, Any] = {
+        "http": {"url": SecretStr(site.url)},
+        "relay": {"url": SecretStr(site.url)},
+        "s3": {"bucket": "b", "key": "k", "endpoint": site.url, "region": "us-east-1", "path_style": True},
+        "gcs": {"bucket": "b", "object": "o", "endpoint": site.url, "anonymous": True},
+    }
+    settings = SOURCES[kind].model_validate({"type": kind, **sources[kind]})
+    source = KeptFlags(settings.called(), place(settings))  # type: ignore[arg-type]
+    with pytest.raises(OSError, match=str(status)):
         source.load()
+    asked = len(site.asked)
     for _ in range(20):
         assert source.poll() is None
-    assert len(site.asked) == 1
+    assert len(site.asked) == asked <= 2
+
+
+def test_the_log_says_how_long_a_server_asks_to_wait(site: Site) -> None:
+    """Also with a status that means something else: GitHub limits with 403."""
+    site.status, site.retry_after = 403, "60"
+    with pytest.raises(OSError, match=r"answers 403 Forbidden, and asks to wait 60 s"):
+        http(site).load()
 
 
 def test_redirects_and_large_documents_are_refused(site: Site) -> None:

@@ -2,10 +2,11 @@
 
 from typing import Protocol
 
+from worker.errors import SinkError, SinkUnavailable
 from worker.flag_sources.document import Document
 from worker.flags import FlagSet
 
-__all__ = ["Document", "FlagSource", "NotNow", "Place"]
+__all__ = ["Document", "FlagSource", "NotNow", "Place", "unread"]
 
 
 class NotNow(OSError):
@@ -14,6 +15,12 @@ class NotNow(OSError):
     def __init__(self, message: str, seconds: float) -> None:
         super().__init__(message)
         self.seconds = seconds
+
+
+def unread(error: SinkError) -> OSError:
+    """What a place raises for a store that could not be read."""
+    wait = error.retry_after if isinstance(error, SinkUnavailable) else None
+    return OSError(str(error)) if wait is None else NotNow(str(error), wait)
 
 
 class Place(Protocol):

@@ -4,6 +4,7 @@ from typing import Any
 
 from worker.config.flags import GcsFlagSettings
 from worker.errors import SinkError, SinkUnavailable
+from worker.flag_sources import unread
 from worker.flag_sources.document import Document, told_format
 from worker.sinks.gcs_client import GcsClient
 
@@ -37,7 +38,7 @@ class GcsPlace:
         try:
             found = self._connection.call(settings.place(), read)
         except SinkError as error:
-            raise OSError(str(error)) from None
+            raise unread(error) from None
         if found is None:
             return None
         blob, content = found

@@ -5,8 +5,8 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from worker.config.flags import S3FlagSettings
-from worker.errors import SinkError, SinkUnavailable
-from worker.flag_sources import NotNow
+from worker.errors import SinkError
+from worker.flag_sources import unread
 from worker.flag_sources.document import Document, told_format
 from worker.sinks.s3_client import S3Client
 from worker.sinks.s3_failures import status
@@ -39,8 +39,7 @@ class S3Place:
         try:
             found = self._connection.call(settings.place(), read)
         except SinkError as error:
-            wait = error.retry_after if isinstance(error, SinkUnavailable) else None
-            raise (OSError(str(error)) if wait is None else NotNow(str(error), wait)) from None
+            raise unread(error) from None
         if found is None:
             return None
         answer, content = found
