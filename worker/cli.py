@@ -1,7 +1,7 @@
 """The command ``flagstream``."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,6 +105,7 @@ def _prove_worker(settings: Settings, enrich: bool, sinks: Mapping[str, SinkSett
     from worker.kafka.properties import admin_properties
     from worker.kafka.topics import prove as prove_topics
     from worker.sinks.kafka import KafkaSettings
+    from worker.topic_formats.building import prove as prove_formats
 
     topics = settings.topics
     needed = [topics.output, topics.dead_letters]
@@ -114,7 +115,34 @@ def _prove_worker(settings: Settings, enrich: bool, sinks: Mapping[str, SinkSett
     for sink in sinks.values():
         if isinstance(sink, KafkaSettings) and not sink.bootstrap_servers:
             needed.append(sink.topic)
-    yield from prove_topics(admin_properties(settings), topics, needed)
+    answered = yield from _passing_on(prove_topics(admin_properties(settings), topics, needed))
+    if answered:
+        yield _prove_name(settings)
+    yield from prove_formats(settings, enrich=enrich)
+
+
+def _passing_on(proofs: Iterator[Proof]) -> Generator[Proof, None, bool]:
+    """The proofs; returns whether the first one, that the brokers answer, did not fail."""
+    first = True
+    answered = True
+    for proof in proofs:
+        if first:
+            answered, first = proof.outcome != "failed", False
+        yield proof
+    return answered
+
+
+def _prove_name(settings: Settings) -> Proof:
+    from worker.kafka.earlier_output import NotTold, earlier_output
+    from worker.kafka.properties import admin_properties
+
+    try:
+        found = earlier_output(admin_properties(settings), settings)
+    except NotTold as error:
+        return Proof("name", "unproved", f"whether it is the one that filled the output topic: {error}")
+    if found:
+        return Proof("name", "unproved", found)
+    return Proof("name", "proved", settings.name)
 
 
 def _tell(title: str, proofs: Iterator[Proof], mask: Mask) -> int:

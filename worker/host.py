@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeVar
@@ -35,6 +36,7 @@ from worker.flag_sources.watching import tell
 from worker.flags import FlagFileError, FlagSet
 from worker.kafka import properties
 from worker.kafka.consumer import Stage
+from worker.kafka.earlier_output import NotTold, earlier_output
 from worker.kafka.ends import TopicEnds
 from worker.kafka.progress import partitions_of
 from worker.kafka.source import ChunkSource
@@ -128,6 +130,7 @@ class Host:
         self, settings: Settings, *, enrich: bool, sinks: Sequence[str], facts: TopicFacts | None = None
     ) -> None:
         self._stop = asyncio.Event()
+        self._name_is_looked_at = False
         self.health = Health(stopping=self._stop.is_set)
         self.sources: dict[str, ChunkSource] = {}
         self._stages: dict[str, EnrichStage | ExportStage] = {}
@@ -377,7 +380,18 @@ class Host:
         def ask() -> TopicFacts:
             return examine(admin, self._settings.topics, topics)
 
-        return await self._patiently(component, ask, TopicsNotReady)
+        facts = await self._patiently(component, ask, TopicsNotReady)
+        await self._say_if_name_is_new(admin)
+        return facts
+
+    async def _say_if_name_is_new(self, admin: properties.Configuration) -> None:
+        """Once a process: a mistyped name reads and exports everything again, and nothing else shows it."""
+        if self._name_is_looked_at:
+            return
+        self._name_is_looked_at = True
+        with suppress(NotTold):
+            if found := await asyncio.to_thread(earlier_output, admin, self._settings):
+                log.warning("name_is_new", name=self._settings.name, hint=found)
 
     def _topic_id(self, topic: str) -> str:
         if self._facts is not None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from tests.support.running_worker import Topics, configuration, to_toml
@@ -84,3 +85,25 @@ def test_a_topic_that_would_lose_events_fails(admin: AdminClient, bootstrap: str
     flags, output = lines(result, "FAILED")
     assert flags == f"FAILED    flags: {folder}/good.yaml: No such file or directory"
     assert "cleanup.policy=delete" in output
+
+
+def test_another_name_on_a_filled_output_topic_is_told(
+    admin: AdminClient, bootstrap: str, folder: Path
+) -> None:
+    """Until that name has offsets of its own; an empty output topic is nobody's."""
+    topics = Topics.create(admin, "renamed", partitions=2)
+    said = [lines(check(bootstrap, folder, topics), "unproved  name", "ok        name")]
+    producer = Producer({"bootstrap.servers": bootstrap})
+    producer.produce(topics.output, b"{}", partition=1)
+    assert producer.flush(30) == 0
+    said.append(lines(check(bootstrap, folder, topics), "unproved  name", "ok        name"))
+    name = configuration(bootstrap, folder, topics).get("name", "flagstream")
+    group = Consumer({"bootstrap.servers": bootstrap, "group.id": f"{name}.enrich"})
+    group.commit(offsets=[TopicPartition(topics.ingest, 0, 0)], asynchronous=False)
+    group.close()
+    said.append(lines(check(bootstrap, folder, topics), "unproved  name", "ok        name"))
+
+    assert said[0] == said[2] == [f"ok        name: {name}"]
+    (told,) = said[1]
+    assert told.startswith(f"unproved  name: {topics.output} already holds records")
+    assert f"the group {name}.enrich has no offsets of {topics.ingest}" in told

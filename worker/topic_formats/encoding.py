@@ -16,6 +16,11 @@ log = structlog.get_logger(__name__)
 MAGIC: Final = b"\0"
 
 
+def subject_of(topic: str) -> str:
+    """The subject of a topic's values in the registry (TopicNameStrategy)."""
+    return f"{topic}-value"
+
+
 class FixedEncoder:
     """Bare Avro data of the schema in ``text`` (see ``schemas.check_output``)."""
 
@@ -46,7 +51,7 @@ class RegistryEncoder(FixedEncoder):
         super().__init__(text)
         self._text = text
         self._registry = registry
-        self._subject = f"{topic}-value"
+        self._subject = subject_of(topic)
         self._auto_register = auto_register
 
     def open(self) -> None:

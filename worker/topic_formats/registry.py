@@ -71,6 +71,11 @@ class SchemaRegistry:
 
         self._http = HttpClient(address, connect_timeout=settings.timeout, timeout=settings.timeout)
 
+    @property
+    def shown(self) -> str:
+        """The address, without user and password."""
+        return self._url
+
     def schema(self, number: int) -> str:
         """The text of the Avro schema with this id. Raises SchemaMissing and RegistryError."""
         answer = self._call("GET", f"schemas/ids/{number}")
