@@ -1,6 +1,6 @@
 """Several sources as one set of flags."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from worker.flags import Flag, FlagSet
 
@@ -22,3 +22,20 @@ def merged(sets: Iterable[FlagSet]) -> FlagSet:
         if one.next_change:
             changes.append(one.next_change)
     return FlagSet(flags, invalid, min(changes, default=None))
+
+
+def contradictions(sets: Mapping[str, FlagSet]) -> dict[str, str]:
+    """Flags whose events one source exports and another does not, each with what the sources say.
+
+    The last one counts for all events, whichever application evaluated: flags of two environments or flag
+    sets need a worker each.
+    """
+    said: dict[str, dict[bool, list[str]]] = {}
+    for source, flags in sets.items():
+        for name, flag in flags.items():
+            said.setdefault(name, {}).setdefault(flag.track, []).append(source)
+    return {
+        name: f"exported by {', '.join(by[True])}; not exported by {', '.join(by[False])}"
+        for name, by in said.items()
+        if len(by) == 2
+    }

@@ -10,7 +10,7 @@ import structlog
 from worker.flag_sources import FlagSource
 from worker.flag_sources.cache import FlagCache
 from worker.flag_sources.document import Document
-from worker.flag_sources.merging import merged
+from worker.flag_sources.merging import contradictions, merged
 from worker.flags import FlagFileError, FlagSet
 from worker.operate import metrics
 
@@ -20,6 +20,9 @@ JITTER = 0.1
 """A poll comes up to this share of the interval early or late, so that a fleet that started together does not
 ask together; GO Feature Flag's figure."""
 
+
+MOST_TOLD = 20
+"""Flags that one line of the log names."""
 
 EXPORTED = "exported unless they say trackEvents: false"
 """What becomes of the events of flags that cannot be read."""
@@ -64,6 +67,7 @@ class FlagWatch:
         self._sleep = sleep
         self._flags: dict[str, FlagSet] = {}
         self._unusable: set[str] = set()
+        self._contradictions: dict[str, str] = {}
         self._writing = threading.Lock()
         for source in sources:
             metrics.FLAG_SOURCE_FAILING.labels(source.name).set(0)
@@ -178,7 +182,18 @@ class FlagWatch:
             self._unusable.discard(source.name)
 
     def _merged(self) -> FlagSet:
-        return merged(self._flags[source.name] for source in self._sources)
+        flags = {source.name: self._flags[source.name] for source in self._sources}
+        found = contradictions(flags)
+        if found and found != self._contradictions:
+            log.warning(
+                "flag_sources_contradict",
+                flags=dict(sorted(found.items())[:MOST_TOLD]),
+                count=len(found),
+                hint="sources differ in trackEvents of a flag; the last one counts for all events. Where they "
+                "are flag sets or environments of their own, run one worker for each",
+            )
+        self._contradictions = found
+        return merged(flags.values())
 
     def _write(self) -> None:
         if self._cache is None:

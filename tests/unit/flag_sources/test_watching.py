@@ -193,3 +193,25 @@ def test_a_start_with_flags_that_cannot_be_used_waits_for_others() -> None:
     watching.begin()
 
     assert [set(one) for one in used] == [{"a"}]
+
+
+def test_sources_that_differ_in_what_is_exported_are_a_warning() -> None:
+    """Once, until it changes: the last one counts for all, which is wrong for flag sets of their own."""
+    shop, blog = Shelf(flag("a") + "\n" + flag("b")), Shelf("a: {variations: {x: 1}, trackEvents: false}")
+    watching = watch(shop=shop, blog=blog)
+    with capture_logs() as logs:
+        found = watching.load()
+        watching.load()
+
+    assert not found["a"].track
+    (line,) = [line for line in logs if line["event"] == "flag_sources_contradict"]
+    assert line["flags"] == {"a": "exported by shop; not exported by blog"}
+    assert line["log_level"] == "warning"
+
+
+def test_sources_that_agree_are_no_warning() -> None:
+    """The same flag in two of them is GO Feature Flag's way to override one."""
+    with capture_logs() as logs:
+        watch(one=Shelf(flag("a")), two=Shelf(flag("a", 2))).load()
+
+    assert [line for line in logs if line["event"] == "flag_sources_contradict"] == []
