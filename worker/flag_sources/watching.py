@@ -189,7 +189,7 @@ class FlagWatch:
                 "flag_sources_contradict",
                 flags=dict(sorted(found.items())[:MOST_TOLD]),
                 count=len(found),
-                hint="sources differ in trackEvents of a flag; the last one counts for all events. Where they "
+                hint="sources differ in trackEvents of a flag; the last one counts for all events. If they "
                 "are flag sets or environments of their own, run one worker for each",
             )
         self._contradictions = found
