@@ -119,6 +119,7 @@ class HttpClient:
         self._network = Network(address.host, Addresses(admit), Trust(), OLDEST_SECONDS, clock)
         self._lock = threading.Lock()
         self._pool: httpcore2.ConnectionPool | None = None
+        self._closed = False
 
     @contextmanager
     def request(
@@ -137,7 +138,7 @@ class HttpClient:
         try:
             response = self._send(request, exchange)
         except HttpUnavailable as error:
-            if exchange.connected or exchange.answered:
+            if exchange.connected or exchange.answered or self._closed:
                 raise
             repeated = error.sent
             exchange = Exchange(self._connect_timeout, self._timeout, fresh=True)
@@ -170,8 +171,9 @@ class HttpClient:
                 stream.close()
 
     def close(self) -> None:
-        """Close the connections that are kept."""
+        """Close the connections. A request that is under way fails, and is not sent again."""
         with self._lock:
+            self._closed = True
             if self._pool is not None:
                 self._pool.close()
 

@@ -126,6 +126,15 @@ class TestConnections:
         assert answers == [True, False, True, False]
         assert [request.connection for request in receiver.requests] == [0, 0, 1, 1]
 
+    def test_none_is_made_by_a_client_that_was_closed(self, receiver: Receiver) -> None:
+        """What is under way then is not sent again."""
+        kept = client(receiver.url)
+        status(kept)
+        receiver.answer = lambda request: (kept.close(), CloseHalfWay())[1]
+        with pytest.raises(HttpUnavailable):
+            status(kept)
+        assert len(receiver.requests) == 2
+
 
 class TestAddresses:
     """A name with several addresses."""
@@ -311,6 +320,30 @@ class TestProxies:
         with pytest.raises(HttpRefused, match="HTTPS_PROXY") as caught:
             status(client("https://flags.example/"))
         assert CANARY not in str(caught.value)
+
+    def test_tls_through_a_tunnel(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The certificate is judged for the host, not for the proxy."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            seen: list[bytes] = []
+
+            def serve() -> None:
+                connection, _ = listener.accept()
+                with connection:
+                    seen.append(connection.recv(65536))
+                    connection.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+                    seen.append(connection.recv(65536))
+
+            thread = threading.Thread(target=serve, daemon=True)
+            thread.start()
+            proxy = f"http://user:{CANARY}@127.0.0.1:{listener.getsockname()[1]}"
+            monkeypatch.setenv("HTTPS_PROXY", proxy)
+            with pytest.raises(HttpUnavailable, match="no TLS"):
+                status(client("https://flags.example/"))
+            thread.join()
+        assert seen[0].startswith(b"CONNECT flags.example:443 HTTP/1.1\r\n")
+        assert b"Proxy-Authorization: Basic " in seen[0]
+        assert seen[1].startswith(b"\x16\x03")  # TLS, handshake
+        assert b"flags.example" in seen[1]  # the name that the certificate has to have
 
     @pytest.mark.parametrize(("code", "kind"), [(407, HttpRefused), (502, HttpUnavailable)])
     def test_a_tunnel_that_is_refused(

@@ -259,6 +259,40 @@ class TestTls:
         with pytest.raises(SinkRefused, match=r"127\.0\.0\.1"):
             client(f"https://127.0.0.1:{tls_port}/").connect()
 
+    def test_an_address_that_does_not_begin_with_tls(
+        self,
+        tls_port: int,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """It takes connections and says nothing: the next address is reached within the same request."""
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+        found = [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, tls_port))
+            for address in ("127.0.0.2", "127.0.0.1")
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        with socket.create_server(("127.0.0.2", tls_port)):
+            guarded = GuardedClient(
+                f"https://localhost:{tls_port}/", allow_private=True, connect_timeout=2.0, timeout=10.0
+            )
+            assert guarded.post([], b"").status == 204
+            assert guarded.resolve()[0] == "127.0.0.1"
+
+    def test_a_new_authority(self, tls_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An agent replaces the file of trusted certificates: the client need not be made again."""
+        trusted = tmp_path / "trusted.pem"
+        (tmp_path / "other").mkdir()
+        make_certificate(tmp_path / "other")
+        trusted.write_bytes((tmp_path / "other" / "certificate.pem").read_bytes())
+        monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+        guarded = client(f"https://localhost:{tls_port}/")
+        with pytest.raises(SinkRefused, match="certificate") as caught:
+            guarded.post([], b"")
+        assert caught.value.denied
+        trusted.write_bytes((tmp_path / "certificate.pem").read_bytes())
+        assert guarded.post([], b"").status == 204
+
     def test_no_tls_behind_the_port(self, receiver: Receiver) -> None:
         """A receiver that does not speak TLS may be on its way up."""
         with pytest.raises(SinkUnavailable):
