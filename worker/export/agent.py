@@ -30,6 +30,7 @@ from worker.export.denials import Denials
 from worker.export.failing import HANGS, UNDER_WAY_SECONDS, Failing, called
 from worker.export.filling import Limits
 from worker.export.partition import Destination, PartitionExport
+from worker.export.takeover import unit_of
 from worker.kafka.identity import TopicIdentity
 from worker.kafka.missing import explain
 from worker.kafka.offsets import Since
@@ -121,6 +122,7 @@ class ExportStage:
                 sink.begin, dead_letters, stage, error, lambda: self._producer.limit
             ),
             self.decoder,
+            unit_of(sink),
         )
         if self._producer.stable or isinstance(sink, ConfiguredTransactionalSink):
             # ends at once what a predecessor left open; readers would wait for its time-out

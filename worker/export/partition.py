@@ -109,6 +109,8 @@ class Destination:
     """The dead-letter topic, for a window that the sink refused with this error."""
     decoder: Decoder | None = None
     """Of an output topic that is not JSON."""
+    unit: str = "windows"
+    """What the sink makes of windows, for texts."""
     refusals: Refusals = field(default_factory=Refusals)
 
 
@@ -373,7 +375,7 @@ class PartitionExport:
     async def _export(self, window: Closed) -> None:
         # Its records are of the topic that has the name now, or of the one that we took over.
         topic_id = await self._kafka.topic_id()
-        check_topic(self.partition, self._topic_id, topic_id)
+        check_topic(self.partition, self._topic_id, topic_id, self._to.unit)
         self._topic_id = self._topic_id or topic_id
         # Before it is planned: what a revoke interrupts here is cut anew by the next owner.
         await self._kafka.in_thread(window.encode)
@@ -452,8 +454,8 @@ class PartitionExport:
                 raise
             raise PartitionStopped(
                 f"{error}. The group's offsets were lost, and this is not what the topic holds: it was "
-                "probably recreated. Way out: give the sink another place, or remove its objects. If it was "
-                f"not recreated, reset the group's offset of this partition to {window.range.end}"
+                f"probably recreated. Way out: give the sink another place, or remove its {self._to.unit}. "
+                f"If it was not recreated, reset the group's offset of this partition to {window.range.end}"
             ) from error
         except SinkRefused as error:
             # Only told when refused windows are to become dead letters. Their records are no longer in
@@ -550,7 +552,7 @@ class PartitionExport:
         origin, settings = self._origin, self._to.settings
         found = Committed.parse(origin.metadata)
         topic_id = await self._kafka.topic_id()
-        check_topic(self.partition, found.topic_id, topic_id)
+        check_topic(self.partition, found.topic_id, topic_id, self._to.unit)
         self._topic_id = topic_id or found.topic_id
         self._named = first_name(origin, found)
         held = None
@@ -563,18 +565,24 @@ class PartitionExport:
         self._held = held or ()
         if found.plan is not None:
             inherited = repeat(
-                self.partition, origin, found.plan, self._named, held, self._to.sink.fingerprint
+                self.partition,
+                origin,
+                found.plan,
+                self._named,
+                held,
+                self._to.sink.fingerprint,
+                self._to.unit,
             )
         elif not held:
             inherited = Inheritance(self._named, [])
         else:
             if origin.committed is None:
-                at = go_on_with(self.partition, origin, held, settings.on_lost_offsets)
+                at = go_on_with(self.partition, origin, held, settings.on_lost_offsets, self._to.unit)
                 if at != origin.offset:
                     self._kafka.restart(self.partition, self.epoch, to=at)
                     raise OwnershipLost(f"{self.partition} starts again at {at}")
                 self._log.error("offsets_lost", continues_at=at)
-            inherited = adopt(self.partition, origin, self._named, held)
+            inherited = adopt(self.partition, origin, self._named, held, self._to.unit)
         check_names(self.partition, self._held, inherited)
         if held and found.plan is None:
             self._log.warning("objects_adopted", windows=len(held), start=held[0].start, end=held[-1].end)

@@ -2,6 +2,8 @@
 
 Three things tell of it: the committed offset, the metadata beside it (a plan, perhaps), and the ranges that
 the sink holds from there on. Whatever does not fit together stops the partition, with the ways out.
+
+Texts for people speak of what the sink has (``unit``: objects, requests, records, lines, or windows).
 """
 
 from collections.abc import Sequence
@@ -13,6 +15,9 @@ from worker.errors import PartitionStopped, RecordsMissing
 from worker.kafka.identity import differ
 from worker.kafka.offsets import Committed, Plan
 from worker.window import OtherwiseNamed, Range
+
+_UNTOLD = ("requests", "records", "lines")
+"""What cannot be listed afterwards, nor taken back: other places and removals are no way out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,20 @@ class Inheritance:
     windows: list[FixedWindow]
 
 
+def unit_of(sink: object) -> str:
+    """What ``sink`` calls what it makes of windows (:class:`worker.sinks.protocol.Sink`)."""
+    return str(getattr(sink, "unit", "windows"))
+
+
+def _where_named(unit: str) -> str:
+    """In a layout a window is several objects, and its index names them."""
+    return " (in a layout: each that its index names)" if unit == "objects" else ""
+
+
+def _another_place(unit: str) -> str:
+    return f"give the sink another place, or remove its {unit}"
+
+
 def first_name(origin: Position, found: Committed) -> int:
     """The start of the next window's range: the committed offset, or earlier where records were exported
     nowhere.
@@ -44,15 +63,17 @@ def first_name(origin: Position, found: Committed) -> int:
     return origin.committed if found.named_from is None else found.named_from
 
 
-def check_topic(partition: Partition, before: str, now: str) -> None:
+def check_topic(partition: Partition, before: str, now: str, unit: str) -> None:
     """Raises PartitionStopped where the topic with the id ``before`` was deleted, and ``now`` another one has
     its name. Either is empty where it is not known.
     """
     if differ(before, now):
+        way_out = "Stop this sink and delete the group's offsets of the topic"
+        if unit not in _UNTOLD:
+            way_out = f"Stop this sink, delete the group's offsets of the topic, and {_another_place(unit)}"
         raise PartitionStopped(
             f"{partition} was recreated (its topic id is {now}, what was exported until now belongs to "
-            f"{before}): offsets mean other records now. Stop this sink, delete the group's offsets of the "
-            "topic, and give a sink that stores objects another place, or remove its objects"
+            f"{before}): offsets mean other records now. {way_out}"
         )
 
 
@@ -63,18 +84,29 @@ def repeat(
     named: int,
     held: Sequence[Range] | None,
     fingerprint: str,
+    unit: str,
 ) -> Inheritance:
     """A plan is delivered again exactly as it was cut. Raises PartitionStopped or RecordsMissing if it cannot
     be.
     """
     if plan.config != fingerprint:
+        if held is None:
+            done = "sent"
+            look = (
+                f"find out on the other side which of its {unit} arrived, and reset the group's offset of "
+                f"this partition to {plan.end} if all did, to {origin.committed} if none did; of a window "
+                "that arrived in part either loses the rest or sends all of it again, under other ids"
+            )
+        else:
+            done = "stored"
+            look = (
+                f"look whether its {unit} exist{_where_named(unit)}, and reset the group's offset of this "
+                f"partition to {plan.end} if all do, to {origin.committed} if nothing of it is there"
+            )
         raise PartitionStopped(
             f"the window [{named}, {plan.end}) of {partition} was planned with another configuration of the "
-            "sink "
-            f"(fingerprint {plan.config}, now {fingerprint}) and may be stored already. Ways out: run with "
-            "the old configuration until the window is committed; or look whether its objects exist (in a "
-            "layout: each that its index names), and reset the group's offset of this partition to "
-            f"{plan.end} if all do, to {origin.committed} if nothing of it is there"
+            f"sink (fingerprint {plan.config}, now {fingerprint}) and may be {done} already. Ways out: run "
+            f"with the old configuration until the window is committed; or {look}"
         )
     if plan.end > origin.high:
         raise RecordsMissing(
@@ -90,7 +122,7 @@ def repeat(
             for window in held or ()
             if (window.start, window.end) != (named, plan.end) and window.end > (origin.committed or 0)
         ]
-        later = adopt(partition, origin, plan.end, behind)
+        later = adopt(partition, origin, plan.end, behind, unit)
         return Inheritance(named, [FixedWindow(plan.end, plan), *later.windows])
     # All of its records are gone, and we were told to go on. If it is stored, the next window starts behind
     # it.
@@ -99,9 +131,13 @@ def repeat(
 
 
 def go_on_with(
-    partition: Partition, origin: Position, held: Sequence[Range], policy: Literal["stop", "continue"]
+    partition: Partition,
+    origin: Position,
+    held: Sequence[Range],
+    policy: Literal["stop", "continue"],
+    unit: str,
 ) -> int:
-    """The offset to go on at when there is no committed offset, but objects: the group's offsets were lost
+    """The offset to go on at when there is no committed offset, but windows: the group's offsets were lost
     (expired, deleted with the group or with the topic). Raises PartitionStopped unless ``policy`` is to
     continue.
 
@@ -118,14 +154,13 @@ def go_on_with(
     )
     if last.end > origin.high:
         raise PartitionStopped(
-            f"{known}, and the topic was truncated or recreated. Ways out: give the sink another place, or "
-            "remove its objects"
+            f"{known}, and the topic was truncated or recreated. Ways out: {_another_place(unit)}"
         )
     if last.start < origin.low:
         raise PartitionStopped(
             f"{known}, and records of the last window, {last}, are no longer in the topic, so it cannot be "
-            "told whether all of it is stored. Way out: look whether it is (in a layout: each object that "
-            f"its index names), and reset the group's offset of this partition to {last.end}"
+            f"told whether all of it is stored. Way out: look whether it is{_where_named(unit)}, and reset "
+            f"the group's offset of this partition to {last.end}"
         )
     if policy == "stop":
         raise PartitionStopped(
@@ -136,8 +171,10 @@ def go_on_with(
     return last.start
 
 
-def adopt(partition: Partition, origin: Position, named: int, held: Sequence[Range]) -> Inheritance:
-    """Objects from our position on were stored by an owner whose commit was lost, or offsets were reset:
+def adopt(
+    partition: Partition, origin: Position, named: int, held: Sequence[Range], unit: str
+) -> Inheritance:
+    """Windows from our position on were stored by an owner whose commit was lost, or offsets were reset:
     their cuts hold, and each is delivered (found already there) again. Raises PartitionStopped where they do
     not tile.
     """
@@ -158,16 +195,15 @@ def adopt(partition: Partition, origin: Position, named: int, held: Sequence[Ran
             raise PartitionStopped(
                 f"{partition}: the next window starts at {at}, but the sink holds {window}, which overlaps "
                 "what is to come: another group exports the same partition to the same place, offsets were "
-                f"reset to before the sink began, or its objects from {at} on were deleted. Way out: reset "
-                f"the group's offset of this partition to {window.start}; if objects were deleted, they stay "
+                f"reset to before the sink began, or its {unit} from {at} on were deleted. Way out: reset "
+                f"the group's offset of this partition to {window.start}; if {unit} were deleted, they stay "
                 'away then, and "Deleted files" in docs/operations.md says how to get them back'
             )
         at = window.end
     if at > origin.high:
         raise PartitionStopped(
             f"{partition}: the sink holds {held[-1]}, but the topic ends at {origin.high}: it was truncated "
-            "or "
-            "recreated. Give the sink another place, or remove its objects"
+            f"or recreated. Way out: {_another_place(unit)}"
         )
     return Inheritance(named, [FixedWindow(window.end, None) for window in held])
 

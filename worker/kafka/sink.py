@@ -63,6 +63,8 @@ class OtherClusterSink:
     lost, or whose worker dies before the offset is committed, is sent again, whole.
     """
 
+    unit = "records"
+
     def __init__(self, settings: KafkaSettings) -> None:
         self.fingerprint = fingerprint(settings)
         self._settings = settings

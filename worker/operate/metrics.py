@@ -193,11 +193,11 @@ WINDOWS = Counter(
 )
 EXPORTED = Counter("flagstream_export_events", "Events delivered and committed.", ["sink"], registry=REGISTRY)
 EXPORTED_BYTES = Counter(
-    "flagstream_export_bytes", "Encoded bytes of the objects stored.", ["sink"], registry=REGISTRY
+    "flagstream_export_bytes", "Encoded bytes of what was stored or sent.", ["sink"], registry=REGISTRY
 )
 OBJECTS = Counter(
     "flagstream_export_objects",
-    "Objects, by outcome: created or existing (already there).",
+    "Objects, requests, records or windows, by outcome: created or existing (already there).",
     ["sink", "outcome"],
     registry=REGISTRY,
 )

@@ -179,6 +179,8 @@ class RecordEncoder:
 class TopicSink:
     """A topic of the worker's own cluster: a :class:`~worker.sinks.protocol.ConfiguredTransactionalSink`."""
 
+    unit = "records"
+
     def __init__(self, settings: KafkaSettings) -> None:
         self.topic = settings.topic
         self.partitioner: str = settings.partitioner

@@ -98,6 +98,8 @@ class LogSink:
     concerns.
     """
 
+    unit = "lines"
+
     def __init__(self, settings: LogSettings, descriptor: int | None = None) -> None:
         self._template = LineTemplate(settings.template)
         self._descriptor = sys.stdout.fileno() if descriptor is None else descriptor

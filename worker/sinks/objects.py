@@ -225,6 +225,8 @@ class ObjectStore(Protocol):
 class ObjectSink:
     """A :class:`~worker.sinks.protocol.Sink` on ``store``. Exactly once, as far as the store creates once."""
 
+    unit = "objects"
+
     def __init__(self, store: ObjectStore, settings: ObjectSettings) -> None:
         self._store = store
         self._format = settings.make_format()

@@ -107,7 +107,11 @@ class WindowEncoder(Protocol[Encoded_co]):
 
 
 class Sink(Protocol[Payload]):
-    """A destination outside Kafka."""
+    """A destination outside Kafka.
+
+    One that has an attribute ``unit`` (``"rows"``) is spoken of by that word in texts for people; of others
+    they say "windows".
+    """
 
     fingerprint: str
     """Changes whenever the objects of the same records would be named or shaped differently. At most 64

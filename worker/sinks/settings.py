@@ -51,8 +51,9 @@ class SinkSettings(BaseModel):
     on_refused: Literal["retry", "dead_letter"] = Field(
         default="retry",
         description=(
-            "When the sink will not take a window (no permission, bucket gone): try again with back-off "
-            "until somebody mends it, or send the window to the dead letters and go on."
+            "When the sink will not take what it is given (no permission, a bucket that is gone, an event "
+            "that a receiver refuses): try again with back-off until somebody mends it, or send what it "
+            "refuses to the dead letters and go on."
         ),
     )
     refused_after: Seconds = Field(
@@ -74,7 +75,7 @@ class SinkSettings(BaseModel):
     on_lost_offsets: Literal["stop", "continue"] = Field(
         default="stop",
         description=(
-            "When the group has no offset for a partition of which the sink already holds objects (group "
+            "When the group has no offset for a partition of which the sink already holds windows (group "
             "expired or deleted): stop that partition, or deliver the last window again, of which only what "
             "is missing is stored, and go on behind it."
         ),

@@ -55,6 +55,8 @@ class WebhookSink:
     ``clock`` is monotonic and drives the circuit breaker; ``now`` is the time of day for signatures.
     """
 
+    unit = "requests"
+
     def __init__(
         self,
         settings: WebhookSettings,
