@@ -46,6 +46,10 @@ def create_topic(
     admin.create_topics([NewTopic(unique, partitions, 1, config=dict(config or {}))])[unique].result(
         timeout=30
     )
+    give_up = time.monotonic() + 30
+    # The broker answers before its own metadata has the topic.
+    while unique not in admin.list_topics(timeout=10).topics:
+        assert time.monotonic() < give_up, f"{unique} was created, and is not there"
     return unique
 
 
