@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.config.reading import FLAGS, LOG, WHOLE, accepted, problems
+from worker.config import goff_words
 
 RELAY = """# our relay
 listen: 1031
@@ -185,3 +186,10 @@ def test_a_configuration_without_a_sink_is_refused(tmp_path: Path) -> None:
         '= "file" and '
         "path, or run --stage enrich",
     ]
+
+
+def test_the_words_that_messages_know_are_in_the_guide() -> None:
+    """Who reads a message finds more about its word there."""
+    guide = (Path(__file__).resolve().parents[3] / goff_words.GUIDE).read_text()
+    words = {*goff_words.TOP, *goff_words.FOREIGN_SOURCES, "repositorySlug", "item", "envVariablePrefix"}
+    assert {word for word in words if f"`{word}" not in guide} - {"exporterCleanQueueInterval"} == set()
