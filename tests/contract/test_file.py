@@ -309,7 +309,7 @@ def test_size_limit_of_the_process(tmp_path: Path) -> None:
     )
     assert ended.returncode == 1
     assert "refused: " in ended.stderr
-    assert "File too large" in ended.stderr
+    assert "File too large (write)" in ended.stderr
     assert files(tmp_path) == []
     assert staged(tmp_path) == []
 

@@ -1,8 +1,10 @@
 """The last good flags on disk, so that a worker can start while a source does not answer."""
 
+import errno
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -43,16 +45,38 @@ class FlagCache:
         return {name: Document(kept.content.encode(), kept.format) for name, kept in file.sources.items()}
 
     def write(self, documents: Mapping[str, Document]) -> None:
-        """Replace the file, whole or not at all; readable by its owner only. Raises OSError."""
+        """Replace the file, whole or not at all; readable by its owner only. Raises OSError, with a message
+        that names the file and the call.
+        """
         kept = {name: _Kept(one.format, one.content.decode()) for name, one in documents.items()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
+        call = "mkdir"
+        temporary = None
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            call = "open"
+            descriptor, temporary = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
+            call = "write"
             with os.fdopen(descriptor, "wb") as file:
                 file.write(msgspec.json.encode(_File(VERSION, kept)))
                 file.flush()
-                os.fsync(file.fileno())
+                call = "fsync"
+                with _where_possible():
+                    os.fsync(file.fileno())
+            call = "rename"
             os.replace(temporary, self.path)
-        except BaseException:
-            os.unlink(temporary)
+        except BaseException as error:
+            if temporary is not None:
+                os.unlink(temporary)
+            if isinstance(error, OSError):
+                raise OSError(f"{self.path}: {error.strerror or error} ({call})") from error
+            raise
+
+
+@contextmanager
+def _where_possible() -> Iterator[None]:
+    """Some file systems cannot sync (FUSE, 9p, CIFS). A cache that a power cut took is written again."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}:
             raise

@@ -11,11 +11,12 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
+import structlog
 from pydantic import Field
 
 from worker.errors import ObjectConflict, SinkError, SinkRefused, SinkUnavailable
@@ -23,6 +24,8 @@ from worker.formats.protocol import EncodedObject, Format
 from worker.sinks.objects import ObjectSettings, ObjectSink
 from worker.sinks.places import Place
 from worker.sinks.protocol import Proof
+
+log = structlog.get_logger(__name__)
 
 STAGING = ".flagstream-tmp"
 """The folder below ``path`` for files that are not whole yet: one place to clean up, and no reader's glob
@@ -39,9 +42,9 @@ file gone and delivers again.
 """
 
 _NO_LINKS = {errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS}
-_REFUSED = _NO_LINKS | {
-    errno.EACCES,
-    errno.EROFS,
+_DENIED = _NO_LINKS | {errno.EACCES, errno.EROFS}
+"""Rights and mounts, which people take away and give back. The others below judge the file's name or size."""
+_REFUSED = _DENIED | {
     errno.ENOTDIR,
     errno.EISDIR,
     errno.ENAMETOOLONG,
@@ -49,6 +52,18 @@ _REFUSED = _NO_LINKS | {
     errno.EFBIG,
     errno.EINVAL,
 }
+
+
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EISDIR}
+"""What file systems answer that cannot sync a folder (FUSE, 9p, CIFS): files are whole there too, but their
+names are not made durable on demand.
+"""
+
+
+_LOST = (
+    "after a power cut or a crash of the machine, files that were written shortly before can be missing, and "
+    "their events with them, for their offsets are committed"
+)
 
 
 class FileSettings(ObjectSettings):
@@ -92,19 +107,42 @@ class FileStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         self.place = f"file\0{root}"
+        self._unsynced: str | None = None
 
     def open(self) -> None:
         """Creates the folder, proves it by writing, linking and deleting a file, and clears old temporary
-        files.
+        files. Warns where folders cannot be synced.
         """
+        self._prepare()
+        if self._unsynced is not None:
+            log.warning("folders_not_synced", path=str(self._root), error=self._unsynced, lost=_LOST)
+
+    def _prepare(self) -> None:
         with _translated(self._root):
-            _make_folders(self._root / STAGING)
-            _sync(self._root)
+            _make_folders(self._root / STAGING, self._sync)
+            self._sync(self._root)
             with self._staged([b"probe"]) as staged:
                 probe = staged.with_suffix(".link")
-                os.link(staged, probe)
-                probe.unlink()
-            self._clear_stale()
+                with _call("link"):
+                    os.link(staged, probe)
+                with _call("unlink"):
+                    probe.unlink()
+            with _call("scandir"):
+                self._clear_stale()
+
+    def _sync(self, folder: Path) -> None:
+        """Make the names in ``folder`` durable, where the file system can."""
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            error.add_note("fsync of the folder")
+            if error.errno not in _NO_FOLDER_SYNC:
+                raise
+            self._unsynced = str(failure(error, folder))
 
     def create(self, name: str, content: EncodedObject, kind: Format) -> bool:
         target = self._root / name
@@ -112,20 +150,27 @@ class FileStore:
             # Staged first: the staging folder is made by open() alone, so a file system that is no longer
             # mounted shows as an error here and is not filled with folders of the same names.
             with self._staged(content.parts) as staged:
-                _make_folders(target.parent)
+                _make_folders(target.parent, self._sync)
                 try:
-                    os.link(staged, target)
+                    with _call("link"):
+                        os.link(staged, target)
                     created = True
                 except FileExistsError:
                     _compare(target, content, kind)
                     created = False
             # Also when it was there: its writer may have died before these.
-            _sync_folders(target.parent, self._root)
+            self._sync_folders(target.parent)
         return created
+
+    def _sync_folders(self, folder: Path) -> None:
+        """Sync ``folder`` and its parents up to the root; a folder with nothing new costs next to nothing."""
+        self._sync(folder)
+        if folder != self._root:
+            self._sync_folders(folder.parent)
 
     def names(self, prefix: str, after: str = "") -> Iterator[str]:
         folder, _, _ = prefix.rpartition("/")
-        with _translated(self._root / folder):
+        with _translated(self._root / folder), _call("scandir"):
             for name in _walk(self._root / folder, f"{folder}/" if folder else ""):
                 if name.startswith(prefix):
                     yield name
@@ -133,8 +178,9 @@ class FileStore:
     def prove(self) -> Iterator[Proof]:
         probe = f"{STAGING}/{secrets.token_hex(8)}.probe"
         try:
-            self.open()
-            yield Proof("write", "proved", f"a file below {self._root}")
+            self._prepare()
+            warning = f"; {self._unsynced}: {_LOST}" if self._unsynced is not None else ""
+            yield Proof("write", "proved", f"a file below {self._root}{warning}")
             with self._staged([b"probe"]) as staged:
                 (self._root / probe).hardlink_to(staged)
                 try:
@@ -159,10 +205,13 @@ class FileStore:
         """A temporary file with ``parts``, durable; gone when the block ends, however it ends."""
         path = self._root / STAGING / f"{secrets.token_hex(8)}.tmp"
         try:
-            with open(path, "xb") as file:
+            with _call("open"):
+                file = open(path, "xb")  # noqa: SIM115  # closed below; each call is named when it fails
+            with _call("write"), file:  # closing it writes what is left, once more after a failure
                 file.writelines(parts)
                 file.flush()
-                os.fsync(file.fileno())
+                with _call("fsync"):
+                    os.fsync(file.fileno())
             yield path
         finally:
             with suppress(OSError):
@@ -180,12 +229,15 @@ class FileStore:
 
 def _compare(target: Path, content: EncodedObject, kind: Format) -> None:
     """Raises ObjectConflict unless ``target`` is our object, whole; makes its bytes durable."""
-    if not stat.S_ISREG(target.stat().st_mode):
+    with _call("stat"):
+        mode = target.stat().st_mode
+    if not stat.S_ISREG(mode):
         raise ObjectConflict(f"{target} is no regular file")
-    with open(target, "rb") as file:
+    with _call("read"), open(target, "rb") as file:
         if different := kind.compare(file, content):
             raise ObjectConflict(f"{target}: {different} ({content.manifest})")
-        os.fsync(file.fileno())
+        with _call("fsync"):
+            os.fsync(file.fileno())
 
 
 def _walk(folder: Path | str, prefix: str) -> Iterator[str]:
@@ -204,35 +256,32 @@ def _walk(folder: Path | str, prefix: str) -> Iterator[str]:
                 yield prefix + entry.name
 
 
-def _make_folders(folder: Path) -> None:
+def _make_folders(folder: Path, sync: Callable[[Path], None]) -> None:
     """Create ``folder`` with its parents, durably: each parent is synced so that the new entry outlives a
     power cut.
     """
     try:
-        folder.mkdir()
+        with _call("mkdir"):
+            folder.mkdir()
     except FileExistsError:
         if not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
         return
     except FileNotFoundError:
-        _make_folders(folder.parent)
-        folder.mkdir(exist_ok=True)
-    _sync(folder.parent)
+        _make_folders(folder.parent, sync)
+        with _call("mkdir"):
+            folder.mkdir(exist_ok=True)
+    sync(folder.parent)
 
 
-def _sync_folders(folder: Path, root: Path) -> None:
-    """Sync ``folder`` and its parents up to ``root``; a folder with nothing new costs next to nothing."""
-    _sync(folder)
-    if folder != root:
-        _sync_folders(folder.parent, root)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+@contextmanager
+def _call(name: str) -> Iterator[None]:
+    """Keeps with an OSError which call it came from, the innermost one: the system's text does not say."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        yield
+    except OSError as error:
+        error.add_note(name)
+        raise
 
 
 @contextmanager
@@ -248,12 +297,13 @@ def failure(error: OSError, path: Path) -> SinkError:
     """SinkRefused for what only a person can mend, SinkUnavailable for the rest (disk full, quota, I/O, stale
     NFS).
     """
-    text = f"{_concerned(error, path)}: {error.strerror or error}"
+    call = next(iter(getattr(error, "__notes__", ())), "")
+    text = f"{_concerned(error, path)}: {error.strerror or error}" + (f" ({call})" if call else "")
     if error.errno not in _REFUSED:
         return SinkUnavailable(text)
     if error.filename2 is not None and error.errno in _NO_LINKS:
         text = f"cannot link {error.filename} to {error.filename2}: {error.strerror}; path needs hard links"
-    return SinkRefused(text)
+    return SinkRefused(text, denied=error.errno in _DENIED)
 
 
 def _concerned(error: OSError, path: Path) -> str:
