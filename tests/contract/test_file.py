@@ -14,6 +14,8 @@ import pytest
 from worker.chunk import Partition
 from worker.errors import ObjectConflict, SinkRefused, SinkUnavailable
 from worker.formats.gzip import read_manifest
+from worker.formats.manifest import manifest_json
+from worker.formats.zstd import footer
 from worker.sinks.file import STAGING, FileSettings, FileSink
 from worker.sinks.protocol import Delivery
 from worker.testing import CreateOnlyContract, Window, event, events, fill
@@ -177,6 +179,25 @@ def test_truncated_behind_its_manifest(sink: FileSink, folder: Path) -> None:
     (path,) = files(folder)
     path.write_bytes(path.read_bytes()[:2000])
     assert window.manifest == read_manifest(path.read_bytes())
+    with pytest.raises(ObjectConflict, match="cut short"):
+        sink.deliver(window.manifest, window.payload)
+
+
+def test_a_zstd_file_of_a_former_version_is_the_window(folder: Path) -> None:
+    """Its manifest stands in front: a window that was stored before an upgrade is found after it."""
+    sink = FileSink(FileSettings(path=folder, compression="zstd"))
+    sink.open()
+    window = fill(sink, events(300))
+    sink.deliver(window.manifest, window.payload)
+    (path,) = files(folder)
+    text = manifest_json(window.manifest)
+    content = path.read_bytes().removesuffix(footer(window.manifest))
+    path.write_bytes(b"P*M\x18" + len(text).to_bytes(4, "little") + text + content)
+
+    again = sink.deliver(window.manifest, window.payload)
+
+    assert (again.created, again.existing) == (0, 1)
+    path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(ObjectConflict, match="cut short"):
         sink.deliver(window.manifest, window.payload)
 

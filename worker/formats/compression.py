@@ -56,10 +56,14 @@ class Plain:
 
 @dataclass(frozen=True, slots=True)
 class Compression:
-    """How text is compressed. The level changes neither content nor name."""
+    """How text is compressed. The level changes neither content nor name. ``described``: a zstd object says
+    in a frame of its own what it holds; left out where the store keeps that beside the object, for fewer
+    readers stumble.
+    """
 
     kind: TextCompression
     level: int
+    described: bool = True
 
     @property
     def suffix(self) -> str:
@@ -71,7 +75,7 @@ class Compression:
             case "gzip":
                 return gzip.Deflate(self.level)
             case "zstd":
-                return zstd.Zstd(self.level)
+                return zstd.Zstd(self.level, described=self.described)
         return Plain()
 
     def content_type(self, plain: str) -> str:

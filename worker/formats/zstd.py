@@ -1,10 +1,15 @@
-"""Zstandard frames (RFC 8878) that are written incrementally and carry their manifest in a skippable frame in
-front.
+"""Zstandard frames (RFC 8878) that are written incrementally, with their manifest in a skippable frame after
+them.
 
-``zstd -t``, ``zstdcat`` and every library that follows the specification pass over skippable frames. Layout::
+``zstd -t``, ``zstdcat`` and libraries that follow the specification pass over skippable frames, but some
+(Polars, two calls of python-zstandard) stop or fail at one that comes first. So it comes last. Layout::
 
-    50 2a 4d 18  LENGTH  manifest as JSON  |  28 b5 2f fd …  content, one frame with a checksum at its end
-    magic        (little-endian)           |  magic
+    28 b5 2f fd …  content, one frame with  |  50 2a 4d 18  LENGTH  manifest as JSON  SIZE
+    magic          a checksum at its end    |  magic
+
+LENGTH and SIZE are four bytes each, little-endian: the bytes after LENGTH, and those of the whole skippable
+frame, by which it is found from the end of the file. Former versions put the frame in front, without SIZE;
+their files are recognised for ever.
 
 The match window is 256 KiB and the search tables have 2^17 entries at every level: events resemble their
 neighbours, so more memory gains little. *Measured* at levels 3 and 9: a compressor takes 1.5 and 1.1 MiB, by
@@ -29,8 +34,9 @@ else:
 _SKIPPABLE = 0x184D2A50
 """The first of the sixteen magic numbers of skippable frames (RFC 8878, section 3.1.2)."""
 _FRAME_HEADER = struct.Struct("<II")
+_FRAME_SIZE = struct.Struct("<I")
 _CHECKSUM_SIZE = 4
-_HEADER_MAX = 1 << 16
+_FRAME_MAX = 1 << 16
 """A manifest takes about 300 bytes plus topic and path; far below this, which bounds what is read of a
 foreign file.
 """
@@ -43,12 +49,14 @@ _STATE = 1536 * 1024
 
 
 class Zstd:
-    """One object's text, compressed piece by piece; the manifest's frame comes last and goes in front.
+    """One object's text, compressed piece by piece, with the manifest's frame at its end if it is
+    ``described``.
 
     The compressor is fed in steps of 64 KiB: where it cuts its blocks may depend on how the text arrives.
     """
 
-    def __init__(self, level: int) -> None:
+    def __init__(self, level: int, *, described: bool = True) -> None:
+        self._described = described
         parameter = zstd.CompressionParameter
         self._compressor = zstd.ZstdCompressor(
             options={
@@ -79,9 +87,9 @@ class Zstd:
             del self._waiting[:whole]
 
     def finish(self, manifest: Manifest) -> Sequence[bytes]:
-        """The whole object in pieces; the last one ends with the checksum of the text. Called once."""
+        """The whole object in pieces; the text's last one ends with its checksum. Called once."""
         self._keep(self._compressor.compress(self._waiting) + self._compressor.flush())
-        return (header(manifest), *self._parts)
+        return (*self._parts, footer(manifest)) if self._described else tuple(self._parts)
 
     def _keep(self, compressed: bytes) -> None:
         if compressed:
@@ -89,33 +97,59 @@ class Zstd:
             self.size += len(compressed)
 
 
-def header(manifest: Manifest) -> bytes:
-    """The skippable frame that goes in front."""
+def footer(manifest: Manifest) -> bytes:
+    """The skippable frame at the end of a file."""
     text = manifest_json(manifest)
-    return _FRAME_HEADER.pack(_SKIPPABLE, len(text)) + text
+    length = len(text) + _FRAME_SIZE.size
+    return _FRAME_HEADER.pack(_SKIPPABLE, length) + text + _FRAME_SIZE.pack(_FRAME_HEADER.size + length)
 
 
-def read_manifest(first_bytes: bytes) -> Manifest | None:
-    """The manifest at the start of a file; None when it is not a file of ours."""
-    if len(first_bytes) < _FRAME_HEADER.size:
+def read_manifest(file: BinaryIO) -> Manifest | None:
+    """The manifest in a file of ours; None when it is another's, or was cut short."""
+    return _found(file)[0]
+
+
+def _found(file: BinaryIO) -> tuple[Manifest | None, int]:
+    """The manifest in a file, and where its content ends."""
+    end = file.seek(0, os.SEEK_END)
+    manifest, size = _at_the_end(file, end)
+    return (manifest, end - size) if manifest else (_in_front(file), end)
+
+
+def _at_the_end(file: BinaryIO, end: int) -> tuple[Manifest | None, int]:
+    file.seek(max(0, end - _FRAME_SIZE.size))
+    last = file.read()
+    size = _FRAME_SIZE.unpack(last)[0] if len(last) == _FRAME_SIZE.size else 0
+    if not _FRAME_HEADER.size + _FRAME_SIZE.size <= size <= min(end, _FRAME_MAX):
+        return None, 0
+    file.seek(end - size)
+    frame = file.read(size)
+    if _FRAME_HEADER.unpack_from(frame) != (_SKIPPABLE, size - _FRAME_HEADER.size):
+        return None, 0
+    return parse_manifest(frame[_FRAME_HEADER.size : -_FRAME_SIZE.size]), size
+
+
+def _in_front(file: BinaryIO) -> Manifest | None:
+    """As former versions wrote it."""
+    file.seek(0)
+    start = file.read(_FRAME_MAX)
+    if len(start) < _FRAME_HEADER.size:
         return None
-    magic, length = _FRAME_HEADER.unpack_from(first_bytes)
-    if magic != _SKIPPABLE:
-        return None
-    return parse_manifest(first_bytes[_FRAME_HEADER.size :][:length])
+    magic, length = _FRAME_HEADER.unpack_from(start)
+    return parse_manifest(start[_FRAME_HEADER.size :][:length]) if magic == _SKIPPABLE else None
 
 
 def compare(file: BinaryIO, ours: EncodedObject) -> str | None:
     """:meth:`worker.formats.protocol.Format.compare` for one compressed object of ours."""
-    found = read_manifest(file.read(_HEADER_MAX))
+    found, end = _found(file)
     if found is None:
-        return "it is not a file of ours: it does not say what it holds"
+        return "it does not say what it holds: it is cut short, or not a file of ours"
     if different := difference(ours.manifest, found):
         return different
     # The checksum of the text: a copy that was cut short or changed does not end with it.
-    checksum = ours.parts[-1][-_CHECKSUM_SIZE:]
-    file.seek(-_CHECKSUM_SIZE, os.SEEK_END)
-    if file.read() != checksum:
+    last = ours.parts[-2] if ours.parts[-1] == footer(ours.manifest) else ours.parts[-1]
+    file.seek(max(0, end - _CHECKSUM_SIZE))
+    if file.read(_CHECKSUM_SIZE) != last[-_CHECKSUM_SIZE:]:
         return "it is cut short or was changed: it ends with another checksum"
     return None
 

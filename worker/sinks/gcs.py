@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
@@ -62,6 +62,8 @@ def _address(text: str) -> str:
 
 class GcsSettings(ObjectSettings):
     """Settings of a Google Cloud Storage sink."""
+
+    keeps_manifests: ClassVar[bool] = True
 
     type: Literal["gcs"] = Field(default="gcs", description="Objects in a bucket of Google Cloud Storage.")
     bucket: Annotated[str, AfterValidator(_bucket)] = Field(description="The bucket; it has to exist.")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from hashlib import sha256
 from itertools import groupby
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field
@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field
 from worker.chunk import Partition, Record
 from worker.crashpoints import reached
 from worker.errors import SinkError, SinkRefused, SinkUnavailable
-from worker.formats.compression import Compression
+from worker.formats.compression import Compression, TextCompression
 from worker.formats.csv import DEFAULT_TEMPLATE, CsvFormat
 from worker.formats.ids import with_ids
 from worker.formats.jsonl import JsonLinesFormat
@@ -72,6 +72,9 @@ def _csv(text: str) -> str:
 
 class ObjectSettings(SinkSettings):
     """Settings of a sink of objects."""
+
+    keeps_manifests: ClassVar[bool] = False
+    """The store keeps an object's manifest beside it and compares by that, so that it need not be inside."""
 
     name: ObjectName = Field(
         default=DEFAULT_NAME,
@@ -175,9 +178,9 @@ class ObjectSettings(SinkSettings):
         kind: Any = _COMPRESSIONS[self.format][0] if self.compression == "auto" else self.compression
         match self.format:
             case "jsonl":
-                return JsonLinesFormat(Compression(kind, self.compression_level))
+                return JsonLinesFormat(self._text_compression(kind))
             case "csv":
-                return CsvFormat(self.csv_template, Compression(kind, self.compression_level))
+                return CsvFormat(self.csv_template, self._text_compression(kind))
             case "avro":
                 from worker.formats.avro import AvroFormat
 
@@ -186,6 +189,9 @@ class ObjectSettings(SinkSettings):
                 from worker.formats.parquet import ParquetFormat
 
                 return ParquetFormat(self.events, kind, self.event_ids)
+
+    def _text_compression(self, kind: TextCompression) -> Compression:
+        return Compression(kind, self.compression_level, described=not self.keeps_manifests)
 
 
 class ObjectStore(Protocol):

@@ -4,7 +4,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
@@ -63,6 +63,8 @@ def _address(text: str) -> str:
 
 class S3Settings(ObjectSettings):
     """Settings of an S3 sink."""
+
+    keeps_manifests: ClassVar[bool] = True
 
     type: Literal["s3"] = Field(
         default="s3", description="Objects in S3 or a store that speaks its protocol."

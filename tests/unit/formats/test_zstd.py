@@ -1,13 +1,15 @@
-"""Zstandard frames with a manifest in front."""
+"""Zstandard frames with a manifest after them, and, as former versions wrote them, in front."""
 
 import io
+import struct
 
 import pytest
 import zstandard
 
 from worker.chunk import Partition
+from worker.formats.manifest import manifest_json
 from worker.formats.protocol import EncodedObject
-from worker.formats.zstd import Zstd, compare, decompress, header, read_manifest
+from worker.formats.zstd import Zstd, compare, decompress, footer, read_manifest
 from worker.testing import events
 from worker.window import Manifest, Range
 
@@ -22,13 +24,30 @@ def encoded(text: bytes, step: int = 1 << 30, level: int = 3, manifest: Manifest
     return EncodedObject(out.finish(manifest), manifest)
 
 
+def former(text: bytes, level: int = 3, manifest: Manifest = MANIFEST) -> bytes:
+    """The same file as former versions wrote it."""
+    front = manifest_json(manifest)
+    return b"".join(
+        [struct.pack("<II", 0x184D2A50, len(front)), front, *encoded(text, level=level).parts[:-1]]
+    )
+
+
 @pytest.mark.parametrize("text", [b"", b"x", TEXT])
 def test_reads_as_zstd(text: bytes) -> None:
-    """The library that most tools are built on gives the content; it passes over the manifest's frame."""
+    """The library that most tools are built on gives the content, by each of its calls: some of them stop or
+    fail at a skippable frame that comes first."""
     whole = b"".join(encoded(text).parts)
-    with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(whole), read_across_frames=True) as reader:
-        assert reader.read() == text
+    reader = zstandard.ZstdDecompressor
+    copied = io.BytesIO()
+    reader().copy_stream(io.BytesIO(whole), copied)
+
     assert decompress(whole) == text
+    assert copied.getvalue() == text
+    assert reader().stream_reader(io.BytesIO(whole)).read() == text
+    assert reader().stream_reader(io.BytesIO(whole), read_across_frames=True).read() == text
+    assert reader().decompressobj().decompress(whole) == text
+    assert b"".join(reader().read_to_iter(io.BytesIO(whole))) == text
+    assert reader().decompress(whole, max_output_size=1 << 24) == text
 
 
 @pytest.mark.parametrize("level", [1, 3, 9])
@@ -40,27 +59,57 @@ def test_cuts_do_not_show(level: int, step: int) -> None:
 
 
 def test_manifest_comes_back() -> None:
-    """The manifest is read from the first bytes alone."""
-    whole = b"".join(encoded(TEXT).parts)
-    assert read_manifest(whole) == MANIFEST
-    assert read_manifest(whole[:1000]) == MANIFEST
+    """The manifest is read from the end of the file, or from its start where a former version wrote it."""
+    assert read_manifest(io.BytesIO(b"".join(encoded(TEXT).parts))) == MANIFEST
+    assert read_manifest(io.BytesIO(footer(MANIFEST))) == MANIFEST
+    assert read_manifest(io.BytesIO(former(TEXT))) == MANIFEST
+    assert decompress(former(TEXT)) == TEXT
 
 
-@pytest.mark.parametrize("data", [b"", b"P*M", b"\x28\xb5\x2f\xfd....", header(MANIFEST)[:40], b"text" * 9])
+FOOTER = footer(MANIFEST)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"", b"P*M", b"\x28\xb5\x2f\xfd....", b"text" * 9, b"\xff" * 40, bytes(40)),
+        *(FOOTER[:40], FOOTER[1:], FOOTER[:-1], former(TEXT)[:40]),
+        FOOTER[:-4] + (len(FOOTER) - 1).to_bytes(4, "little"),
+        b"x" * 70_000 + (70_000).to_bytes(4, "little"),
+    ],
+)
 def test_not_ours(data: bytes) -> None:
-    """What is no file of ours, or was cut in its header, has no manifest."""
-    assert read_manifest(data) is None
+    """What is no file of ours, or was cut in its frame, has no manifest."""
+    assert read_manifest(io.BytesIO(data)) is None
 
 
-def test_same_object() -> None:
-    """Another level is the same object; another range, a cut or a changed end is not."""
-    ours = encoded(TEXT)
-    stored = b"".join(encoded(TEXT, level=9).parts)
+def test_a_store_that_keeps_the_manifest_gets_none_inside() -> None:
+    """The object is one frame, as any other tool would write it."""
+    bare, described = Zstd(3, described=False), Zstd(3)
+    for out in (bare, described):
+        out.write(TEXT)
+
+    assert [*bare.finish(MANIFEST), FOOTER] == [*described.finish(MANIFEST)]
+
+
+@pytest.mark.parametrize("kind", ["of this version", "of a former one"])
+def test_same_object(kind: str) -> None:
+    """Another level is the same object; another range, a cut or a changed end is not. So with files that a
+    former version stored, which are recognised for ever."""
+
+    def written(level: int = 9, manifest: Manifest = MANIFEST) -> bytes:
+        if kind == "of a former one":
+            return former(TEXT, level, manifest)
+        return b"".join(encoded(TEXT, level=level, manifest=manifest).parts)
+
+    ours, stored = encoded(TEXT), written()
+    content = len(stored) - (0 if kind == "of a former one" else len(FOOTER))
     assert compare(io.BytesIO(stored), ours) is None
     assert "cut short" in str(compare(io.BytesIO(stored[:-1]), ours))
-    assert "cut short" in str(compare(io.BytesIO(stored[:-4] + b"zzzz"), ours))
+    changed = stored[: content - 4] + b"zzzz" + stored[content:]
+    assert "was changed" in str(compare(io.BytesIO(changed), ours))
     other = Manifest(Range(Partition("flag-evaluations", 7), 5, 9), 100_000, "ab" * 32, "c")
-    assert "it holds" in str(compare(io.BytesIO(b"".join(encoded(TEXT, manifest=other).parts)), ours))
+    assert "it holds" in str(compare(io.BytesIO(written(manifest=other)), ours))
     assert "not a file of ours" in str(compare(io.BytesIO(TEXT), ours))
 
 
@@ -72,4 +121,4 @@ def test_size_and_memory() -> None:
     assert out.size == 0
     assert out.memory > 1 << 20
     parts = out.finish(MANIFEST)
-    assert out.size == sum(map(len, parts[1:]))
+    assert out.size == sum(map(len, parts[:-1]))

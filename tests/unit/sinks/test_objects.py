@@ -7,9 +7,14 @@ from typing import Any
 import pytest
 
 from worker.chunk import Partition
+from worker.formats.protocol import Format
+from worker.formats.zstd import footer
 from worker.sinks.file import FileSettings, FileStore
+from worker.sinks.gcs import GcsSettings
 from worker.sinks.objects import ObjectSink
-from worker.window import OtherwiseNamed, Range
+from worker.sinks.s3 import S3Settings
+from worker.testing import StoredRecord, event
+from worker.window import Manifest, OtherwiseNamed, Range
 
 WIDE = Range(Partition("evaluations", 3), 0, 5_000_000)
 
@@ -63,3 +68,24 @@ def test_of_two_names_the_one_that_is_found_counts(tmp_path: Path) -> None:
         stored.touch()
 
     assert sink.holdings(NARROW.partition, 0) == [NARROW]
+
+
+def made(form: Format) -> bytes:
+    """An object with one event."""
+    encoder = form.begin(Partition("t", 0))
+    encoder.add([event(0)], [StoredRecord(0, event(0))])
+    return b"".join(encoder.finish(MANIFEST))
+
+
+MANIFEST = Manifest(Range(Partition("t", 0), 0, 1), 1, "ab" * 32, "c")
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv"])
+def test_a_store_that_keeps_the_manifest_has_none_in_its_zstd_objects(tmp_path: Path, format: Any) -> None:
+    """A file has it at its end; an object in S3 or Google Cloud Storage has it in its metadata."""
+    options: dict[str, Any] = {"format": format, "compression": "zstd"}
+    file = made(FileSettings(path=tmp_path, **options).make_format())
+
+    assert file.endswith(footer(MANIFEST))
+    for settings in (S3Settings(bucket="b", **options), GcsSettings(bucket="bucket", **options)):
+        assert made(settings.make_format()) + footer(MANIFEST) == file
