@@ -87,6 +87,7 @@ def run(settings: Settings, *, enrich: bool, sinks: Sequence[str]) -> None:
     """Run the worker until SIGTERM, SIGINT or an error that it cannot mend; ends the process with its exit
     code.
     """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the host has a use for it
     configure(settings.log)
     for warning in settings.warnings:
         log.warning("configuration_warning", problem=warning)
@@ -164,6 +165,7 @@ class Host:
             loop.add_signal_handler(number, self._on_signal, number)
         loop.set_exception_handler(self._on_loop_error)
         self._loop = loop
+        loop.add_signal_handler(signal.SIGHUP, self._look_now)
         log.info(
             "worker_starting", version=__version__, stages=[component.name for component in self._components]
         )
@@ -472,6 +474,12 @@ class Host:
             end_process(128 + number)  # asked twice: now
         self.stop()
         log.info("worker_stopping", signal=signal.Signals(number).name)
+
+    def _look_now(self) -> None:
+        """A person has mended something: try at once what waits to be tried again."""
+        for stage in self._stages.values():
+            stage.look_now()
+        log.info("looking_again")
 
     async def _shut_down(self) -> None:
         budget = self._settings.shutdown.budget

@@ -58,6 +58,8 @@ class Session:
         await asyncio.sleep(0)  # the worker installs its signal handlers first, and ours replace them
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
+        # A terminal that is closed ends a demo; a worker would look again at what has stopped.
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
         feeding = asyncio.create_task(self._feed())
         showing = asyncio.create_task(self._show())
         asking = asyncio.create_task(self._asked.wait())

@@ -35,6 +35,7 @@ from worker.kafka.transactions import (
 from worker.operate import metrics
 from worker.operate.dead_letters import DeadLetterLog, Summary, add, summary
 from worker.operate.health import Problem
+from worker.operate.stopped import StoppedPartitions
 from worker.operate.tasks import Tasks
 
 log = structlog.get_logger(__name__)
@@ -78,7 +79,8 @@ class EnrichStage:
         self.enricher = Enricher(
             transform, keep_timestamps=settings.keep_timestamps, limit=lambda: producer.limit
         )
-        self.stopped: dict[Partition, str] = {}
+        self._stopped: dict[Partition, str] = {}
+        self._stops = StoppedPartitions(self._look_again, lambda: asyncio.get_running_loop().time())
         self._transform = transform
         self._settings = settings
         self._topics = topics
@@ -143,10 +145,30 @@ class EnrichStage:
         return dict.fromkeys(self._held, self._blocked)
 
     def look(self) -> None:
-        """Log what only time shows; called every second or so, on the event loop."""
+        """Do and log what only time brings; called every second or so, on the event loop."""
+        self._stops.follow(self._stopped)
         if self._blocked > UNDER_WAY_SECONDS and not self._told_blocked:
             self._told_blocked = True
             log.warning("transaction_under_way", seconds=UNDER_WAY_SECONDS, hint=HANGS)
+
+    def look_now(self) -> None:
+        """Let stopped partitions look again at once: a person says that it is mended."""
+        self._stops.follow(self._stopped)
+        self._stops.look_now()
+
+    def _look_again(self, partition: Partition) -> None:
+        self._stopped.pop(partition, None)
+        if (position := self.source.positions.get(partition)) is not None:
+            self._tasks.start(f"look at {partition}", self._begin_again(partition, position.epoch))
+
+    async def _begin_again(self, partition: Partition, epoch: int) -> None:
+        await self.flush()  # the open transaction may hold what was read before the partition stopped
+        await self.assigned(await self.source.rewind({partition: epoch}, None))
+
+    @property
+    def stopped(self) -> dict[Partition, str]:
+        """Partitions that wait for a person to act, with the reason."""
+        return self._stops.problems | self._stopped
 
     @property
     def _blocked(self) -> float:
@@ -264,6 +286,8 @@ class EnrichStage:
             self._committed(transaction)
             for partition, offset in transaction.offsets.items():
                 self.source.progress.committed(partition, offset)
+                if partition not in self._stopped:
+                    self._stops.forget(partition)
             self._count(transaction, time.monotonic() - began)
         except Exception as error:
             self._fail(error)
@@ -477,7 +501,7 @@ class EnrichStage:
         """
         await self.source.pause(partition, epoch)
         self._held.pop(partition, None)
-        self.stopped[partition] = problem
+        self._stopped[partition] = problem
         log.error("partition_stopped", partition=str(partition), problem=problem, ways_out=ways_out)
 
     async def revoked(self, partitions: Collection[Partition]) -> None:
@@ -494,7 +518,8 @@ class EnrichStage:
         for partition in partitions:
             self._held.pop(partition, None)
             self._topic_ids.pop(partition, None)
-            self.stopped.pop(partition, None)
+            self._stopped.pop(partition, None)
+            self._stops.forget(partition)
             self.enricher.refused.pop(partition, None)
         self._setbacks.forget(partitions)
 
@@ -519,7 +544,7 @@ class EnrichStage:
             # Not awaited by the consumer's thread: what was read may need its polls to be committed.
             self._tasks.start(f"continue {partition}", self._go_on_behind(partition, position))
             return
-        self.stopped[partition] = found.problem
+        self._stopped[partition] = found.problem
         log.error(
             "partition_stopped", partition=str(partition), problem=found.problem, ways_out=found.ways_out
         )

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterable, Callable, Collection, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import structlog
@@ -40,6 +41,7 @@ from worker.kafka.transactions import NotQueued, TransactionalProducer
 from worker.operate import metrics
 from worker.operate.dead_letters import DeadLetterLog, summary
 from worker.operate.health import Problem
+from worker.operate.stopped import StoppedPartitions
 from worker.operate.tasks import Tasks
 from worker.sinks.protocol import ConfiguredTransactionalSink, Sink, Transaction
 from worker.sinks.settings import SinkSettings
@@ -99,12 +101,16 @@ class ExportStage:
         self._threads = ThreadPoolExecutor(DELIVERIES, thread_name_prefix=f"sink-{name}")
         self._transactions = ThreadPoolExecutor(1, thread_name_prefix=f"dead-letters-{name}")
         self._tasks = Tasks(fail)
+        self._stops = StoppedPartitions(self._look_again, lambda: asyncio.get_running_loop().time())
+        self._opened = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._dead_letters = DeadLetterLog(sink=name)
         self._log = log.bind(sink=name)
 
     async def open(self, facts: TopicFacts, topic_id: Callable[[], str]) -> None:
-        """Open the sink, however long it takes; before the first chunk. ``topic_id`` asks for the output
-        topic's id: see :class:`TopicIdentity`.
+        """Get ready to join the group, and begin to open the sink. Partitions that come meanwhile are held:
+        of each the first chunk is read, so that its lag and its age are known, and then it is paused.
+        ``topic_id`` asks for the output topic's id: see :class:`TopicIdentity`.
         """
         self._identity = TopicIdentity(topic_id)
         sink, topics = self._sink, [self._topics.dead_letters]
@@ -127,8 +133,14 @@ class ExportStage:
         if self._producer.stable or isinstance(sink, ConfiguredTransactionalSink):
             # ends at once what a predecessor left open; readers would wait for its time-out
             await asyncio.get_running_loop().run_in_executor(self._transactions, self._open_producer)
-        if not isinstance(sink, ConfiguredTransactionalSink):
-            await self._until_done("open", sink.open)
+        if isinstance(sink, ConfiguredTransactionalSink):
+            self._opened.set()
+        else:
+            self._start(self._open_sink(sink))
+
+    async def _open_sink(self, sink: Sink[Any]) -> None:
+        await self._until_done("open", sink.open)
+        self._opened.set()
 
     def _open_producer(self) -> None:
         if not self._producer_open:
@@ -152,6 +164,10 @@ class ExportStage:
     @property
     def stopped(self) -> dict[Partition, str]:
         """Partitions that wait for a person to act, with the reason."""
+        return self._stops.problems | self._stopped_now
+
+    @property
+    def _stopped_now(self) -> dict[Partition, str]:
         return self._missing | {p: e.stopped for p, e in self._exports.items() if e.stopped}
 
     def problems(self) -> Iterator[Problem]:
@@ -175,9 +191,26 @@ class ExportStage:
         return {p: max(everybody, found.get(p, 0.0)) for p in (*self._exports, *found) if p is not None}
 
     def look(self) -> None:
-        """Log what only time shows; called every second or so, on the event loop."""
+        """Do and log what only time brings; called every second or so, on the event loop."""
+        self._stops.follow(self._stopped_now)
         for call in self._failing.slow(asyncio.get_running_loop().time()):
             self._log.warning("delivery_under_way", what=call, seconds=UNDER_WAY_SECONDS, hint=HANGS)
+
+    def look_now(self) -> None:
+        """Try at once what waits to be tried again: a person says that it is mended."""
+        self._stops.follow(self._stopped_now)
+        self._stops.look_now()
+        self._hurry.set()
+        self._hurry = asyncio.Event()
+
+    def _look_again(self, partition: Partition) -> None:
+        export = self._exports.get(partition)
+        if export is not None and export.busy:
+            return  # what it holds may be in the topic no longer
+        if export is not None and export.stopped:
+            export.begin_again()
+        elif (position := self.source.positions.get(partition)) is not None:
+            self.restart(partition, position.epoch)
 
     async def drain(self, deadline: float) -> None:
         """Close all windows and deliver what fits until ``deadline`` (event loop time); the rest is left to
@@ -190,7 +223,7 @@ class ExportStage:
         self._dead_letters.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._transactions.shutdown(wait=False, cancel_futures=True)
-        if not isinstance(self._sink, ConfiguredTransactionalSink):
+        if not isinstance(self._sink, ConfiguredTransactionalSink) and self._opened.is_set():
             await asyncio.to_thread(self._sink.close)
 
     # ── what the chunk source tells ────────────────────────────────────────────────────────────
@@ -269,6 +302,7 @@ class ExportStage:
     def _let_go(self, partition: Partition) -> None:
         self._drop(partition)
         self._denials.over(partition)
+        self._stops.forget(partition)
 
     # ── what a partition asks ────────────────────────────────────────────────────────────
 
@@ -286,6 +320,13 @@ class ExportStage:
 
     async def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> None:
         await self.source.commit(partition, epoch, offset, metadata)
+        self._went_on(partition, offset)
+
+    def _went_on(self, partition: Partition, offset: int) -> None:
+        """Whatever stopped the partition did so at its committed offset; it is over beyond that."""
+        export = self._exports.get(partition)
+        if export is not None and not export.stopped and offset > export.origin:
+            self._stops.forget(partition)
 
     async def pause(self, partition: Partition, epoch: int) -> None:
         await self.source.pause(partition, epoch)
@@ -304,7 +345,10 @@ class ExportStage:
             # of the group stays the same.
             await asyncio.get_running_loop().run_in_executor(self._transactions, _nothing)
             for found, position in (await self.source.rewind({partition: epoch}, to)).items():
-                self._begin(found, position, condemned)
+                if position.readable or to is not None:
+                    self._begin(found, position, condemned)
+                else:
+                    await self.missing(found, position)
 
         self._start(restart())
 
@@ -318,6 +362,10 @@ class ExportStage:
         Raises ObjectConflict and PartitionStopped; SinkRefused for a delivery when refused windows are to
         become dead letters.
         """
+        if not self._opened.is_set():
+            if export := self._exports.get(partition):
+                await export.commit_start()  # this process may end before the sink opens
+            await self._opened.wait()
         return await self._until_done(what, function, partition)
 
     async def in_thread(self, function: Callable[[], None]) -> None:
@@ -379,6 +427,7 @@ class ExportStage:
                     break
         self._failing.over("deliver", partition)
         self.source.progress.committed(partition, offset)
+        self._went_on(partition, offset)
         metrics.TRANSACTIONS.labels(f"sink.{self._name}", "committed").inc()
         for letter in letters:
             metrics.REJECTED.labels(self._name, letter.reason).inc()
@@ -421,7 +470,8 @@ class ExportStage:
                     self._denials.over(partition)
                 self._succeeded(what, partition, loop.time() - began)
                 return answer
-            await asyncio.sleep(wait)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), wait)
             pause = min(pause * 2, LONGEST_PAUSE)
 
     def _condemns(self, partition: Partition, error: SinkError) -> bool:

@@ -158,6 +158,16 @@ class PartitionExport:
         self._task = self._tasks.start(f"export {partition}", self.run())
         budget.enter(self)
 
+    @property
+    def origin(self) -> int:
+        """The offset that it was begun at."""
+        return self._origin.offset
+
+    @property
+    def busy(self) -> bool:
+        """Whether it still delivers what it held when it stopped, or when retention overtook it."""
+        return bool(self._queue) or (self.overtaken and (bool(self._leftover) or self._filling is not None))
+
     # ── filling ────────────────────────────────────────────────────────────
 
     def accept(self, chunk: Chunk) -> None:
@@ -596,12 +606,16 @@ class PartitionExport:
         if isinstance(self._condemned, RangesRefused) and self._condemned.until is not None:
             # The rest of the window was never accepted under any id: it is planned again.
             self._fixed[0] = replace(self._fixed[0], end=self._condemned.until)
-        if origin.committed is None and self._kafka.since is not None:
-            # "latest" is decided once, also if nothing comes before the next start.
-            text = self._metadata(origin.offset, self._named, None)
-            await self._kafka.commit(self.partition, self.epoch, origin.offset, text)
+        await self.commit_start()
         self._ready = True
         self.unblock()
+
+    async def commit_start(self) -> None:
+        """Commit where "latest" is, for that is decided once, also if nothing comes before the next start."""
+        origin = self._origin
+        if origin.committed is None and self._kafka.since is not None:
+            text = self._metadata(origin.offset, self._named, None)
+            await self._kafka.commit(self.partition, self.epoch, origin.offset, text)
 
     # ── the end ────────────────────────────────────────────────────────────
 
@@ -619,9 +633,12 @@ class PartitionExport:
         self._log.error("partition_stopped", problem=self.stopped)
         self._call(self._kafka.pause(self.partition, self.epoch))
         if isinstance(problem, PartitionStopped) and problem.look_again is not None:
-            self._timer = asyncio.get_running_loop().call_later(problem.look_again, self._begin_anew)
+            self._timer = asyncio.get_running_loop().call_later(problem.look_again, self.begin_again)
 
-    def _begin_anew(self) -> None:
+    def begin_again(self) -> None:
+        """Start over at the committed offset, as another owner would: what stopped the partition may be
+        mended.
+        """
         with self._failing_whole():
             self._kafka.restart(self.partition, self.epoch, condemned=self._condemned)
 

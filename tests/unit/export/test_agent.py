@@ -13,13 +13,20 @@ from tests.support.recording import EPOCH, PARTITION, RecordingSink, Step, chunk
 from tests.support.virtual_time import in_virtual_time, passed, settled
 from worker.chunk import Chunk, Headers, Partition, Position, Record
 from worker.config.settings import TopicSettings
-from worker.errors import ObjectConflict, OwnershipLost, SinkRefused, SinkUnavailable, TransactionAborted
+from worker.errors import (
+    ObjectConflict,
+    OwnershipLost,
+    PartitionStopped,
+    SinkRefused,
+    SinkUnavailable,
+    TransactionAborted,
+)
 from worker.export.agent import LONGEST_PAUSE, ExportStage
 from worker.export.budget import MemoryBudget
 from worker.formats.compression import Compression
 from worker.formats.jsonl import JsonLinesEncoder
 from worker.kafka.offsets import Committed as Metadata
-from worker.kafka.offsets import Plan
+from worker.kafka.offsets import Plan, Since
 from worker.kafka.progress import Progress
 from worker.kafka.source import ChunkSource
 from worker.kafka.topics import TopicFacts
@@ -41,7 +48,7 @@ class RecordingSource:
     low: int = 0
     high: int = 1_000
     fresh: bool = True
-    since: int | None = None
+    since: Since | None = None
     group: str = "flagstream.sink.test"
     epochs: dict[Partition, int] = field(default_factory=dict)
     committed: dict[Partition, tuple[int, str]] = field(default_factory=dict)
@@ -205,14 +212,82 @@ async def test_what_a_sink_does_not_foresee_is_tried_again() -> None:
 
 @in_virtual_time
 async def test_a_sink_that_cannot_be_opened_is_tried_for_ever() -> None:
-    """The stage does not start before, and says why."""
+    """Its partitions are held meanwhile, with the first chunk of each, and nothing is asked of the sink; it
+    says why. Once it is open all that waits is exported.
+    """
     rig = Stage()
     rig.sink.failures_to_open.extend(SinkRefused("no such bucket") for _ in range(5))
 
     await rig.assigned()
+    await rig.feed(chunk(0, 4))
 
+    assert rig.trace == []
+    assert rig.source.paused == {PARTITION}
+    [problem] = rig.stage.problems()
+    assert problem.kind == "sink_refused"
+    assert problem.text.startswith("open: refused: no such bucket")
+    await passed(120)
     assert not rig.sink.failures_to_open
     assert list(rig.stage.problems()) == []
+    assert rig.source.paused == set()
+    assert rig.source.committed[PARTITION][0] == 4
+
+
+@in_virtual_time
+async def test_latest_is_decided_before_the_sink_opens() -> None:
+    """It may stay shut for longer than the process lives: the next one must not begin later."""
+    rig = Stage()
+    rig.source.since = Since(1_700_000_000_000, 1)
+    rig.sink.failures_to_open.extend(SinkRefused("no such bucket") for _ in range(100))
+
+    await rig.assigned()
+    await settled()
+
+    offset, metadata = rig.source.committed[PARTITION]
+    assert (offset, Metadata.parse(metadata).since) == (0, rig.source.since)
+
+
+@in_virtual_time
+async def test_a_person_can_end_a_pause() -> None:
+    """A sink that was mended is tried at once, not when its turn comes."""
+    rig = Stage()
+    rig.sink.failures.extend(SinkRefused("no permission") for _ in range(9))
+    await rig.assigned()
+    await rig.feed(chunk(0, 4))
+    await passed(100)
+    rig.sink.failures.clear()
+
+    rig.stage.look_now()
+    await settled()
+
+    assert rig.source.committed[PARTITION][0] == 4
+
+
+@in_virtual_time
+async def test_a_partition_that_stopped_looks_again() -> None:
+    """By itself after a while, and at once when a person says so. Until something of it is committed it
+    counts as stopped; the other partitions go on.
+    """
+    rig = Stage()
+    rig.sink.failures.extend(cast(Any, PartitionStopped("410 Gone")) for _ in range(2))
+    await rig.assigned()
+    await rig.feed(chunk(0, 4))
+    rig.stage.look()
+    assert rig.stage.stopped == {PARTITION: "410 Gone"}
+
+    rig.stage.look_now()
+    await settled()
+    assert rig.stage.stopped == {PARTITION: "410 Gone"}
+    await rig.feed(chunk(0, 4, epoch=EPOCH + 1))
+    assert not rig.sink.failures
+    assert rig.stage.stopped == {PARTITION: "410 Gone"}
+    for _ in range(125):
+        await passed(1)
+        rig.stage.look()
+    await rig.feed(chunk(0, 4, epoch=EPOCH + 2))
+
+    assert rig.source.committed[PARTITION][0] == 4
+    assert rig.stage.stopped == {}
 
 
 @in_virtual_time
