@@ -17,6 +17,10 @@
     ├── TransactionAborted the open transaction was rolled back: rewind to the committed offsets
     │   └── TransactionUncertain  it may have been committed: the committed offsets tell
     ├── TaskEnded          a task that has to last ended (worker.operate.tasks): the process stops
+    ├── HttpError          there is no answer to a request (worker.http.failures); its text is fit for a log
+    │   ├── HttpRefused      a certificate, an address, a header, a proxy: a person must act
+    │   ├── HttpUnavailable  no connection, no answer in time, a broken one: it passes by itself
+    │   └── TooLarge         the answer is larger than the caller takes
     ├── FlagFileError      a flag file cannot be understood (worker.flags): the flags read before stay in use
     └── Fatal              the process cannot go on; carries the exit code for the supervisor
 """

@@ -76,7 +76,10 @@ class KeptFlags:
         return None
 
     def restore(self, document: Document) -> FlagSet:
-        flags = self._build(document)
+        try:
+            flags = self._build(document)
+        except Exception as error:
+            raise FlagFileError(str(self._failure(error))) from None
         self._good = document
         return flags
 

@@ -14,7 +14,7 @@ import httpcore2
 
 from worker.http.address import Address
 from worker.http.connecting import Addresses, Admit
-from worker.http.failures import HttpError, HttpRefused, HttpUnavailable, phrase
+from worker.http.failures import HttpError, HttpRefused, HttpUnavailable, TooLarge, phrase
 from worker.http.network import Exchange, Network
 from worker.http.proxies import proxy_for
 from worker.http.trust import Trust
@@ -81,10 +81,6 @@ class Response:
                 size += len(piece)
                 if size > most:
                     return
-
-
-class TooLarge(HttpError):
-    """The body is larger than the caller takes."""
 
 
 class HttpClient:

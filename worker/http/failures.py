@@ -30,6 +30,10 @@ class HttpRefused(HttpError):
     """
 
 
+class TooLarge(HttpError):
+    """The body is larger than the caller takes."""
+
+
 def reason(error: OSError) -> str:
     """Return the system's words for ``error``, without addresses and file names."""
     if isinstance(error, ssl.SSLError):

@@ -12,8 +12,8 @@ import pytest
 from tests.support.receiver import CloseHalfWay, Hang, Receiver, Reply, receiving
 from tests.support.swallowing import swallowing
 from worker.http.address import parse
-from worker.http.client import IDLE_SECONDS, OLDEST_SECONDS, HttpClient, TooLarge
-from worker.http.failures import HttpError, HttpRefused, HttpUnavailable
+from worker.http.client import IDLE_SECONDS, OLDEST_SECONDS, HttpClient
+from worker.http.failures import HttpError, HttpRefused, HttpUnavailable, TooLarge
 
 CANARY = "hunter2"
 
