@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
 from tests.kafka.conftest import TopicFactory
 from tests.support.archive import committed
@@ -185,3 +192,43 @@ def test_another_cluster_gets_every_event(
     assert set(values) == set(counts)
     assert set(counts.values()) <= {1, 2}
     assert sum(count == 2 for count in counts.values()) >= 20, "the window that was acknowledged"
+
+
+def test_another_cluster_that_refuses_some_events_gets_the_others(
+    admin: AdminClient, bootstrap: str, topic: TopicFactory, tmp_path: Path
+) -> None:
+    """Its topic was made to take less while the worker ran: the events that are too large become dead
+    letters, and none of those around them does. From then on the new limit is known."""
+    setup = Copying(
+        admin,
+        bootstrap,
+        tmp_path,
+        topic("shrinking"),
+        bootstrap_servers=bootstrap,
+        on_refused="dead_letter",
+        max_events=10,
+    )
+    large = event(1)[:-1] + b',"metadata":{"m":"' + b"x" * 5_000 + b'"}}'
+    setup.feed([event(0)] * PARTITIONS)
+
+    with setup.worker() as worker:
+        await_records(bootstrap, setup.target, PARTITIONS)
+        resource = ConfigResource(ResourceType.TOPIC, setup.target)
+        resource.add_incremental_config(
+            ConfigEntry("max.message.bytes", "4000", incremental_operation=AlterConfigOpType.SET)
+        )
+        admin.incremental_alter_configs([resource])[resource].result(timeout=30)
+        for reason in (b"refused", b"too_large"):
+            setup.feed([value for n in range(3) for value in [event(n + 2)] * PARTITIONS] + [large])
+            eventually(lambda reason=reason: reason in reasons(bootstrap, setup.topics.dead_letters))
+        setup.await_committed(PARTITIONS + 2 * (3 * PARTITIONS + 1))
+        assert worker.stop() == 0
+
+    assert sorted(reasons(bootstrap, setup.topics.dead_letters)) == [b"refused", b"too_large"]
+    copied = {record.value for record in consume_all(bootstrap, setup.target)}
+    assert copied == {event(0), event(2), event(3), event(4)}
+
+
+def reasons(bootstrap: str, dead_letters: str) -> list[object]:
+    """Of the dead letters that are there."""
+    return [dict(record.headers)["flagstream-reason"] for record in consume_all(bootstrap, dead_letters)]

@@ -1,9 +1,11 @@
 """A topic of another cluster as a sink. No transaction spans two clusters: at least once."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -11,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from worker.chunk import Partition
-from worker.errors import SinkError, SinkRefused, SinkUnavailable
+from worker.errors import SinkError, SinkRefused, SinkRefusesAll, SinkUnavailable
 from worker.kafka.handed_through import plain
 from worker.kafka.topics import record_limit, too_small
 from worker.sinks.kafka import DEFAULT_LIMIT, KafkaSettings, Produce, RecordEncoder, fingerprint, preview
@@ -38,22 +40,47 @@ _REFUSED = frozenset(
     }
 )
 """Errors that no retry mends: a person has to act."""
-_ABOUT_RECORDS = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD, KafkaError.POLICY_VIOLATION}
-"""Those of them that judge what was sent, and not who sends it or whether the topic is there."""
+_ABOUT_RECORDS = {
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.INVALID_RECORD,
+    KafkaError.POLICY_VIOLATION,
+    KafkaError._INVALID_DIFFERENT_RECORD,
+}
+"""Those that judge what was sent, and not who sends it or whether the topic is there."""
+_USELESS = {
+    KafkaError._FATAL,
+    KafkaError.UNKNOWN_PRODUCER_ID,
+    KafkaError.INVALID_PRODUCER_ID_MAPPING,
+    KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+}
+"""The brokers do not know the producer as it knows itself, after a long rest for example: another is made."""
+LIMIT_SECONDS = 300.0
+"""How old the topic's limit may be: people change it while workers run."""
+ALL = 8
+"""So many single records refused, and none taken: then it is the topic, not the records."""
 
 
 class _Reports:
-    """The delivery reports of one window, which come in whatever thread polls the producer."""
+    """The delivery reports of some records, which come in whatever thread polls the producer. ``failures``:
+    the records that were not taken, each with the error.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.received = 0
-        self.error: KafkaError | None = None
+        self.failures: list[tuple[Produce, KafkaError]] = []
 
-    def __call__(self, error: KafkaError | None, message: object) -> None:
-        with self._lock:
-            self.received += 1
-            self.error = self.error or error
+    def of(self, record: Produce) -> Callable[[KafkaError | None, object], None]:
+        """What librdkafka calls for ``record``."""
+
+        def report(error: KafkaError | None, message: object) -> None:
+            with self._lock:
+                self.received += 1
+                if error is not None:
+                    self.failures.append((record, error))
+
+        return report
 
 
 class OtherClusterSink:
@@ -65,7 +92,9 @@ class OtherClusterSink:
 
     unit = "records"
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._limit_asked = -math.inf
         self.fingerprint = fingerprint(settings)
         self._settings = settings
         self._limit = DEFAULT_LIMIT
@@ -80,22 +109,16 @@ class OtherClusterSink:
         return RecordEncoder(partition, event_ids=self._settings.event_ids, limit=self._limit)
 
     def deliver(self, manifest: Manifest, payload: Sequence[Produce]) -> Delivery:
-        """Send the window's records; returns when every one is acknowledged by all in-sync replicas."""
-        producer, reports = self._ready(), _Reports()
-        give_up = time.monotonic() + self._settings.timeout + ANSWER_SECONDS
-        for record in payload:
-            self._send(producer, record, reports, give_up)
-        while reports.received < len(payload):
-            producer.poll(0.1)
-            if time.monotonic() > give_up:
-                missing = len(payload) - reports.received
-                raise SinkUnavailable(f"{self._settings.topic}: {missing} records are not acknowledged")
-        if reports.error is not None:
-            error = self._error(reports.error)
-            # What was denied is denied by a new client too, or it was the old one's credentials.
-            if reports.error.fatal() or (isinstance(error, SinkRefused) and error.denied):
-                self._abandon(producer)
-            raise error
+        """Send the window's records; returns when every one is acknowledged by all in-sync replicas.
+
+        Where some are refused for what they are, the others are sent all the same, and the error names them.
+        """
+        producer = self._ready()
+        failures = self._send_all(producer, payload)
+        if refused := self._refused(producer, [record for record, _ in failures], len(payload)):
+            first = min(refused)
+            text = f"{len(refused)} of {len(payload)} records are refused, such as that of offset {first}: "
+            raise SinkRefused(text + refused[first], events=refused)
         return Delivery(
             created=len(payload), existing=0, bytes=sum(len(r.key) + len(r.value) for r in payload)
         )
@@ -119,6 +142,48 @@ class OtherClusterSink:
         with self._opening:
             self._producer = None
 
+    def _refused(self, producer: Producer, suspects: Sequence[Produce], of: int) -> dict[int, str]:
+        """Which of ``suspects`` the topic refuses by themselves, by offset, with the reason; records of a
+        batch share its answer. The others are sent. ``of``: how many records the window has.
+        """
+        refused: dict[int, str] = {}
+        for number, record in enumerate(suspects, 1):
+            for _, error in self._send_all(producer, [record]):
+                refused[record.offset] = self._text(error)
+            if len(refused) == number == ALL and of == len(suspects):
+                raise SinkRefusesAll(f"every record is refused: {refused[record.offset]}")
+        return refused
+
+    def _send_all(
+        self, producer: Producer, records: Sequence[Produce]
+    ) -> Sequence[tuple[Produce, KafkaError]]:
+        """Send ``records``; returns those that the topic refuses for what they are. Raises SinkError for any
+        other failure.
+        """
+        reports = _Reports()
+        give_up = time.monotonic() + self._settings.timeout + ANSWER_SECONDS
+        for record in records:
+            self._send(producer, record, reports.of(record), give_up)
+        while reports.received < len(records):
+            producer.poll(0.1)
+            if time.monotonic() > give_up:
+                missing = len(records) - reports.received
+                raise SinkUnavailable(f"{self._settings.topic}: {missing} records are not acknowledged")
+        for _, error in reports.failures:
+            if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                self._limit_asked = -math.inf  # it takes less than it did
+            if error.code() not in _ABOUT_RECORDS:
+                raise self._failed(producer, error)
+        return reports.failures
+
+    def _failed(self, producer: Producer, error: KafkaError) -> SinkError:
+        failure = self._error(error)
+        # What was denied is denied by a new client too, or it was the old one's credentials.
+        denied = isinstance(failure, SinkRefused) and failure.denied
+        if error.fatal() or error.code() in _USELESS or denied:
+            self._abandon(producer)
+        return failure
+
     def _send(
         self, producer: Producer, record: Produce, report: Callable[[Any, Any], None], give_up: float
     ) -> None:
@@ -132,18 +197,30 @@ class OtherClusterSink:
                     raise SinkUnavailable(f"{self._settings.topic}: the client's queue stays full") from None
             except KafkaException as failure:
                 error: KafkaError = failure.args[0]
-                if error.fatal() or error.code() == KafkaError._FATAL:
-                    self._abandon(producer)
-                raise self._error(error) from failure
+                if error.code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                    raise self._failed(producer, error) from failure
+                report(error, None)  # encoded before the limit became known
+                return
 
     def _ready(self) -> Producer:
         with self._opening:
+            if self._producer is not None and self._clock() - self._limit_asked > LIMIT_SECONDS:
+                self._ask_again()
             if self._producer is None:
-                self._limit = self._topic_limit()
+                self._limit, self._limit_asked = self._topic_limit(), self._clock()
                 self._producer = Producer(
                     {**self._properties(), **self._fixed()}, logger=logging.getLogger("librdkafka")
                 )
             return self._producer
+
+    def _ask_again(self) -> None:
+        """A producer's limit is fixed, so another limit takes another producer."""
+        self._limit_asked = self._clock()
+        with suppress(SinkError):  # the delivery itself says what is wrong
+            limit = self._topic_limit()
+            if limit != self._limit:
+                log.info("topic_limit_changed", topic=self._settings.topic, limit_bytes=limit)
+                self._producer = None
 
     def _abandon(self, producer: Producer) -> None:
         """A producer that reported a fatal error sends nothing any more; the next delivery makes another."""
@@ -180,8 +257,11 @@ class OtherClusterSink:
             raise SinkRefused(f"{settings.topic}: {fault}")
         return record_limit(settings.topic, config)
 
+    def _text(self, error: KafkaError) -> str:
+        return f"{self._settings.topic}: {error.name()}: {error.str()}"
+
     def _error(self, error: KafkaError) -> SinkError:
-        text = f"{self._settings.topic}: {error.name()}: {error.str()}"
+        text = self._text(error)
         if error.code() not in _REFUSED:
             return SinkUnavailable(text)
         return SinkRefused(text, denied=error.code() not in _ABOUT_RECORDS)

@@ -6,7 +6,7 @@ another cluster (``bootstrap_servers``, :mod:`worker.kafka.sink`) no transaction
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Annotated, Literal
 
@@ -124,10 +124,11 @@ class KafkaSettings(SinkSettings):
 
 @dataclass(frozen=True, slots=True)
 class Produce:
-    """A record to produce."""
+    """A record to produce. ``offset`` is that of its event in the output topic."""
 
     key: bytes
     value: bytes
+    offset: int = field(default=0, compare=False)
 
 
 class _Keyed(msgspec.Struct, gc=False):
@@ -168,7 +169,7 @@ class RecordEncoder:
                 text = f"{size} bytes of key and value; the topic takes {self._room}"
                 rejects.append(Reject(index, "too_large", text))
                 continue
-            self._records.append(Produce(key, value))
+            self._records.append(Produce(key, value, records[index].offset() or 0))
             self.size += size
         return rejects
 
