@@ -23,6 +23,8 @@ from worker.sinks.protocol import Proof
 log = structlog.get_logger(__name__)
 
 ANSWER_SECONDS = 10.0
+ID_SECONDS = 4.0
+"""Bound of one question for a topic's id: commits and deliveries wait for it."""
 AGAIN_SECONDS = 0.1
 """Between two looks at a topic that was just created."""
 _WHAT = {
@@ -87,18 +89,27 @@ class TopicIds:
         """The id of ``topic``; empty where the brokers do not tell it. Raises TopicsNotReady if they do not
         answer.
         """
-        answer = self._admin.describe_topics(TopicCollection([topic]), request_timeout=ANSWER_SECONDS)[topic]
+        answer = self._admin.describe_topics(TopicCollection([topic]), request_timeout=ID_SECONDS)[topic]
         try:
-            return _id(answer.result(2 * ANSWER_SECONDS))
+            return _id(answer.result(2 * ID_SECONDS))
         except KafkaException as failure:
             error = failure.args[0]
             if error.code() > 0 and error.code() not in _PASSING:
                 return ""
+            self._forget()
             raise TopicsNotReady(
                 f"the id of topic {topic} is not told: {_AFTER.sub('', error.str())}"
             ) from failure
         except TimeoutError as failure:
+            self._forget()
             raise TopicsNotReady(f"the id of topic {topic} is not told: no answer") from failure
+
+    def _forget(self) -> None:
+        """The client goes on asking the controller that it learned first, which may be the broker that is
+        away (librdkafka 2.16); the next one learns it again.
+        """
+        with self._making:
+            self._made = None
 
     @property
     def _admin(self) -> AdminClient:
