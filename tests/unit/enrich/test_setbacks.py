@@ -1,5 +1,7 @@
 """What failed transactions teach the enrich stage."""
 
+import pytest
+
 from worker.chunk import Partition
 from worker.enrich.setbacks import ALONE_SECONDS, LONGEST_PAUSE, Setbacks
 
@@ -19,7 +21,7 @@ def test_pauses_grow_and_a_commit_ends_them() -> None:
 
     assert pauses[0] < 0.5
     assert LONGEST_PAUSE / 2 <= pauses[-1] <= LONGEST_PAUSE
-    assert setbacks.left(10.0) == pauses[-1]
+    assert setbacks.left(10.0) == pytest.approx(pauses[-1])
     assert "10 in a row" in texts(setbacks)[0]
     assert "why" in texts(setbacks)[0]
     setbacks.committed([ONE], 20.0)
