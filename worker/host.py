@@ -409,6 +409,8 @@ class Host:
 
         flag_watch = watch(self._settings.flags, use)
         await self._patiently("enrich", flag_watch.begin, FlagFileError)
+        of_the_stage = self.health.checks["enrich"]
+        self.health.checks["enrich"] = lambda: chain(of_the_stage(), flag_watch.problems())
         self._tasks.start("flags", flag_watch.run(), lasts=True)
 
     async def _patiently(self, component: str, function: Callable[[], T], *passing: type[Exception]) -> T:

@@ -530,7 +530,7 @@ class TestFlags:
     def test_a_changed_file_is_used_and_a_broken_one_is_not(
         self, admin: AdminClient, bootstrap: str, tmp_path: Path
     ) -> None:
-        """A broken file leaves the flags as they were, and log and metric say so."""
+        """A broken file leaves the flags as they were, and log, metric and /health say so."""
         topics = Topics.create(admin, "flags")
         running = Running(
             RunningWorker(configuration(bootstrap, tmp_path, topics), tmp_path, arguments=ENRICH),
@@ -546,6 +546,8 @@ class TestFlags:
             running.send(Sent(b"k", event(0)))
             flags.write_text("new-checkout: {variations: [")
             unreadable = worker.await_event("flags_unreadable")
+            problems = worker.await_problem(lambda problems: problems.get("enrich"))
+            assert worker.get("/ready")[0] == 200
             running.send(Sent(b"k", event(1)))
 
             versions = [json.loads(record.value or b"")["version"] for record in running.came_out(0, 1)]
@@ -559,6 +561,7 @@ class TestFlags:
         assert versions == ["2.0", "2.0"]
         assert failures == [1]
         assert str(flags) in unreadable["error"]
+        assert unreadable["error"] in problems["enrich"][0]
 
     def test_nothing_is_consumed_before_there_are_flags(
         self, admin: AdminClient, bootstrap: str, tmp_path: Path

@@ -11,6 +11,7 @@ import msgspec
 
 from worker.flag_sources.document import Document
 from worker.flags import FlagFormat
+from worker.text import decoded
 
 VERSION = 1
 
@@ -48,7 +49,7 @@ class FlagCache:
         """Replace the file, whole or not at all; readable by its owner only. Raises OSError, with a message
         that names the file and the call.
         """
-        kept = {name: _Kept(one.format, one.content.decode()) for name, one in documents.items()}
+        kept = {name: _Kept(one.format, decoded(one.content)) for name, one in documents.items()}
         call = "mkdir"
         temporary = None
         try:

@@ -15,8 +15,8 @@ from worker.flag_sources import Place
 from worker.flag_sources.cache import FlagCache
 from worker.flag_sources.file import FilePlace
 from worker.flag_sources.kept import KeptFlags
-from worker.flag_sources.watching import EXPORTED, FlagWatch
-from worker.flags import FlagFileError, FlagSet
+from worker.flag_sources.watching import EXPORTED, FlagWatch, words
+from worker.flags import FlagSet
 from worker.sinks.protocol import Proof
 
 
@@ -31,8 +31,8 @@ def prove(settings: FlagSettings) -> Iterator[Proof]:
     for source in _sources(settings):
         try:
             flags = source.load()
-        except (OSError, FlagFileError) as error:
-            yield Proof("flags", "failed", str(error))
+        except Exception as error:  # whatever a client library raises
+            yield Proof("flags", "failed", words(error))
             continue
         faults = "; ".join(f"{name} {why}" for name, why in flags.invalid.items())
         invalid = f"; {len(flags.invalid)} with mistakes, {EXPORTED}: {faults}" if faults else ""

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import structlog
 
@@ -13,6 +13,7 @@ from worker.flag_sources.document import Document
 from worker.flag_sources.merging import contradictions, merged
 from worker.flags import FlagFileError, FlagSet
 from worker.operate import metrics
+from worker.operate.health import Problem
 
 log = structlog.get_logger(__name__)
 
@@ -67,6 +68,7 @@ class FlagWatch:
         self._sleep = sleep
         self._flags: dict[str, FlagSet] = {}
         self._unusable: set[str] = set()
+        self._failing: dict[str, str] = {}
         self._contradictions: dict[str, str] = {}
         self._writing = threading.Lock()
         for source in sources:
@@ -85,6 +87,11 @@ class FlagWatch:
                 f"flags: cannot be taken into use: {type(error).__name__}: {error}"
             ) from error
 
+    def problems(self) -> Iterator[Problem]:
+        """What is wrong with sources now, for the health page; on the event loop."""
+        for text in self._failing.values():
+            yield Problem("flags", f"{text}; older flags stay in use: mend the source, it is looked at again")
+
     def load(self) -> FlagSet:
         """The flags of all sources. The cache stands in for those that cannot be read now; what was read in
         an earlier call is not read again.
@@ -102,13 +109,15 @@ class FlagWatch:
             return None
         try:
             self._flags[source.name] = source.load()
-        except (OSError, FlagFileError) as error:
+        except Exception as error:  # whatever a client library raises: the start waits, or uses the cache
             metrics.FLAG_SOURCE_FAILING.labels(source.name).set(1)
-            return None if self._restored(source, str(error)) else f"flags: {error}"
+            self._failing[source.name] = words(error)
+            return None if self._restored(source, error) else f"flags: {words(error)}"
         metrics.FLAG_SOURCE_FAILING.labels(source.name).set(0)
+        self._failing.pop(source.name, None)
         return None
 
-    def _restored(self, source: FlagSource, problem: str) -> bool:
+    def _restored(self, source: FlagSource, problem: Exception) -> bool:
         try:
             document = self._cached().get(source.name)
             if document is None:
@@ -120,7 +129,7 @@ class FlagWatch:
         log.error(
             "flags_from_cache",
             source=source.name,
-            error=problem,
+            error=words(problem),
             hint="the source did not answer at the start: flags of an earlier run are in use until it does",
         )
         return True
@@ -146,18 +155,21 @@ class FlagWatch:
             except Exception as error:  # also what nobody thought of: other sources go on, and so does this
                 metrics.FLAG_ERRORS.inc()
                 failing.set(1)
-                foreseen = isinstance(error, OSError | FlagFileError)
-                log.error(
-                    "flags_unreadable",
-                    source=source.name,
-                    error=str(error),
-                    hint="the flags read last stay in use",
-                    exc_info=None if foreseen else error,
-                )
+                if self._failing.get(source.name) != words(error):
+                    log.error(
+                        "flags_unreadable",
+                        source=source.name,
+                        error=words(error),
+                        hint="the flags read last stay in use",
+                        exc_info=None if isinstance(error, OSError | FlagFileError) else error,
+                    )
+                self._failing[source.name] = words(error)
                 continue
+            if source.problem is None and source.name not in self._unusable:
+                self._failing.pop(source.name, None)
             if flags is not None:
                 self._take(source, flags)
-            failing.set(source.problem is not None or source.name in self._unusable)
+            failing.set(source.name in self._failing)
             if flags is not None and not self._unusable:
                 await asyncio.to_thread(self._write)
 
@@ -170,6 +182,7 @@ class FlagWatch:
         except Exception as error:  # what nobody thought of in a flag file must not end the worker
             self._flags[source.name] = former
             self._unusable.add(source.name)
+            self._failing[source.name] = f"{source.name}: cannot be taken into use: {words(error)}"
             metrics.FLAG_ERRORS.inc()
             log.error(
                 "flags_not_used",
@@ -180,6 +193,8 @@ class FlagWatch:
             )
         else:
             self._unusable.discard(source.name)
+            if source.problem is None:
+                self._failing.pop(source.name, None)
 
     def _merged(self) -> FlagSet:
         flags = {source.name: self._flags[source.name] for source in self._sources}
@@ -202,5 +217,11 @@ class FlagWatch:
             documents = {source.name: source.good for source in self._sources}
             try:
                 self._cache.write({name: document for name, document in documents.items() if document})
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 log.error("flags_not_cached", error=str(error))
+
+
+def words(error: Exception) -> str:
+    """The error in our words; of one that nobody foresaw its type alone, for a client library may quote what
+    is secret."""
+    return str(error) if isinstance(error, OSError | FlagFileError) else f"unexpected {type(error).__name__}"

@@ -159,9 +159,11 @@ def test_flags_that_cannot_be_taken_into_use_end_nothing() -> None:
         used.append(flags)
 
     failing: list[float | None] = []
+    problems: list[list[str]] = []
 
     async def sleep(seconds: float) -> None:
         failing.append(REGISTRY.get_sample_value("flagstream_failing_flag_sources", {"source": "one"}))
+        problems.append([problem.kind for problem in watching.problems()])
         one.text = next(rounds, None)
         if one.text is None:
             raise Ended
@@ -174,6 +176,7 @@ def test_flags_that_cannot_be_taken_into_use_end_nothing() -> None:
     assert [set(one) for one in used] == [{"a"}, {"b"}]
     assert [line["event"] for line in logs] == ["flags_not_used"]
     assert failing == [0, 1, 0]
+    assert problems == [[], ["flags"], []]
 
 
 def test_a_start_with_flags_that_cannot_be_used_waits_for_others() -> None:
@@ -215,3 +218,51 @@ def test_sources_that_agree_are_no_warning() -> None:
         watch(one=Shelf(flag("a")), two=Shelf(flag("a", 2))).load()
 
     assert [line for line in logs if line["event"] == "flag_sources_contradict"] == []
+
+
+@dataclass
+class Broken(Shelf):
+    """A place whose client library raises what nobody foresaw, with a secret in its text."""
+
+    def fetch(self, *, anew: bool) -> Document | None:
+        if self.text is None:
+            raise RuntimeError("header 'hunter2'")
+        return super().fetch(anew=anew)
+
+
+def test_an_error_that_nobody_foresaw_is_its_sources_failure(tmp_path: Path) -> None:
+    """At the start it is waited out, or the cache stands in; then it is one problem and one line in the log,
+    without the words of the library, until the source answers."""
+    cache = FlagCache(tmp_path / "flags.cache")
+    watch(cache, one=Shelf(flag("a"))).load()
+    with pytest.raises(FlagFileError, match="RuntimeError") as caught:
+        watch(one=Broken(None)).begin()
+    assert "hunter2" not in str(caught.value)
+
+    one = Broken(None)
+    rounds = iter([None, None, flag("b")])
+    problems: list[list[str]] = []
+
+    async def sleep(seconds: float) -> None:
+        problems.append([problem.text for problem in watching.problems()])
+        try:
+            one.text = next(rounds)
+        except StopIteration:
+            raise Ended from None
+
+    watching = FlagWatch([KeptFlags("one", one)], 10, lambda _: None, cache, sleep=sleep)
+    watching.begin()
+    with capture_logs() as logs, pytest.raises(Ended):
+        asyncio.run(watching.run())
+
+    assert [len(each) for each in problems] == [1, 1, 1, 0]
+    assert "hunter2" not in str(problems)
+    assert not logs
+
+
+def test_a_file_in_utf_16_is_kept_in_the_cache(tmp_path: Path) -> None:
+    """It is there as text, so that a later start can read it."""
+    cache = FlagCache(tmp_path / "flags.cache")
+    cache.write({"one": Document(flag("é").encode("utf-16"), "yaml")})
+
+    assert list(watch(cache, one=Shelf(None)).load()) == ["é"]
