@@ -102,21 +102,29 @@ def prove(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) ->
 def _prove_worker(settings: Settings, enrich: bool, sinks: Mapping[str, SinkSettings]) -> Iterator[Proof]:
     """What does not belong to one sink alone."""
     from worker.flag_sources.opening import prove as prove_flags
-    from worker.kafka.properties import admin_properties
+    from worker.kafka.properties import admin_properties, enrich_group, sink_group
+    from worker.kafka.rights import READ, WRITE, prove_rights
     from worker.kafka.topics import prove as prove_topics
     from worker.sinks.kafka import KafkaSettings
     from worker.topic_formats.building import prove as prove_formats
 
     topics = settings.topics
-    needed = [topics.output, topics.dead_letters]
+    needed: dict[str, set[str]] = {topics.output: set(), topics.dead_letters: {WRITE}}
+    groups = [sink_group(settings, name) for name in sinks]
     if enrich:
         yield from prove_flags(settings.flags)
-        needed.append(topics.ingest)
+        needed[topics.ingest] = {READ}
+        needed[topics.output].add(WRITE)
+        groups.insert(0, enrich_group(settings))
+    if sinks:
+        needed[topics.output].add(READ)
     for sink in sinks.values():
         if isinstance(sink, KafkaSettings) and not sink.bootstrap_servers:
-            needed.append(sink.topic)
-    answered = yield from _passing_on(prove_topics(admin_properties(settings), topics, needed))
+            needed[sink.topic] = {WRITE}
+    admin = admin_properties(settings)
+    answered = yield from _passing_on(prove_topics(admin, topics, needed))
     if answered:
+        yield from prove_rights(admin, needed, groups)
         yield _prove_name(settings)
     yield from prove_formats(settings, enrich=enrich)
 

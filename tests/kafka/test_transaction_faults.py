@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from confluent_kafka import Producer
 from confluent_kafka.admin import (
     AclBinding,
@@ -30,7 +31,9 @@ from tests.support.running_worker import (
     await_records,
     configuration,
     eventually,
+    to_toml,
 )
+from worker.cli import cli
 
 EXPIRES, CLEANUP = 2.0, 0.5
 ANY, USER = "*", "User:worker"
@@ -288,3 +291,34 @@ def test_records_behind_an_open_transaction_are_told(
         worker.await_event("open_transaction_ended")
         worker.healthy()
         assert worker.stop() == 0
+
+
+def test_check_proves_the_rights(
+    broker: KafkaBroker, boss: AdminClient, restricted: Callable[[Topics], None], tmp_path: Path
+) -> None:
+    """Write on each topic that is written to, Read on those that are read and on the groups: what is missing
+    fails by its name, before a worker runs."""
+    topics = Topics.create(boss, "asked")
+    restricted(topics)
+    grant(boss, allowed(ResourceType.TOPIC, topics.dead_letters, AclOperation.WRITE))
+    file = tmp_path / "flagstream.toml"
+    file.write_text(to_toml(as_worker(broker, tmp_path, topics, sinks={"out": {"type": "log"}})))
+
+    def told() -> list[str]:
+        result = CliRunner().invoke(cli, ["check", "-c", str(file)])
+        return [line.strip() for line in result.output.splitlines() if "rights to" in line]
+
+    before = told()
+    grant(boss, allowed(ResourceType.TOPIC, topics.output, AclOperation.WRITE))
+    eventually(lambda: not any("FAILED" in line for line in told()))
+
+    name = topics.ingest
+    assert [line for line in before if line.startswith("ok")] == [
+        f"ok        rights to {topics.dead_letters}: WRITE",
+        f"ok        rights to {name}: READ",
+        f"ok        rights to group {name}.enrich: READ",
+        f"ok        rights to group {name}.sink.out: READ",
+    ]
+    assert [line for line in before if line.startswith("FAILED")] == [
+        f"FAILED    rights to {topics.output}: this user lacks WRITE; grant it"
+    ]

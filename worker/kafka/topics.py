@@ -214,9 +214,6 @@ def prove(properties: Mapping[str, Any], settings: TopicSettings, needed: Iterab
             yield Proof(
                 what, "failed", "is missing, or may not be described; create it, or set topics.create = true"
             )
-    yield Proof(
-        "read and write", "unproved", "rights to topics, groups and transactional ids show only in their use"
-    )
 
 
 def _connect(properties: Mapping[str, Any]) -> tuple[AdminClient, dict[str, int]]:
