@@ -4,16 +4,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
-from worker.demo.seaweed import SeaweedFs
 from worker.formats.gzip import HEADER_MAX, read_manifest
-from worker.formats.manifest import parse_manifest
 from worker.sinks.file import FileSettings
-from worker.sinks.probing import PROBES
-from worker.sinks.s3 import S3Settings
-from worker.sinks.s3_client import connect
-from worker.sinks.s3_store import MANIFEST
 from worker.sinks.settings import SinkSettings
 
 Kind = Literal["file", "s3"]
@@ -60,6 +54,10 @@ def place(kind: Kind, folder: Path, flush_interval: float) -> Iterator[Place]:
     if kind == "file":
         yield Folder(folder, flush_interval)
         return
+    # loads Amazon's library
+    from worker.demo.bucket import Bucket
+    from worker.demo.seaweed import SeaweedFs
+
     with SeaweedFs() as server:
         yield Bucket(server.settings(flush_interval=flush_interval), folder)
 
@@ -85,37 +83,3 @@ class Folder:
 
     def fetch(self) -> Sequence[Path]:
         return sorted(self._folder.glob("*/*/*.jsonl.gz"))
-
-
-class Bucket:
-    """Objects of a bucket."""
-
-    noun = "object"
-
-    def __init__(self, settings: S3Settings, folder: Path) -> None:
-        self.title = f"s3://{settings.bucket} at {settings.endpoint}"
-        self.settings: S3Settings = settings
-        self._folder = folder
-        self._client = connect(settings)
-
-    def names(self) -> Sequence[str]:
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.settings.bucket)
-        names = (found["Key"] for page in pages for found in page.get("Contents", ()))
-        return [name for name in names if not name.startswith(PROBES)]
-
-    def look(self, name: str) -> Stored:
-        head = self._client.head_object(**self._at(name))
-        manifest = parse_manifest(head["Metadata"].get(MANIFEST, "").encode())
-        return Stored(name, manifest.records if manifest else 0, head["ContentLength"])
-
-    def fetch(self) -> Sequence[Path]:
-        copies = []
-        for name in self.names():
-            copy = self._folder / name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(self._client.get_object(**self._at(name))["Body"].read())
-            copies.append(copy)
-        return copies
-
-    def _at(self, name: str) -> dict[str, Any]:
-        return {"Bucket": self.settings.bucket, "Key": name}
