@@ -7,6 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -68,21 +69,30 @@ class KafkaBroker:
         self._extra = dict(properties or {})
         self._sasl_users = dict(sasl_users or {})
         self._process: subprocess.Popen[bytes] | None = None
+        self._folder = Path(tempfile.gettempdir()) / f"flagstream-kafka-{uuid.uuid4().hex}"
         port, controller_port, sasl_port = free_ports(3)
-        self._controller_port = controller_port
+        self.controller_port = controller_port
         self.bootstrap_servers = f"127.0.0.1:{port}"
         self.sasl_bootstrap_servers = f"127.0.0.1:{sasl_port}"
 
     def __enter__(self) -> Self:
-        self._java, self._class_path = find_java(), kafka_class_path()
-        self._folder = Path(tempfile.mkdtemp(prefix="flagstream-kafka-"))
         try:
-            self._format()
+            self.prepare()
             self.start()
         except BaseException:
             self.close()
             raise
         return self
+
+    def configure(self, properties: Mapping[str, str]) -> None:
+        """Add server properties, before `prepare`."""
+        self._extra |= properties
+
+    def prepare(self) -> None:
+        """Format its data folder."""
+        self._java, self._class_path = find_java(), kafka_class_path()
+        self._folder.mkdir()
+        self._format()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -96,6 +106,11 @@ class KafkaBroker:
 
     def start(self) -> None:
         """Start it, again after `stop`: same ports, same data. Returns when it answers."""
+        self.launch()
+        self._await_answer()
+
+    def launch(self) -> None:
+        """Start it, and do not wait: one of several answers only when there are enough of them."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._java_command("-Xmx512m", "kafka.Kafka", self._server_properties),
@@ -107,7 +122,12 @@ class KafkaBroker:
                 start_new_session=True,
                 preexec_fn=die_with_parent(signal.SIGKILL),
             )
-        self._await_answer()
+
+    def kill(self) -> None:
+        """End it at once (SIGKILL); its data stays."""
+        process, self._process = self._running(), None
+        process.kill()
+        process.wait()
 
     def stop(self) -> None:
         """End it, in order if it manages that within STOP_TIMEOUT; its data stays. No-op when stopped."""
@@ -174,7 +194,7 @@ class KafkaBroker:
     def _settings(self) -> dict[str, str]:
         listeners = {
             "PLAINTEXT": self.bootstrap_servers,
-            "CONTROLLER": f"127.0.0.1:{self._controller_port}",
+            "CONTROLLER": f"127.0.0.1:{self.controller_port}",
         }
         settings = {
             "process.roles": "broker,controller",

@@ -41,9 +41,12 @@ class Received(NamedTuple):
 def create_topic(
     admin: AdminClient, name: str, partitions: int = 1, config: Mapping[str, str] | None = None
 ) -> str:
-    """Create a topic called `name` and a random ending, and return that name once the broker knows it."""
+    """Create a topic called `name` and a random ending, and return that name once the broker knows it.
+
+    It has as many copies as the broker makes by default.
+    """
     unique = f"{name}-{uuid.uuid4().hex[:8]}"
-    admin.create_topics([NewTopic(unique, partitions, 1, config=dict(config or {}))])[unique].result(
+    admin.create_topics([NewTopic(unique, partitions, -1, config=dict(config or {}))])[unique].result(
         timeout=30
     )
     give_up = time.monotonic() + 30
