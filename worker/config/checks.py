@@ -210,7 +210,9 @@ def _object_names(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
     read: dict[str, ObjectSettings] = {
         name: sink
         for name, sink in settings.sinks.items()
-        if isinstance(sink, ObjectSettings) and not any(path[:2] == ("sinks", name) for path in failed)
+        if isinstance(sink, ObjectSettings)
+        and not any(path[:2] == ("sinks", name) for path in failed)
+        and not any(True for _ in sink.problems())
     }
     for name, sink in read.items():
         if fault := sink.name_problem(topic):

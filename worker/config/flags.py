@@ -1,5 +1,6 @@
 """Where flags come from, as settings: one file, or any number of sources."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -11,9 +12,13 @@ from worker.config.section import Section
 from worker.http import address
 from worker.sinks.gcs import GcsAccess
 from worker.sinks.s3 import S3Access
-from worker.units import MIB, Bytes, Seconds, Written, shown, wrong
+from worker.sinks.store_values import GcsBucket, MaybeRegion, RoleArn, S3Bucket
+from worker.units import MIB, Bytes, Line, Seconds, Written, shown, wrong
 
 Format = Literal["yaml", "json", "toml"]
+
+RELAY_PATH = "/v1/flag/configuration"
+"""Where a relay has its flags, behind its address."""
 
 
 def _checked_url(url: SecretStr) -> SecretStr:
@@ -21,12 +26,26 @@ def _checked_url(url: SecretStr) -> SecretStr:
         address.parse(url.get_secret_value())
     except ValueError:
         raise wrong("is no address; write https://HOST/PATH") from None
+    if re.search(r"\s", url.get_secret_value()):
+        raise wrong("is no address, as it holds white space; write %20 for a space in a path")
     return url
+
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, token
+
+
+def _checked_headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise wrong("holds a name that HTTP headers cannot have; write letters, digits and -")
+        if not value.get_secret_value().isascii():
+            raise wrong(f"{name} has a value with characters that headers cannot hold")
+    return headers
 
 
 Url = Annotated[SecretStr, AfterValidator(_checked_url), Written("secret", str)]
 """A URL may hold a token, so of it only scheme, host and path are ever shown."""
-Headers = Annotated[dict[str, SecretStr], Written("table of secrets", str)]
+Headers = Annotated[dict[str, SecretStr], AfterValidator(_checked_headers), Written("table of secrets", str)]
 
 
 def _checked_endpoint(url: str | None) -> str | None:
@@ -116,22 +135,29 @@ class HttpFlagSettings(FetchedSettings):
     def place(self) -> str:
         return _bare(self.url)
 
+    def problems(self) -> Iterator[str]:
+        if re.match(r"https?://(www\.)?git(hub|lab)\.com/.*/blob/", self.url.get_secret_value()):
+            yield (
+                "url is a page about the file; write the address of the raw file, which begins with "
+                "https://raw.githubusercontent.com/ or has /raw/ in place of /blob/"
+            )
+
 
 class S3FlagSettings(FetchedSettings):
     """An object in S3."""
 
     type: Literal["s3"] = Field(description="An object in S3, or in a store that speaks its protocol.")
-    bucket: str = Field(min_length=1, description="The bucket.")
-    key: str = Field(min_length=1, description="The object's key.")
+    bucket: S3Bucket = Field(min_length=1, description="The bucket.")
+    key: Line = Field(min_length=1, description="The object's key.")
     endpoint: Endpoint = Field(default=None, description="Address of a store other than AWS.")
-    region: str | None = Field(default=None, description="Absent: as the AWS SDK finds it.")
+    region: MaybeRegion = Field(default=None, description="Absent: as the AWS SDK finds it.")
     profile: str | None = Field(
         default=None, description="A profile of ~/.aws; absent: credentials as the AWS SDK finds them."
     )
-    role_arn: str = Field(
+    role_arn: RoleArn = Field(
         default="", description="Role to assume with these credentials; renewed before it expires."
     )
-    external_id: str = Field(default="", description="External id that the role's owner asks for.")
+    external_id: Line = Field(default="", description="External id that the role's owner asks for.")
     path_style: bool = Field(
         default=False, description="The bucket in the path, not in the host's name; many stores need it."
     )
@@ -165,8 +191,8 @@ class GcsFlagSettings(FetchedSettings):
     """An object in Google Cloud Storage."""
 
     type: Literal["gcs"] = Field(description="An object in Google Cloud Storage.")
-    bucket: str = Field(min_length=1, description="The bucket.")
-    object: str = Field(min_length=1, description="The object's name.")
+    bucket: GcsBucket = Field(min_length=1, description="The bucket.")
+    object: Line = Field(min_length=1, description="The object's name.")
     endpoint: Endpoint = Field(default=None, description="Address of an emulator.")
     credentials: Path | None = Field(
         default=None, description="File of a service account; absent: application default credentials."
@@ -184,6 +210,8 @@ class GcsFlagSettings(FetchedSettings):
         return GcsAccess(self.endpoint or "", self.credentials, self.anonymous)
 
     def problems(self) -> Iterator[str]:
+        if self.anonymous and self.credentials:
+            yield "anonymous contradicts credentials; leave one of them out"
         yield from self.access().problems()
 
 
@@ -201,6 +229,10 @@ class RelayFlagSettings(FetchedSettings):
 
     def place(self) -> str:
         return _bare(self.url)
+
+    def problems(self) -> Iterator[str]:
+        if urlsplit(self.url.get_secret_value()).path.rstrip("/").endswith(RELAY_PATH):
+            yield f"url is the relay's address; leave out {RELAY_PATH}, which is put behind it"
 
 
 def _numbered(sources: object) -> object:

@@ -23,6 +23,8 @@ from worker.sinks.registry import InstalledSinks, UnusableSink
 from worker.sinks.settings import SinkSettings
 from worker.units import shown
 
+_TOP = frozenset(Settings.model_fields)
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -60,13 +62,13 @@ def load(
     found = list(reading.problems.items())
     for at, message in (
         *cross_field_problems(settings, set(reading.problems), enrich=enrich),
-        *value_problems(settings, raw, replaced),
+        *(each for each in value_problems(settings, raw, replaced) if each[0] not in reading.problems),
     ):
         found.append((at, line(at, message, origins)))
     problems = [*environment.problems]
     problems += (problem for _, problem in sorted(found, key=_section))
     defined = list(named) if isinstance(named := raw.get("sinks"), Mapping) else []
-    if needs_sink and sinks is None and not defined and "sinks" not in raw:
+    if needs_sink and sinks is None and not defined and isinstance(raw.get("sinks", {}), Mapping):
         problems.append(
             "sinks: there is none, so nothing would be exported; add one, such as [sinks.archive] with "
             'type = "file" '
@@ -145,10 +147,16 @@ class _Reading:
         sinks: object = tables
         if isinstance(tables, Mapping):
             sinks = {name: self._sink(name, table, known) for name, table in tables.items()}
-        # pydantic-settings would take some of these, such as _env_file, for arguments of its own
-        for key in (key for key in raw if key.startswith("_")):
+        # pydantic-settings would take some of these, such as _env_file, for arguments of its own, and
+        # [Kafka] for [kafka], with one of the two taken where both are there
+        foreign = {
+            key
+            for key in raw
+            if key.startswith("_") or (key not in Settings.model_fields and key.lower() in _TOP)
+        }
+        for key in sorted(foreign):
             self._report((key,), f"unknown key{nearest(key, Settings.model_fields)}")
-        known_keys = {key: value for key, value in raw.items() if not key.startswith("_")}
+        known_keys = {key: value for key, value in raw.items() if key not in foreign}
         settings = self._model(Settings, {**known_keys, "sinks": sinks}, ())
         assert settings is not None, "every section has defaults"
         return settings

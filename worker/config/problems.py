@@ -15,7 +15,7 @@ from worker.config.environment import DELIMITER, Origins, Path, variable
 from worker.config.flags import SOURCES
 from worker.config.settings import Settings
 from worker.kafka.handed_through import COMMON, is_secret
-from worker.units import Written, format_bytes, format_seconds, is_bare, shown
+from worker.units import SMALLEST_BARE, Written, format_bytes, format_seconds, is_bare, shown
 
 
 def dotted(path: Iterable[object]) -> str:
@@ -62,7 +62,7 @@ def lines(
 def _unknown(path: Path, model: type[BaseModel] | None, origins: Origins) -> str:
     known = model.model_fields if model else {}
     from_variable = path in origins and not origins[path].startswith("$")
-    if meant := _property(path, known):
+    if path[-1].lower() not in known and (meant := _property(path, known)):
         if from_variable:
             return f"{origins[path]}: unknown variable; did you mean {variable(meant)}?"
         return f"{dotted(path)}: unknown key; did you mean {dotted(meant)}?"
@@ -161,6 +161,10 @@ def _message(details: ErrorDetails, field: FieldInfo | None, path: Path) -> str:
         return _WRONG_TYPE[kind].format(text=text, table=dotted(path))
     if kind in _BOUND:
         limit = _limit(context, field)
+        if scalar and _written_as(field) == "duration":
+            text = format_seconds(float(str(found)))
+        elif scalar and _written_as(field) == "size":
+            text = format_bytes(int(str(found)))
         return f"{text} is out of range; write {_BOUND[kind]} {limit}{_other_unit(found, field)}"
     if kind == "value_error":
         return str(context.get("error", details["msg"]))
@@ -203,10 +207,10 @@ def _other_unit(found: object, field: FieldInfo | None) -> str:
     """What a number without a unit may have been meant to be."""
     if not is_bare(found) or isinstance(found, bool):
         return ""
-    number = float(str(found))
-    if _written_as(field) == "duration" and number >= 1000:
+    number = float(str(found))  # of a text with a unit, too
+    if _written_as(field) == "duration" and number >= 1000 and number % 60:
         return f", such as {format_seconds(number / 1000)} if milliseconds are meant"
-    if _written_as(field) == "size" and 0 < number <= 10240:
+    if _written_as(field) == "size" and 0 < number < SMALLEST_BARE:
         return f', such as "{str(found).strip()}MiB" if megabytes are meant'
     return ""
 

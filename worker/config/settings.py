@@ -30,6 +30,8 @@ def _named(what: str, pattern: str, right: str) -> Callable[[str], str]:
 
 
 def _registry_url(url: str) -> str:
+    if re.search(r"/(subjects|schemas)(/|$)", url.partition("?")[0]):
+        raise wrong("is a place inside the registry; write its address without /subjects and so on")
     good = re.fullmatch(r"|https?://[^/@\s]+(/[^\s?#]*)?", url) is not None
     try:
         good = good and (not url or bool(address.parse(url)))
@@ -322,6 +324,7 @@ class ExportSettings(Section):
     revoke_budget: Seconds = Field(
         default=3.0,
         ge=0,
+        le=240,  # of the 300 s (max.poll.interval.ms) after which the group goes on without the member
         description=(
             "How long a partition that is to move to another worker is held back to finish what is planned; "
             "the rest is left to the next owner. The whole group waits for it."

@@ -140,6 +140,8 @@ def _brokers(text: str) -> str:
             what = f'begins with "{scheme}://"' if "@" not in broker else "has a scheme"
             advice = "" if "@" in broker else f": {shown(rest)}"
             raise wrong(f"holds an address that {what}; write host:port alone{advice}")
+        if re.search(r"[\s;|]", broker) and "@" not in broker:
+            raise wrong(f"{shown(broker)} is no host and port; separate several by commas")
         if "@" in broker:
             raise wrong("holds no user or password; they are sasl.username and sasl.password in properties")
         if not colon or (broker.count(":") > 1 and not broker.startswith("[")) or broker.endswith("]"):

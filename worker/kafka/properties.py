@@ -4,12 +4,14 @@ Three layers: our defaults, what the user hands through, and what exactly-once d
 """
 
 import secrets
+from collections.abc import Iterator
 
 from confluent_kafka import Consumer, KafkaException, Producer
 from pydantic import SecretStr
 
 from worker.config.settings import Settings
-from worker.kafka.handed_through import plain
+from worker.kafka.handed_through import Properties, plain
+from worker.sinks.kafka import KafkaSettings
 
 Configuration = dict[str, object]
 
@@ -123,7 +125,18 @@ def check_properties(settings: Settings) -> list[str]:
     return [
         f"kafka.properties: librdkafka cannot make {' and '.join(clients)}: {why}"
         for why, clients in reasons.items()
-    ]
+    ] + list(_sink_reasons(settings))
+
+
+def _sink_reasons(settings: Settings) -> Iterator[str]:
+    """The same of the producers for other clusters."""
+    for name, sink in settings.sinks.items():
+        if isinstance(sink, KafkaSettings) and sink.bootstrap_servers:
+            try:
+                Producer(_offline({**plain(sink.properties), "enable.idempotence": True}))
+            except KafkaException as error:
+                reason = _reason(settings, error, sink.properties)
+                yield f"sinks.{name}.properties: librdkafka cannot make its producer: {reason}"
 
 
 def _make_consumer(settings: Settings) -> None:
@@ -150,10 +163,10 @@ def _offline(properties: Configuration) -> Configuration:
     }
 
 
-def _reason(settings: Settings, error: KafkaException) -> str:
+def _reason(settings: Settings, error: KafkaException, *more: Properties) -> str:
     reason = str(error.args[0].str()).strip()
     kafka = settings.kafka
-    for properties in (kafka.properties, kafka.consumer_properties, kafka.producer_properties):
+    for properties in (kafka.properties, kafka.consumer_properties, kafka.producer_properties, *more):
         for value in properties.values():
             if isinstance(value, SecretStr) and value.get_secret_value():
                 reason = reason.replace(value.get_secret_value(), str(value))

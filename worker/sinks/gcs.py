@@ -2,7 +2,6 @@
 Google's library (0.7 s) only where it is used.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,22 @@ from pydantic import AfterValidator, Field
 from worker.sinks.objects import ObjectSettings
 from worker.sinks.places import Place
 from worker.sinks.places import bucket as in_bucket
+from worker.sinks.store_values import (
+    GCS_CLASSES,
+    ContentEncoding,
+    ContentType,
+    GcsBucket,
+    KmsKeyName,
+    Prefix,
+    Project,
+    StorageClass,
+    class_problem,
+)
 from worker.sinks.variables import GOOGLE, GOOGLE_CREDENTIALS, PROXIES, malformed
 from worker.units import MIB, Bytes, Seconds, shown, wrong
 
 CHUNK_UNIT = 256 * 1024
 """A piece of a resumable upload is a multiple of this, says the protocol."""
-
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]*[a-z0-9]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +44,6 @@ class GcsAccess:
         """What is wrong with the variables that the client would read."""
         own = self.anonymous or self.credentials_file is not None
         yield from malformed((*(() if own else GOOGLE_CREDENTIALS), *GOOGLE, *PROXIES))
-
-
-def _bucket(text: str) -> str:
-    if not _BUCKET.fullmatch(text):
-        raise wrong(f"{shown(text)} is no bucket's name; write it without gs:// and without slashes")
-    return text
 
 
 def _in_units(count: int) -> int:
@@ -66,8 +68,8 @@ class GcsSettings(ObjectSettings):
     keeps_manifests: ClassVar[bool] = True
 
     type: Literal["gcs"] = Field(default="gcs", description="Objects in a bucket of Google Cloud Storage.")
-    bucket: Annotated[str, AfterValidator(_bucket)] = Field(description="The bucket; it has to exist.")
-    prefix: str = Field(
+    bucket: GcsBucket = Field(description="The bucket; it has to exist.")
+    prefix: Prefix = Field(
         default="",
         description="Put in front of every object's name as it is; end it with / to make it a folder.",
     )
@@ -81,27 +83,27 @@ class GcsSettings(ObjectSettings):
     anonymous: bool = Field(
         default=False, description="Send no credentials, as emulators want it. Needs endpoint."
     )
-    project: str = Field(
+    project: Project = Field(
         default="",
         description="The project that pays for the requests to a bucket whose requester pays; else empty.",
     )
     endpoint: Annotated[str, AfterValidator(_address)] = Field(
         default="", description="Address of an emulator or a private endpoint in place of Google's own."
     )
-    storage_class: str = Field(
+    storage_class: StorageClass = Field(
         default="", description="Storage class of the objects, such as NEARLINE; the bucket's own when empty."
     )
-    kms_key_name: str = Field(
+    kms_key_name: KmsKeyName = Field(
         default="",
         description=(
             "The Cloud KMS key that encrypts the objects: projects/P/locations/L/keyRings/R/cryptoKeys/K. "
             "The bucket's default key when empty."
         ),
     )
-    content_type: str = Field(
+    content_type: ContentType = Field(
         default="", description="Content type of the objects; that of the format when empty."
     )
-    content_encoding: str = Field(
+    content_encoding: ContentEncoding = Field(
         default="",
         description=(
             "Content encoding of the objects. None by default: with gzip, Cloud Storage hands gzip files out "
@@ -147,5 +149,7 @@ class GcsSettings(ObjectSettings):
             yield "anonymous", "only with endpoint: Cloud Storage itself takes no uploads without credentials"
         if self.anonymous and self.credentials_file:
             yield "anonymous", "contradicts credentials_file; leave one of them out"
+        if not self.endpoint and (fault := class_problem(self.storage_class, GCS_CLASSES)):
+            yield "storage_class", fault
         for problem in self.access().problems():
             yield "credentials_file", problem

@@ -132,6 +132,16 @@ class ObjectSettings(SinkSettings):
             )
         if self.compression in ("auto", "gzip") and self.compression_level > 9:
             yield "compression_level", "gzip has levels 1 to 9"
+        default_level = type(self).model_fields["compression_level"].default
+        if self.format in ("avro", "parquet") and self.compression_level != default_level:
+            yield "compression_level", f'is not used by format = "{self.format}"; leave it out'
+        elif self.compression == "none" and self.compression_level != default_level:
+            yield "compression_level", 'is not used with compression = "none"; leave it out'
+        if self.format != "csv" and self.csv_template != DEFAULT_TEMPLATE:
+            yield (
+                "csv_template",
+                f'is not used by format = "{self.format}"; write format = "csv", or leave it out',
+            )
         if self.format == "parquet":
             try:
                 self.make_format()

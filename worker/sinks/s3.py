@@ -12,8 +12,20 @@ from pydantic import AfterValidator, Field, SecretStr
 from worker.sinks.objects import ObjectSettings
 from worker.sinks.places import Place
 from worker.sinks.places import bucket as in_bucket
+from worker.sinks.store_values import (
+    S3_CLASSES,
+    ContentEncoding,
+    ContentType,
+    Prefix,
+    Region,
+    RoleArn,
+    S3Bucket,
+    StorageClass,
+    Tags,
+    class_problem,
+)
 from worker.sinks.variables import AWS, AWS_CREDENTIALS, PROXIES, malformed
-from worker.units import MIB, Bytes, Seconds, wrong
+from worker.units import MIB, Bytes, Line, Seconds, wrong
 
 Acl = Literal[
     "private",
@@ -69,8 +81,8 @@ class S3Settings(ObjectSettings):
     type: Literal["s3"] = Field(
         default="s3", description="Objects in S3 or a store that speaks its protocol."
     )
-    bucket: str = Field(min_length=1, description="The bucket; it has to exist.")
-    prefix: str = Field(
+    bucket: S3Bucket = Field(min_length=1, description="The bucket; it has to exist.")
+    prefix: Prefix = Field(
         default="",
         description="Put in front of every object's name as it is; end it with / to make it a folder.",
     )
@@ -80,13 +92,13 @@ class S3Settings(ObjectSettings):
             "Address of another store than Amazon's: MinIO, SeaweedFS, Cloudflare R2, or a private endpoint."
         ),
     )
-    region: str = Field(default="", description="The bucket's region; that of the environment when empty.")
+    region: Region = Field(default="", description="The bucket's region; that of the environment when empty.")
     path_style: bool = Field(
         default=False,
         description="Name the bucket in the path and not in the host, as most stores but Amazon's want it.",
     )
-    profile: str = Field(default="", description="Profile of the AWS configuration file to take.")
-    access_key: str = Field(
+    profile: Line = Field(default="", description="Profile of the AWS configuration file to take.")
+    access_key: Line = Field(
         default="",
         description=(
             "Access key id. Without it, the default chain: environment, profile, web identity, the "
@@ -94,30 +106,30 @@ class S3Settings(ObjectSettings):
         ),
     )
     secret_key: SecretStr = Field(default=SecretStr(""), description="The secret that belongs to access_key.")
-    role_arn: str = Field(
+    role_arn: RoleArn = Field(
         default="", description="Role to assume with these credentials; renewed before it expires."
     )
-    external_id: str = Field(default="", description="External id that the role's owner asks for.")
+    external_id: Line = Field(default="", description="External id that the role's owner asks for.")
     encryption: Literal["", "AES256", "aws:kms", "aws:kms:dsse"] = Field(
         default="", description="Server-side encryption of the objects; the bucket's own when empty."
     )
-    kms_key_id: str = Field(
+    kms_key_id: Line = Field(
         default="", description="The KMS key for the encryption; the account's default key when empty."
     )
-    storage_class: str = Field(
+    storage_class: StorageClass = Field(
         default="",
         description="Storage class of the objects, such as STANDARD_IA; the bucket's own when empty.",
     )
     acl: Acl | Literal[""] = Field(
         default="", description="Canned ACL of the objects; none when empty, as buckets without ACLs need it."
     )
-    tags: dict[str, str] = Field(
+    tags: Tags = Field(
         default={}, max_length=MAX_TAGS, description="Tags of the objects, ten at most: S3's own limit."
     )
-    content_type: str = Field(
+    content_type: ContentType = Field(
         default="", description="Content type of the objects; that of the format when empty."
     )
-    content_encoding: str = Field(
+    content_encoding: ContentEncoding = Field(
         default="",
         description=(
             "Content encoding of the objects. None by default: with gzip, browsers and some libraries "
@@ -178,5 +190,7 @@ class S3Settings(ObjectSettings):
             yield "external_id", "belongs to role_arn, which is not set"
         if self.kms_key_id and not self.encryption.startswith("aws:kms"):
             yield "kms_key_id", 'only with encryption = "aws:kms" or "aws:kms:dsse"'
+        if not self.endpoint and (fault := class_problem(self.storage_class, S3_CLASSES)):
+            yield "storage_class", fault
         for problem in self.access().problems():
             yield "access_key", problem

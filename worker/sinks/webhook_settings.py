@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -26,7 +27,7 @@ _OURS = {
 }
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, token
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
-_UNFIT_FOR_URL = re.compile(r"[\x00-\x20\x7f]")
+_UNFIT_FOR_URL = re.compile(r"[\x00-\x20\x7f<>]")
 
 
 def _listed(value: object) -> object:
@@ -70,6 +71,16 @@ def _checked_secret(secret: SecretStr | None) -> SecretStr | None:
     if not secret.get_secret_value():
         raise wrong("is empty; leave it out for requests without a signature")
     return secret
+
+
+def _is_private(host: str) -> bool:
+    """Whether a host is so by itself; of other names an answer tells, when there is one."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return not ip_address(host).is_global
+    except ValueError:
+        return False
 
 
 class WebhookSettings(SinkSettings):
@@ -163,5 +174,12 @@ class WebhookSettings(SinkSettings):
 
     def problems(self) -> Iterator[tuple[str, str]]:
         yield from super().problems()
+        host = address.parse(self.endpoint_url.get_secret_value()).host
+        if not self.allow_private_addresses and _is_private(host):
+            yield (
+                "endpoint_url",
+                "is at an address outside the public Internet, which is refused at every connection; set "
+                "allow_private_addresses = true if that is meant",
+            )
         if self.previous_secrets and self.secret is None:
             yield "previous_secrets", "needs secret, the one that is in use now"

@@ -125,7 +125,7 @@ PATHS = {
     "flags.path": "[flags]\npath = {}\nformat = 'yaml'\n",
     "flags.cache_path": "[flags]\npath = 'f.yaml'\ncache_path = {}\n",
     "flags.sources.0.path": "[[flags.sources]]\ntype = 'file'\npath = {}\n",
-    "flags.sources.0.credentials": "[[flags.sources]]\ntype = 'gcs'\nbucket = 'b'\nobject = 'o'\n"
+    "flags.sources.0.credentials": "[[flags.sources]]\ntype = 'gcs'\nbucket = 'bb'\nobject = 'o'\n"
     "credentials = {}\n",
     "sinks.a.path": FLAGS + "[sinks.a]\ntype = 'file'\npath = {}\n",
     "sinks.a.credentials_file": FLAGS + "[sinks.a]\ntype = 'gcs'\nbucket = 'bb'\ncredentials_file = {}\n",

@@ -73,7 +73,7 @@ def test_the_simple_file_comes_first_and_secrets_come_from_variables(tmp_path: P
         RelayFlagSettings(
             type="relay", url=SecretStr("http://127.0.0.1:9"), api_key=SecretStr(f"{HIDDEN}\n")
         ),
-        HttpFlagSettings(
+        HttpFlagSettings.model_construct(
             type="http",
             url=SecretStr("http://127.0.0.1:9"),
             headers={"Authorization": SecretStr(f"{HIDDEN}é")},

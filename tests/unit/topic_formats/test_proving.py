@@ -14,11 +14,11 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
-def registry() -> Iterator[Canned]:
-    canned = Canned()
-    yield canned
-    canned.server.shutdown()
-    canned.server.server_close()
+def canned() -> Iterator[Canned]:
+    registry = Canned()
+    yield registry
+    registry.server.shutdown()
+    registry.server.server_close()
 
 
 def settings(folder: Path, *lines: str, url: str = "http://127.0.0.1:1") -> Settings:
@@ -28,8 +28,8 @@ def settings(folder: Path, *lines: str, url: str = "http://127.0.0.1:1") -> Sett
     return load(path, {})
 
 
-def proofs(registry: Canned, folder: Path, *lines: str, enrich: bool = True) -> list[Proof]:
-    url = f"http://127.0.0.1:{registry.server.server_port}/api"
+def proofs(canned: Canned, folder: Path, *lines: str, enrich: bool = True) -> list[Proof]:
+    url = f"http://127.0.0.1:{canned.server.server_port}/api"
     return list(prove(settings(folder, *lines, url=url), enrich=enrich))
 
 
@@ -45,14 +45,14 @@ def test_a_registry_that_does_not_answer_is_named(tmp_path: Path) -> None:
     assert "does not answer" in proof.detail
 
 
-def test_a_registry_that_only_the_ingest_topic_needs_is_read(tmp_path: Path, registry: Canned) -> None:
+def test_a_registry_that_only_the_ingest_topic_needs_is_read(tmp_path: Path, canned: Canned) -> None:
     """Nothing has to be registered there; a missing schema is an answer, too."""
-    registry.answers = [MISSING]
-    (proof,) = proofs(registry, tmp_path, 'ingest_format = "avro"')
+    canned.answers = [MISSING]
+    (proof,) = proofs(canned, tmp_path, 'ingest_format = "avro"')
     assert proof.outcome == "proved"
-    assert proof.what == f"schema registry http://127.0.0.1:{registry.server.server_port}/api"
-    assert [request for request, _ in registry.requests] == ["GET /api/schemas/ids/1"]
-    assert proofs(registry, tmp_path, 'ingest_format = "avro"', enrich=False) == []
+    assert proof.what == f"schema registry http://127.0.0.1:{canned.server.server_port}/api"
+    assert [request for request, _ in canned.requests] == ["GET /api/schemas/ids/1"]
+    assert proofs(canned, tmp_path, 'ingest_format = "avro"', enrich=False) == []
 
 
 @pytest.mark.parametrize(
@@ -72,15 +72,15 @@ def test_a_registry_that_only_the_ingest_topic_needs_is_read(tmp_path: Path, reg
 )
 def test_the_schema_of_the_output_topic_is_looked_for(
     tmp_path: Path,
-    registry: Canned,
+    canned: Canned,
     answers: list[Answer],
     lines: tuple[str, ...],
     outcome: str,
     detail: str,
 ) -> None:
     """Under its subject; nothing is written, also where a worker would register it."""
-    registry.answers = [(200, RECORD), *answers]
-    url = f"http://127.0.0.1:{registry.server.server_port}/api"
+    canned.answers = [(200, RECORD), *answers]
+    url = f"http://127.0.0.1:{canned.server.server_port}/api"
     made = settings(tmp_path, 'output_format = "avro"', url=url)
     if lines:
         made = made.model_copy(update={"registry": made.registry.model_copy(update={"auto_register": True})})
@@ -88,7 +88,7 @@ def test_the_schema_of_the_output_topic_is_looked_for(
     assert there.outcome == "proved"
     assert (schema.what, schema.outcome) == ('schema under "flag-evaluations-enriched-value"', outcome)
     assert detail in schema.detail
-    assert not [request for request, _ in registry.requests if "/versions?" in request]
+    assert not [request for request, _ in canned.requests if "/versions?" in request]
 
 
 @pytest.mark.parametrize(("key", "enrich"), [("ingest", True), ("output", False)])
