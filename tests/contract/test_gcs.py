@@ -17,9 +17,10 @@ from worker.errors import ObjectConflict, SinkRefused
 from worker.formats.manifest import parse_manifest
 from worker.sinks.gcs import CHUNK_UNIT, GcsSettings
 from worker.sinks.gcs_store import CHECKSUM, MANIFEST, GcsStore
+from worker.sinks.names import DEFAULT_NAME
 from worker.sinks.protocol import Delivery, Proof, Sink
 from worker.sinks.registry import build
-from worker.testing import PARTITION, CreateOnlyContract, Window, events, fill
+from worker.testing import PARTITION, CreateOnlyContract, Window, event, events, fill
 
 DIE_WHILE_SENDING = """
 import http.client, os, pickle, signal, sys
@@ -207,6 +208,21 @@ def test_changed_object_is_a_conflict(gcs: SmallGcs, gcs_bucket: str, settings: 
     gcs.put(gcs_bucket, NAME, gcs.content(gcs_bucket, NAME)[:-1], metadata)
     with pytest.raises(ObjectConflict, match="was changed"):
         sink.deliver(window.manifest, window.payload)
+
+
+def test_values_in_any_script(settings: GcsSettings) -> None:
+    """Letters of any script stand in keys as they are; a window that is delivered again is found, also where
+    its manifest is in the metadata alone."""
+    name = f"flag={{{{ .Key }}}}/{DEFAULT_NAME}"
+    sink = opened(settings.model_copy(update={"name": name, "compression": "zstd"}))
+    values = [event(0).replace(b"new-checkout", text.encode()) for text in ("日本語の旗", "é+ü &%41", "a b")]
+    window = fill(sink, values)
+
+    first = sink.deliver(window.manifest, window.payload)
+    again = sink.deliver(window.manifest, window.payload)
+
+    assert (first.created, again.created, again.existing) == (4, 0, 4)
+    assert sink.holdings(PARTITION, 0) == [window.manifest.range]
 
 
 def test_other_compression_is_the_same_window(settings: GcsSettings) -> None:

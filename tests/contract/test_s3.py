@@ -21,7 +21,7 @@ from worker.sinks.protocol import Delivery, Sink
 from worker.sinks.registry import build
 from worker.sinks.s3 import S3Settings
 from worker.sinks.s3_store import MANIFEST, S3Store
-from worker.testing import RACERS, CreateOnlyContract, Window, event, events, fill
+from worker.testing import PARTITION, RACERS, CreateOnlyContract, Window, event, events, fill
 
 
 def in_parts(settings: S3Settings) -> ObjectSink:
@@ -181,6 +181,21 @@ def test_foreign_object_is_a_conflict(sink: Sink[Any], folder: Folder, metadata:
     with pytest.raises(ObjectConflict, match=r"jsonl\.gz is not of ours"):
         sink.deliver(window.manifest, window.payload)
     assert folder.read(name) == b"theirs"
+
+
+def test_values_in_any_script(settings: S3Settings) -> None:
+    """Letters of any script stand in keys as they are; a window that is delivered again is found, also where
+    its manifest is in the metadata alone."""
+    name = f"flag={{{{ .Key }}}}/{DEFAULT_NAME}"
+    sink = opened(settings.model_copy(update={"name": name, "compression": "zstd"}))
+    values = [event(0).replace(b"new-checkout", text.encode()) for text in ("日本語の旗", "é+ü &%41", "a b")]
+    window = fill(sink, values)
+
+    first = sink.deliver(window.manifest, window.payload)
+    again = sink.deliver(window.manifest, window.payload)
+
+    assert (first.created, again.created, again.existing) == (4, 0, 4)
+    assert sink.holdings(PARTITION, 0) == [window.manifest.range]
 
 
 def test_other_compression_is_the_same_window(settings: S3Settings) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path as FilePath
 from worker.config.declared import PROPERTY_TABLES, SINK_PROPERTIES, Declared
 from worker.config.kubernetes import is_service_variable
 from worker.config.settings import Settings
+from worker.text import decoded
 
 PREFIX = str(Settings.model_config["env_prefix"])
 DELIMITER = str(Settings.model_config["env_nested_delimiter"])
@@ -85,7 +86,7 @@ def _content(name: str, value: str, found: Environment) -> str | None:
     The value is not shown: it may be the secret itself.
     """
     try:
-        content = FilePath(value).read_text(encoding="utf-8")
+        content = decoded(FilePath(value).read_bytes())
     except OSError as error:
         found.problems.append(f"{name}: the file that it names cannot be read: {error.strerror}")
     except ValueError:

@@ -1,6 +1,7 @@
 """From settings to sources. A client library is imported only where a source needs it."""
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from worker.config.flags import (
     FileFlagSettings,
@@ -15,7 +16,7 @@ from worker.flag_sources import Place
 from worker.flag_sources.cache import FlagCache
 from worker.flag_sources.file import FilePlace
 from worker.flag_sources.kept import KeptFlags
-from worker.flag_sources.watching import EXPORTED, FlagWatch, words
+from worker.flag_sources.watching import EXPORTED, LONGEST_NAME, MOST_TOLD, FlagWatch, words
 from worker.flags import FlagSet
 from worker.sinks.protocol import Proof
 
@@ -34,7 +35,8 @@ def prove(settings: FlagSettings) -> Iterator[Proof]:
         except Exception as error:  # whatever a client library raises
             yield Proof("flags", "failed", words(error))
             continue
-        faults = "; ".join(f"{name} {why}" for name, why in flags.invalid.items())
+        told = islice(flags.invalid.items(), MOST_TOLD)
+        faults = "; ".join(f"{name[:LONGEST_NAME]} {why}" for name, why in told)
         invalid = f"; {len(flags.invalid)} with mistakes, {EXPORTED}: {faults}" if faults else ""
         yield Proof("flags", "proved", f"{len(flags)} from {source.name}{invalid}")
 

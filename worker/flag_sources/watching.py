@@ -4,6 +4,7 @@ import asyncio
 import random
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from itertools import islice
 
 import structlog
 
@@ -22,6 +23,8 @@ JITTER = 0.1
 ask together; GO Feature Flag's figure."""
 
 
+LONGEST_NAME = 200
+"""Characters of a flag's name in the log."""
 MOST_TOLD = 20
 """Flags that one line of the log names."""
 
@@ -37,7 +40,8 @@ def tell(flags: FlagSet) -> None:
     if flags.invalid:
         log.warning(
             "flags_invalid",
-            invalid=dict(flags.invalid),
+            invalid={name[:LONGEST_NAME]: why for name, why in islice(flags.invalid.items(), MOST_TOLD)},
+            count=len(flags.invalid),
             hint=f"what cannot be read of them is passed over; events of invalid ones are {EXPORTED}",
         )
 

@@ -48,7 +48,7 @@ def parse_manifest(text: bytes) -> Manifest | None:
             topic_id=str(fields["topic_id"]),
             path=str(fields.get("path", "")),
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

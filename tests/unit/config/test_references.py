@@ -170,7 +170,8 @@ def test_values_show_neither_in_render_nor_in_check(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("content", "value"), [("x", "x"), ("x\n", "x"), ("x\r\n", "x"), ("x\n\n", "x\n"), (" x", " x")]
+    ("content", "value"),
+    [("x", "x"), ("x\n", "x"), ("x\r\n", "x"), ("x\n\n", "x\n"), (" x", " x"), ("\ufeffx\r\n", "x")],
 )
 def test_one_line_break_at_the_end_of_a_file_is_left_out(tmp_path: Path, content: str, value: str) -> None:
     """Editors and echo put one there; a second one was meant."""

@@ -83,6 +83,15 @@ def test_a_flag_that_cannot_be_read_is_a_warning() -> None:
     assert [line["event"] for line in logs] == ["flags_loaded"]
 
 
+def test_many_invalid_flags_are_one_short_line() -> None:
+    """The text of others has no bound: a few flags are named, and how many there are."""
+    with capture_logs() as logs:
+        tell(flags("\n".join([flag("good"), *(f"{'x' * 1_000}{number}: 5" for number in range(50))])))
+
+    assert logs[1]["count"] == 50
+    assert len(str(logs[1])) < 10_000
+
+
 def test_the_start_names_every_source_that_fails() -> None:
     """It raises until all have been read; an answer then is enough."""
     one, two = Shelf(None), Shelf(None)

@@ -29,7 +29,13 @@ def test_round_trip() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"null", b"[]", b"{}", b'{"v":1}', b'{"v":1,"topic":"t","partition":"x"}', b"\xff"]
+    "text",
+    [
+        *(b"", b"null", b"[]", b"{}", b'{"v":1}', b'{"v":1,"topic":"t","partition":"x"}', b"\xff"),
+        manifest_json(MANIFEST).replace(b'"start":5', b'"start":1e999'),
+        manifest_json(MANIFEST).replace(b'"start":5', b'"start":' + b"9" * 5_000),
+        b"[" * 100_000,
+    ],
 )
 def test_anything_else_is_none(text: bytes) -> None:
     """A text that is no manifest is not taken for one."""
