@@ -123,6 +123,9 @@ class SinkRefusesAll(SinkRefused):
     reported and tried again, and nothing becomes a dead letter.
     """
 
+    AFTER = 8
+    """Single events that are refused in a row, while nothing is accepted, before it is the sink."""
+
 
 class RangesRefused(SinkRefused):
     """Of a window that was delivered in parts, ``ranges`` were refused: ``(start, end, why)``, in order and

@@ -66,7 +66,7 @@ class TestOtherCluster(SinkContract):
 def test_which_shape_is_which() -> None:
     """The engine tells them apart by what they can do."""
     own: object = TopicSink(KafkaSettings(topic="t"))
-    other: object = OtherClusterSink(KafkaSettings(topic="t", bootstrap_servers="b"))
+    other: object = OtherClusterSink(KafkaSettings(topic="t", bootstrap_servers="b:9092"))
     assert isinstance(own, TransactionalSink)
     assert isinstance(own, ConfiguredTransactionalSink)
     assert not isinstance(other, TransactionalSink)

@@ -1,6 +1,7 @@
 """The Kafka sink on a real Kafka: each event once in the target topic, whatever dies on the way."""
 
 import json
+import random
 import uuid
 from collections import Counter
 from collections.abc import Sequence
@@ -227,6 +228,83 @@ def test_another_cluster_that_refuses_some_events_gets_the_others(
     assert sorted(reasons(bootstrap, setup.topics.dead_letters)) == [b"refused", b"too_large"]
     copied = {record.value for record in consume_all(bootstrap, setup.target)}
     assert copied == {event(0), event(2), event(3), event(4)}
+
+
+def large(number: int, size: int) -> bytes:
+    """An enriched event that hardly compresses."""
+    noise = random.Random(number).randbytes(size // 2).hex().encode()
+    return b'{"kind":"feature","userKey":"u%d","key":"banner","value":"%s"}' % (number, noise)
+
+
+def limit(admin: AdminClient, name: str, size: int) -> None:
+    """Set the largest batch that a topic takes, and wait until the broker goes by it."""
+    entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=[entry])
+    admin.incremental_alter_configs([resource])[resource].result(timeout=20)
+    eventually(
+        lambda: (
+            admin.describe_configs([ConfigResource(ResourceType.TOPIC, name)])[resource]
+            .result(timeout=20)["max.message.bytes"]
+            .value
+            == str(size)
+        )
+    )
+
+
+def test_one_record_that_another_cluster_refuses_takes_no_others(
+    admin: AdminClient, bootstrap: str, topic: TopicFactory, tmp_path: Path
+) -> None:
+    """The topic's limit shrinks while the sink runs: whole batches are refused. All events but the large one
+    are acknowledged, each once, and that one alone becomes a dead letter.
+    """
+    target = topic("target")
+    setup = Copying(
+        admin,
+        bootstrap,
+        tmp_path,
+        target,
+        bootstrap_servers=bootstrap,
+        on_refused="dead_letter",
+        max_events=60,
+    )
+    with setup.worker() as worker:
+        setup.feed(events(3))
+        await_records(bootstrap, target, 3)
+        limit(admin, target, 2_000)
+        bad = large(999, 4_000)
+        setup.feed([*events(90, first=100), bad])
+        await_records(bootstrap, target, 93)
+        (letter,) = await_records(bootstrap, setup.topics.dead_letters, 1)
+        assert worker.stop() == 0
+
+    assert letter.value == bad
+    headers = dict(letter.headers)
+    assert headers["flagstream-reason"] in (b"refused", b"too_large")
+    found = consume_all(bootstrap, target)
+    assert Counter(record.value for record in found) == Counter([*events(3), *events(90, first=100)])
+
+
+def test_what_another_cluster_refuses_is_not_repeated_with_all_others(
+    admin: AdminClient, bootstrap: str, topic: TopicFactory, tmp_path: Path
+) -> None:
+    """With the default policy the refused record alone is tried again: the others are not sent with it each
+    time. When the topic takes it, it arrives, without a restart.
+    """
+    target = topic("target", 5)
+    setup = Copying(admin, bootstrap, tmp_path, target, bootstrap_servers=bootstrap, max_events=60)
+    with setup.worker() as worker:
+        setup.feed(events(3))
+        await_records(bootstrap, target, 3)
+        limit(admin, target, 2_000)
+        bad = large(999, 4_000)
+        setup.feed([bad, *events(30, first=100)])
+        worker.await_event("sink_failed", count=2)
+        limit(admin, target, 1_000_000)
+        await_records(bootstrap, target, 34)
+        assert worker.stop() == 0
+    assert Counter(record.value for record in consume_all(bootstrap, target)) == Counter(
+        [*events(3), *events(30, first=100), bad]
+    )
 
 
 def reasons(bootstrap: str, dead_letters: str) -> list[object]:

@@ -31,8 +31,7 @@ from worker.kafka.offsets import Division
 from worker.sinks.protocol import Part
 from worker.window import Range
 
-FIRST = 8
-"""Single events that are refused, while nothing is accepted, until it is the sink."""
+FIRST = SinkRefusesAll.AFTER
 RUN = 64
 """Single events in a row that are refused in a window of which others were accepted, until it may be the
 sink: each costs a request, and all that are not settled stand in the plan.

@@ -16,7 +16,15 @@ from worker.chunk import Partition
 from worker.errors import SinkError, SinkRefused, SinkRefusesAll, SinkUnavailable
 from worker.kafka.handed_through import plain
 from worker.kafka.topics import record_limit, too_small
-from worker.sinks.kafka import DEFAULT_LIMIT, KafkaSettings, Produce, RecordEncoder, fingerprint, preview
+from worker.sinks.kafka import (
+    DEFAULT_LIMIT,
+    KafkaSettings,
+    Produce,
+    RecordEncoder,
+    Records,
+    fingerprint,
+    preview,
+)
 from worker.sinks.protocol import Delivery, Preview, Proof
 from worker.window import Manifest, Range
 
@@ -57,28 +65,32 @@ _USELESS = {
 """The brokers do not know the producer as it knows itself, after a long rest for example: another is made."""
 LIMIT_SECONDS = 300.0
 """How old the topic's limit may be: people change it while workers run."""
-ALL = 8
-"""So many single records refused, and none taken: then it is the topic, not the records."""
 
 
 class _Reports:
-    """The delivery reports of some records, which come in whatever thread polls the producer. ``failures``:
-    the records that were not taken, each with the error.
+    """The delivery reports of some records of a window, by their index. They come in whatever thread polls
+    the producer. ``failures``: the records that were not taken, each with the error.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.received = 0
-        self.failures: list[tuple[Produce, KafkaError]] = []
+        self.taken: set[int] = set()
+        self.failures: dict[int, KafkaError] = {}
 
-    def of(self, record: Produce) -> Callable[[KafkaError | None, object], None]:
-        """What librdkafka calls for ``record``."""
+    @property
+    def received(self) -> int:
+        with self._lock:
+            return len(self.taken) + len(self.failures)
+
+    def of(self, index: int) -> Callable[[KafkaError | None, object], None]:
+        """What librdkafka calls for the record."""
 
         def report(error: KafkaError | None, message: object) -> None:
             with self._lock:
-                self.received += 1
-                if error is not None:
-                    self.failures.append((record, error))
+                if error is None:
+                    self.taken.add(index)
+                else:
+                    self.failures[index] = error
 
         return report
 
@@ -86,8 +98,11 @@ class _Reports:
 class OtherClusterSink:
     """Satisfies :class:`worker.sinks.protocol.Sink`. One idempotent producer, shared by all deliveries.
 
-    Within one try librdkafka itself neither doubles nor reorders records. A window whose acknowledgement is
-    lost, or whose worker dies before the offset is committed, is sent again, whole.
+    Within one try librdkafka itself neither doubles nor reorders records. What is not acknowledged is sent
+    again; by the next worker, where one dies before the offset is committed, the whole window.
+
+    A broker refuses batches. So the records of one that was refused are sent again in halves, down to the
+    record, and one bad event takes no others with it.
     """
 
     unit = "records"
@@ -101,6 +116,7 @@ class OtherClusterSink:
         self._opening = threading.Lock()
         self._producer: Producer | None = None
         self._said: list[KafkaError] = []
+        self._refused_in_a_row = 0
 
     def open(self) -> None:
         self._ready()
@@ -108,14 +124,29 @@ class OtherClusterSink:
     def begin(self, partition: Partition, start: int) -> RecordEncoder:
         return RecordEncoder(partition, event_ids=self._settings.event_ids, limit=self._limit)
 
-    def deliver(self, manifest: Manifest, payload: Sequence[Produce]) -> Delivery:
-        """Send the window's records; returns when every one is acknowledged by all in-sync replicas.
+    def deliver(self, manifest: Manifest, payload: Records) -> Delivery:
+        """Send what is left of the window's records; returns when every one is acknowledged by all in-sync
+        replicas.
 
         Where some are refused for what they are, the others are sent all the same, and the error names them.
         """
-        producer = self._ready()
-        failures = self._send_all(producer, payload)
-        if refused := self._refused(producer, [record for record, _ in failures], len(payload)):
+        shared = producer = self._ready()
+        refused: dict[int, str] = {}
+        groups = [[index for index in range(len(payload)) if index not in payload.taken]]
+        while groups:
+            group = groups.pop()
+            failures = self._send_all(producer, payload, group)
+            if len(group) == 1:
+                refused |= {payload[index].offset: self._text(error) for index, error in failures.items()}
+                if not payload.taken and self._refused_in_a_row + len(refused) >= SinkRefusesAll.AFTER:
+                    raise SinkRefusesAll(f"every record is refused: {refused[payload[group[0]].offset]}")
+            elif failures:
+                if producer is shared:  # its batches may hold records of other windows
+                    producer = self._made(self._topic_limit())
+                again = sorted(failures)
+                groups += [half for half in (again[len(again) // 2 :], again[: len(again) // 2]) if half]
+        self._refused_in_a_row = 0 if payload.taken else self._refused_in_a_row + len(refused)
+        if refused:
             first = min(refused)
             text = f"{len(refused)} of {len(payload)} records are refused, such as that of offset {first}: "
             raise SinkRefused(text + refused[first], events=refused)
@@ -142,34 +173,23 @@ class OtherClusterSink:
         with self._opening:
             self._producer = None
 
-    def _refused(self, producer: Producer, suspects: Sequence[Produce], of: int) -> dict[int, str]:
-        """Which of ``suspects`` the topic refuses by themselves, by offset, with the reason; records of a
-        batch share its answer. The others are sent. ``of``: how many records the window has.
-        """
-        refused: dict[int, str] = {}
-        for number, record in enumerate(suspects, 1):
-            for _, error in self._send_all(producer, [record]):
-                refused[record.offset] = self._text(error)
-            if len(refused) == number == ALL and of == len(suspects):
-                raise SinkRefusesAll(f"every record is refused: {refused[record.offset]}")
-        return refused
-
-    def _send_all(
-        self, producer: Producer, records: Sequence[Produce]
-    ) -> Sequence[tuple[Produce, KafkaError]]:
-        """Send ``records``; returns those that the topic refuses for what they are. Raises SinkError for any
-        other failure.
+    def _send_all(self, producer: Producer, payload: Records, group: Sequence[int]) -> dict[int, KafkaError]:
+        """Send these records of the window; returns those that the topic refuses for what they are, or
+        because a batch that they were in holds such ones. Raises SinkError for any other failure.
         """
         reports = _Reports()
         give_up = time.monotonic() + self._settings.timeout + ANSWER_SECONDS
-        for record in records:
-            self._send(producer, record, reports.of(record), give_up)
-        while reports.received < len(records):
-            producer.poll(0.1)
-            if time.monotonic() > give_up:
-                missing = len(records) - reports.received
-                raise SinkUnavailable(f"{self._settings.topic}: {missing} records are not acknowledged")
-        for _, error in reports.failures:
+        try:
+            for index in group:
+                self._send(producer, payload[index], reports.of(index), give_up)
+            while reports.received < len(group):
+                producer.poll(0.1)
+                if time.monotonic() > give_up:
+                    missing = len(group) - reports.received
+                    raise SinkUnavailable(f"{self._settings.topic}: {missing} records are not acknowledged")
+        finally:
+            payload.taken.update(reports.taken)
+        for error in reports.failures.values():
             if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
                 self._limit_asked = -math.inf  # it takes less than it did
             if error.code() not in _ABOUT_RECORDS:
@@ -208,10 +228,12 @@ class OtherClusterSink:
                 self._ask_again()
             if self._producer is None:
                 self._limit, self._limit_asked = self._topic_limit(), self._clock()
-                self._producer = Producer(
-                    {**self._properties(), **self._fixed()}, logger=logging.getLogger("librdkafka")
-                )
+                self._producer = self._made(self._limit)
             return self._producer
+
+    def _made(self, limit: int) -> Producer:
+        properties = {**self._properties(), **self._fixed(limit)}
+        return Producer(properties, logger=logging.getLogger("librdkafka"))
 
     def _ask_again(self) -> None:
         """A producer's limit is fixed, so another limit takes another producer."""
@@ -271,11 +293,11 @@ class OtherClusterSink:
         own = plain(self._settings.properties)
         return {**defaults, **own, "bootstrap.servers": self._settings.bootstrap_servers}
 
-    def _fixed(self) -> dict[str, Any]:
+    def _fixed(self, limit: int) -> dict[str, Any]:
         return {
             "enable.idempotence": True,
             "acks": "all",
             "partitioner": self._settings.partitioner,
             "message.timeout.ms": round(self._settings.timeout * 1000),
-            "message.max.bytes": self._limit,
+            "message.max.bytes": limit,
         }

@@ -5,7 +5,7 @@ another cluster (``bootstrap_servers``, :mod:`worker.kafka.sink`) no transaction
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Annotated, Literal
@@ -131,6 +131,19 @@ class Produce:
     offset: int = field(default=0, compare=False)
 
 
+class Records(tuple[Produce, ...]):
+    """A window's records. ``taken`` are the indexes of those that another cluster has acknowledged: this
+    process does not send them again.
+    """
+
+    taken: set[int]
+
+    def __new__(cls, records: Iterable[Produce]) -> "Records":
+        made = super().__new__(cls, records)
+        made.taken = set()
+        return made
+
+
 class _Keyed(msgspec.Struct, gc=False):
     userKey: str
 
@@ -173,8 +186,8 @@ class RecordEncoder:
             self.size += size
         return rejects
 
-    def finish(self, manifest: Manifest) -> Sequence[Produce]:
-        return tuple(self._records)
+    def finish(self, manifest: Manifest) -> Records:
+        return Records(self._records)
 
 
 class TopicSink:

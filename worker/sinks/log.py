@@ -110,7 +110,7 @@ class LogSink:
         try:
             os.fstat(self._descriptor)
         except OSError as error:
-            raise SinkRefused(f"standard output is closed: {error.strerror}") from error
+            raise SinkRefused(f"standard output is closed: {error.strerror}", denied=True) from error
 
     def begin(self, partition: Partition, start: int) -> LineEncoder:
         return LineEncoder(self._template)
@@ -123,9 +123,10 @@ class LogSink:
             try:
                 self._write(payload.parts)
             except OSError as error:
-                refused = error.errno in (errno.EPIPE, errno.EBADF)
-                kind = SinkRefused if refused else SinkUnavailable
-                raise kind(f"standard output: {error.strerror}") from error
+                text = f"standard output: {error.strerror}"
+                if error.errno in (errno.EPIPE, errno.EBADF):  # nobody judged the events
+                    raise SinkRefused(text, denied=True) from error
+                raise SinkUnavailable(text) from error
         return Delivery(created=1, existing=0, bytes=sum(map(len, payload.parts)))
 
     def holdings(self, partition: Partition, start: int) -> Sequence[Range] | None:

@@ -21,7 +21,7 @@ from tests.support.virtual_time import in_virtual_time, passed, settled
 from tests.unit.export.test_agent import DEAD_LETTERS, Stage
 from tests.unit.export.test_partition import Rig
 from worker.chunk import Partition
-from worker.errors import PartRefused, SinkUnavailable
+from worker.errors import PartRefused, SinkRefused, SinkUnavailable
 from worker.export.partition import PartitionExport
 from worker.kafka.offsets import Committed as Metadata
 from worker.kafka.offsets import Division, Plan
@@ -241,3 +241,22 @@ async def test_a_wait_for_the_receiver_can_be_dropped() -> None:
 
     assert sink.taken == {}
     assert len(rig.kafka.texts) == 1
+
+
+@in_virtual_time
+async def test_a_sink_that_names_what_it_refuses_loses_no_other_event() -> None:
+    """A sink of any kind that took a window but for some events: they alone become dead letters, and the next
+    window begins where this one ends, since it is stored.
+    """
+    stage = Stage(max_events=4, on_refused="dead_letter")
+    stage.sink.failures.append(SinkRefused("one is bad", events={2: "has no name"}))
+    await stage.assigned()
+
+    await stage.feed(chunk(0, 4))
+    await stage.feed(chunk(0, 8, epoch=EPOCH + 1))
+
+    [(_, value, headers)] = stage.producer.records
+    assert value == event(2)
+    assert headers["flagstream-error"] == b"has no name"
+    assert [str(held) for held in stage.sink.objects] == [name(4, 8)]
+    assert stage.source.committed[PARTITION] == (8, Metadata().text())

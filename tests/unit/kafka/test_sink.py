@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError
 from worker.errors import SinkRefused, SinkRefusesAll, SinkUnavailable
 from worker.kafka import sink as module
 from worker.kafka.sink import LIMIT_SECONDS, OtherClusterSink
-from worker.sinks.kafka import KafkaSettings, Produce
+from worker.sinks.kafka import KafkaSettings, Produce, Records
 
 RECORDS = [Produce(b"k", b"%d" % n, n) for n in range(20)]
 
@@ -40,6 +40,7 @@ class Rig:
         self.answers: dict[bytes, int] = {}
         self.taken: list[bytes] = []
         self.limits: list[int] = []
+        self.records = Records(RECORDS)
         self.now = 0.0
         self.limit = 1_000_000
         monkeypatch.setattr(module, "Producer", self._make)
@@ -49,7 +50,7 @@ class Rig:
         monkeypatch.setattr(self.sink, "_topic_limit", lambda: self.limit)
 
     def deliver(self) -> Any:
-        return self.sink.deliver(None, RECORDS)  # type: ignore[arg-type]
+        return self.sink.deliver(None, self.records)  # type: ignore[arg-type]
 
     def _make(self, properties: dict[str, Any], logger: object) -> Client:
         self.limits.append(properties["message.max.bytes"])
@@ -79,6 +80,30 @@ def test_a_topic_that_refuses_everything_condemns_no_record(rig: Rig) -> None:
 
     with pytest.raises(SinkRefusesAll):
         rig.deliver()
+
+
+def test_what_is_acknowledged_is_not_sent_again(rig: Rig) -> None:
+    """Neither with the records that were refused nor when another try is made."""
+    rig.answers = {b"7": KafkaError.INVALID_RECORD}
+    for _ in range(3):
+        with pytest.raises(SinkRefused):
+            rig.deliver()
+    rig.answers = {}
+    assert rig.deliver().created == len(RECORDS)
+
+    assert sorted(rig.taken) == sorted(record.value for record in RECORDS)
+
+
+def test_small_windows_that_are_refused_whole_are_counted_together(rig: Rig) -> None:
+    """A topic that refuses everything gets to eight records as well where windows hold three."""
+    rig.answers = {record.value: KafkaError.POLICY_VIOLATION for record in RECORDS}
+    told = []
+    for start in range(0, 9, 3):
+        rig.records = Records(RECORDS[start : start + 3])
+        with pytest.raises(SinkRefused) as error:
+            rig.deliver()
+        told.append(type(error.value))
+    assert told == [SinkRefused, SinkRefused, SinkRefusesAll]
 
 
 @pytest.mark.parametrize(
@@ -117,4 +142,8 @@ def test_a_record_that_is_suddenly_too_large_is_a_reason_to_ask(rig: Rig) -> Non
 
     rig.deliver()
 
-    assert rig.limits == [1_000_000, 4_000]
+    assert rig.limits == [1_000_000, 1_000_000, 4_000], "of all windows, of the halves, of the next window"
+
+    rig.records = Records(RECORDS)
+    rig.deliver()
+    assert rig.limits[3:] == []
