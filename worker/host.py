@@ -11,10 +11,9 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, TypeVar
 
 import faust
@@ -32,7 +31,7 @@ from worker.errors import ConfigError, ExitCode, Fatal
 from worker.export.agent import ExportStage
 from worker.export.budget import MemoryBudget
 from worker.flag_sources.opening import watch
-from worker.flag_sources.watching import tell
+from worker.flag_sources.watching import FlagWatch, tell
 from worker.flags import FlagFileError, FlagSet
 from worker.kafka import properties
 from worker.kafka.consumer import Stage
@@ -43,8 +42,9 @@ from worker.kafka.source import ChunkSource
 from worker.kafka.topics import TopicFacts, TopicIds, TopicsNotReady, examine
 from worker.kafka.transactions import TransactionalProducer
 from worker.operate import metrics
-from worker.operate.health import ALIVE_SECONDS, Health, Problem
-from worker.operate.logging import configure, end_process
+from worker.operate.health import ALIVE_SECONDS, PROCESS, Health, Problem
+from worker.operate.logging import configure, end_process, lines_lost
+from worker.operate.lost_lines import LostLines
 from worker.operate.pages import add as add_pages
 from worker.operate.tasks import TaskEnded, Tasks
 from worker.operate.watchdog import Watchdog
@@ -61,7 +61,7 @@ CHANNEL_CHUNKS = 2
 """Chunks that wait for an agent: one more than it works on, so that it never waits for the next."""
 RETRY_SECONDS = 2.0
 """Between tries of what has to be there before a stage can start: brokers, topics, flags."""
-ENDS_SECONDS = 5.0
+ENDS_SECONDS = 3.0
 """Between two questions where partitions end, of which the lag is computed."""
 GRACE_SECONDS = 15.0
 """For leaving the groups after the shutdown budget is used up; then the process ends itself."""
@@ -135,6 +135,9 @@ class Host:
         self.health = Health(stopping=self._stop.is_set)
         self.sources: dict[str, ChunkSource] = {}
         self._stages: dict[str, EnrichStage | ExportStage] = {}
+        self._flag_watch: FlagWatch | None = None
+        self._lost_lines = LostLines(lines_lost)
+        self.health.checks[PROCESS] = self._lost_lines.problems
         self._settings = settings
         self._sinks = tuple(sinks)
         self._facts = facts
@@ -247,7 +250,7 @@ class Host:
                 await stage.source.pause_all()
                 await stage.flush()
 
-        self._watch_stage("enrich", stage)
+        self._watch_stage("enrich", stage, settings.enrich.commit_interval)
         return Component("enrich", start, drain, stage.close)
 
     def _sink(self, name: str, budget: MemoryBudget) -> Component:
@@ -290,14 +293,23 @@ class Host:
                 await stage.source.pause_all()
             await stage.drain(deadline)
 
-        self._watch_stage(name, stage)
+        self._watch_stage(name, stage, settings.flush_interval)
         return Component(name, start, drain, stage.close)
 
-    def _watch_stage(self, name: str, stage: EnrichStage | ExportStage) -> None:
+    def _watch_stage(self, name: str, stage: EnrichStage | ExportStage, cycle: float) -> None:
+        """``cycle``: seconds after which what was read is committed as a rule."""
+
+        def problems() -> Iterator[Problem]:
+            found = [*stage.source.problems(), *stage.problems()]
+            if name == "enrich" and self._flag_watch is not None:
+                found += self._flag_watch.problems()
+            yield from found or stage.source.lagging()
+
+        stage.source.progress.cycle = cycle
         self._stages[name] = stage
         self.health.stopped[name] = lambda: stage.stopped
         self.health.joined[name] = lambda: stage.source.joined
-        self.health.checks[name] = lambda: chain(stage.source.problems(), stage.problems())
+        self.health.checks[name] = problems
 
     def _measure(self) -> None:
         """Set the metrics that are measured only when somebody looks."""
@@ -409,8 +421,7 @@ class Host:
 
         flag_watch = watch(self._settings.flags, use)
         await self._patiently("enrich", flag_watch.begin, FlagFileError)
-        of_the_stage = self.health.checks["enrich"]
-        self.health.checks["enrich"] = lambda: chain(of_the_stage(), flag_watch.problems())
+        self._flag_watch = flag_watch
         self._tasks.start("flags", flag_watch.run(), lasts=True)
 
     async def _patiently(self, component: str, function: Callable[[], T], *passing: type[Exception]) -> T:
@@ -432,6 +443,7 @@ class Host:
         while True:
             await asyncio.sleep(1.0)
             self._beat = time.monotonic()
+            self._lost_lines.look()
             if not self._watchdog.alive:
                 raise TaskEnded("the watchdog's thread ended")
             for source in self.sources.values():

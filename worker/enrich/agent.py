@@ -18,6 +18,7 @@ from worker.chunk import Chunk, Partition, Position
 from worker.config.settings import EnrichSettings, TopicSettings
 from worker.crashpoints import reached
 from worker.enrich.batch import PIPELINE, Batch, Enricher, Pipeline
+from worker.enrich.clocks import SAMPLE, EventClocks
 from worker.enrich.refusals import TopicRefusesAll, find_refused, find_untimely
 from worker.enrich.setbacks import Setbacks
 from worker.enrich.transform import Transform
@@ -100,6 +101,7 @@ class EnrichStage:
         self._told_blocked = False
         self._batches = Pipeline(PIPELINE)
         self._dead_letters = DeadLetterLog(source="enrich")
+        self._clocks = EventClocks()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="enrich-transactions")
 
     async def open(self, limit: int, keep_trying: Callable[[], bool], topic_id: Callable[[], str]) -> None:
@@ -125,16 +127,25 @@ class EnrichStage:
         try:
             async for chunk in chunks:
                 await self.enricher.prepare(chunk)
+                self._look_at_clocks(chunk)
                 batch = self.enricher.enrich(chunk)
                 await self._batches.put(batch)  # and so into a transaction, by _produce_all
         except Exception as error:
             self._fail(error)
             raise
 
+    def _look_at_clocks(self, chunk: Chunk) -> None:
+        sample = [record.value() for record in chunk.records[:: len(chunk.records) // SAMPLE + 1]]
+        decoder = self.enricher.decoder
+        texts = sample if decoder is None else decoder.decode(sample)
+        self._clocks.look(f"{chunk.partition}@{chunk.records[0].offset()}", texts)
+
     def problems(self) -> Iterator[Problem]:
         """Yield what keeps records from being enriched."""
         for partition, text in self.stopped.items():
             yield Problem("partition_stopped", text, str(partition))
+        yield from self._dead_letters.problems()
+        yield from self._clocks.problems()
         yield from self._setbacks.problems()
         yield from self._producer.problems()
         if self.enricher.decoder is not None and self.enricher.decoder.trouble:

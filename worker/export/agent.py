@@ -178,6 +178,7 @@ class ExportStage:
         for partition, text in stopped.items():
             yield Problem("partition_stopped", text, str(partition))
         yield from self._failing.problems(asyncio.get_running_loop().time(), leaving_out=stopped)
+        yield from self._dead_letters.problems()
         yield from self._producer.problems()
         if self._identity is not None and self._identity.problem:
             yield Problem("kafka", self._identity.problem)

@@ -23,6 +23,10 @@ from worker.operate import metrics
 
 KNOWN_SECONDS = 15.0
 """How long the answer of the brokers counts: it is asked for every five seconds."""
+SAMPLES = 2
+"""How many looks in a row must have seen more than the one before them, at least."""
+LATE_SECONDS = 3.0
+"""What a delivery may take beside the cycle before it counts as late."""
 FARTHEST = 2**62
 """No offset lies there; a position that was begun without an answer says so."""
 
@@ -55,6 +59,8 @@ class _Held:
     """Since when there is a lag of which nothing was read."""
     ends: Ends | None = None
     asked_at: float = -math.inf
+    history: deque[tuple[float, float]] = field(default_factory=deque)
+    """When the lag was looked at, and what it was."""
     waiting: deque[tuple[int, float, float]] = field(default_factory=deque)
     """Chunks that were read and not committed: the end, the time of the first record, and when it came."""
 
@@ -79,6 +85,8 @@ class Progress:
         self._lock = threading.Lock()
         self._held: dict[Partition, _Held] = {}
         self._open = OpenTransactions(clock, now)
+        self.cycle = 60.0
+        """Seconds after which what was read is committed as a rule: how long a window stays open."""
 
     def begin(self, partition: Partition, position: Position) -> None:
         """The partition is ours, from ``position`` on; or it starts over there."""
@@ -133,6 +141,7 @@ class Progress:
                     held.ends, held.asked_at = ends, self._clock()
                     reached = max(held.read, held.looked) >= ends.stable
                     self._open.measured(partition, ends, reached=reached)
+                    self._remember(held)
 
     def blocked(self) -> Sequence[Blocked]:
         """Return the partitions whose next records wait for the end of somebody's transaction."""
@@ -156,6 +165,29 @@ class Progress:
                 metrics.SINCE_DELIVERY.labels(*labels).set(figures.since_delivery)
                 metrics.MARGIN.labels(*labels).set(figures.margin)
                 metrics.UNDER_WAY.labels(*labels).set(under_way.get(partition, 0.0))
+
+    def growing(self) -> tuple[float, float] | None:
+        """Return how many records wait, and for how long the oldest has, in the partitions in which more
+        comes in than is committed: the least that waited during a whole ``cycle`` is more than what waited
+        before it. None where there is no such partition.
+        """
+        with self._lock:
+            found = [
+                self._figures(held)
+                for held in self._held.values()
+                if len(held.history) > SAMPLES
+                and min(lag for _, lag in list(held.history)[1:]) > held.history[0][1]
+            ]
+        late = [figures for figures in found if figures.behind > self.cycle + LATE_SECONDS]
+        if not late:
+            return None
+        return sum(figures.lag for figures in late), max(figures.behind for figures in late)
+
+    def _remember(self, held: _Held) -> None:
+        at = self._clock()
+        held.history.append((at, self._figures(held).lag))
+        while len(held.history) > SAMPLES + 1 and held.history[1][0] < at - self.cycle - LATE_SECONDS:
+            held.history.popleft()
 
     def _figures(self, held: _Held) -> Figures:
         at = self._clock()

@@ -26,6 +26,7 @@ from worker.units import Start
 
 T = TypeVar("T")
 
+LAGS = "add workers, up to the number of partitions, or make the sink faster"
 SILENT_SECONDS = 10.0
 """Without a poll, after which people are told."""
 IDLE_SECONDS = 5.0
@@ -61,7 +62,7 @@ class ChunkSource(Service):
         self._session_timeout = session_timeout
         self._clock = clock
         self._idle_since: float | None = None
-        self._told_idle = self._told_silent = False
+        self._told_idle = self._told_silent = self._told_lag = False
         self._told_blocked: set[tuple[Partition, int]] = set()
         self._log = log.bind(source=name, topic=topic)
         self._thread = ConsumerThread(
@@ -136,8 +137,19 @@ class ChunkSource(Service):
         for blocked in self.progress.blocked():
             yield Problem("open_transaction", blocked.problem, str(blocked.partition))
 
+    def lagging(self) -> Iterator[Problem]:
+        """Yield whether more comes in than goes out; worth telling where nothing else is wrong."""
+        if (growing := self.progress.growing()) is not None:
+            records, seconds = growing
+            text = f"{records:.0f} records wait, the oldest for {seconds:.0f} s, and more come in than go out"
+            yield Problem("lag_grows", f"{text}; {LAGS}")
+
     def look(self) -> None:
         """Log what only time shows, once each time; to be called every second or so, on the event loop."""
+        lagging = next(self.lagging(), None)
+        if lagging is not None and not self._told_lag:
+            self._log.warning("lag_grows", problem=lagging.text)
+        self._told_lag = lagging is not None
         silent = self._thread.running and self._silent > SILENT_SECONDS
         if silent and not self._told_silent:
             self._log.warning("consumer_silent", seconds=round(self._silent), waits_for="Kafka")

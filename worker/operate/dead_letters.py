@@ -1,15 +1,18 @@
 """Dead letters in the worker's own log: enough to notice them and to find the first, not a line for each."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import structlog
 
 from worker.dead_letters import DeadLetter
+from worker.operate.health import Problem
 
 SUMMARY_SECONDS = 60.0
 """Between two lines of one reason: a broken producer makes thousands of dead letters a second."""
+
+HINT = "look at their headers in the dead-letter topic, and mend what wrote them"
 
 Summary = dict[str, tuple[int, str]]
 """By reason: how many, and where the first one was."""
@@ -40,10 +43,20 @@ class DeadLetterLog:
         self._log = structlog.get_logger(__name__).bind(**fields)
         self._later: Summary = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._episode: Summary = {}
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield each reason for which there were dead letters in the last minute or two."""
+        for reason, (count, first) in self._episode.items():
+            records = "1 record" if count == 1 else f"{count} records"
+            yield Problem(
+                "dead_letters", f"{reason}: {records} became dead letters, the first {first}; {HINT}"
+            )
 
     def tell(self, found: Mapping[str, tuple[int, str]]) -> None:
         """These are in the dead-letter topic, for good."""
         add(self._later, found)
+        add(self._episode, found)
         for reason in found:
             if reason not in self._timers:
                 self._write(reason)
@@ -59,7 +72,8 @@ class DeadLetterLog:
         if (timer := self._timers.pop(reason, None)) is not None:
             timer.cancel()
         if reason not in self._later:
+            self._episode.pop(reason, None)
             return
         count, first = self._later.pop(reason)
-        self._log.warning("dead_letters", reason=reason, count=count, first=first)
+        self._log.warning("dead_letters", reason=reason, count=count, first=first, hint=HINT)
         self._timers[reason] = asyncio.get_running_loop().call_later(SUMMARY_SECONDS, self._write, reason)

@@ -32,6 +32,10 @@ KINDS: Mapping[str, str] = {
     "sink_unavailable": "the sink does not answer, or cannot take more now",
     "delivery_under_way": "a call of the sink does not come back",
     "partition_stopped": "a partition waits for a person",
+    "lag_grows": "more comes in than goes out",
+    "dead_letters": "records became dead letters in the last minute or two",
+    "event_clock": "events have times that cannot be right",
+    "log_lines_lost": "the log could not be written in the last minute",
 }
 """Every kind of problem: the labels of ``flagstream_problems``, so the set is bounded."""
 

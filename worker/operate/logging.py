@@ -104,6 +104,11 @@ _writers: list[LogWriter] = []
 """What :func:`configure` made; one in a worker."""
 
 
+def lines_lost() -> int:
+    """Return how many lines of the log could not be written so far."""
+    return sum(writer.lost for writer in _writers)
+
+
 def end_process(code: int) -> NoReturn:
     """End the process now, without waiting for its threads: a call that hangs has one. What is queued for
     the log is written for at most a second. From any thread.

@@ -151,3 +151,42 @@ def test_a_partition_that_is_let_go_of_has_no_figures() -> None:
     rig.progress.measured({ONE: Ends(0, 1, 1)})
 
     assert rig.progress.figures() == {}
+
+
+def test_a_lag_that_grows_is_told() -> None:
+    """Where the oldest record is late and the least that waited in a whole cycle is more than before."""
+    rig = Rig()
+    rig.progress.cycle = 4.0
+    rig.progress.read(ONE, 40, rig.now)
+    for end in range(40, 200, 20):
+        rig.progress.measured({ONE: Ends(10, end, end)})
+        rig.passed(3)
+
+    assert rig.progress.growing() == (180 - 20, 24)
+
+
+def test_a_lag_that_comes_and_goes_with_windows_does_not_grow() -> None:
+    """Between two commits it always does."""
+    rig = Rig()
+    rig.progress.cycle = 9.0
+    for end in range(40, 400, 10):
+        rig.progress.read(ONE, end, rig.now - 100)
+        rig.progress.measured({ONE: Ends(10, end, end)})
+        rig.passed(3)
+        if end % 30 == 0:
+            rig.progress.committed(ONE, end)
+
+        assert rig.progress.growing() is None
+
+
+def test_a_backlog_that_shrinks_does_not_grow() -> None:
+    """However late its records are."""
+    rig = Rig()
+    rig.progress.cycle = 4.0
+    rig.progress.read(ONE, 4_000, rig.now - 10_000)
+    for committed in range(30, 300, 30):
+        rig.progress.committed(ONE, committed)
+        rig.progress.measured({ONE: Ends(10, 4_000 + committed // 2, 4_000 + committed // 2)})
+        rig.passed(3)
+
+    assert rig.progress.growing() is None

@@ -45,6 +45,23 @@ async def test_the_first_is_logged_at_once_and_the_rest_once_a_minute() -> None:
 
 
 @in_virtual_time
+async def test_a_burst_is_a_problem_until_it_is_over() -> None:
+    """With the count and the first place of the whole burst, and what to do."""
+    told = DeadLetterLog(sink="archive")
+    told.tell(summary(letters("invalid_json", 3, 4)))
+    await passed(SUMMARY_SECONDS - 1)
+    told.tell(summary(letters("invalid_json", 9)))
+    await passed(2)
+
+    [problem] = told.problems()
+    assert problem.text.startswith(
+        "invalid_json: 3 records became dead letters, the first ingest-0@3; look at"
+    )
+    await passed(2 * SUMMARY_SECONDS)
+    assert list(told.problems()) == []
+
+
+@in_virtual_time
 async def test_a_reason_does_not_wait_for_another() -> None:
     """Each has a minute of its own."""
     told = DeadLetterLog()

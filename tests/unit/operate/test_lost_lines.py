@@ -1,0 +1,20 @@
+"""Lines of the log that are lost are told elsewhere."""
+
+from worker.operate.lost_lines import TOLD_SECONDS, LostLines
+
+
+def test_lost_lines_are_a_problem_for_a_while() -> None:
+    """With how many it were since it began."""
+    lost, now = [5], [0.0]
+    lines = LostLines(lambda: lost[0], lambda: now[0])
+
+    assert "5 lines" in next(lines.problems()).text
+    now[0], lost[0] = 30.0, 9
+    lines.look()
+    assert "9 lines" in next(lines.problems()).text
+    now[0] = 31 + TOLD_SECONDS
+    assert list(lines.problems()) == []
+    lost[0] = 10
+    [problem] = lines.problems()
+    assert problem.text.startswith("1 lines of the log are lost")
+    assert "make room" in problem.text
