@@ -19,13 +19,13 @@ from worker.config.settings import EnrichSettings, TopicSettings
 from worker.crashpoints import reached
 from worker.enrich.batch import PIPELINE, Batch, Enricher, Pipeline
 from worker.enrich.clocks import SAMPLE, EventClocks
-from worker.enrich.refusals import TopicRefusesAll, find_refused, find_untimely
 from worker.enrich.setbacks import Setbacks
 from worker.enrich.transform import Transform
 from worker.errors import OwnershipLost, TransactionAborted
 from worker.kafka.identity import TopicIdentity, differ
 from worker.kafka.missing import explain
 from worker.kafka.offsets import Committed, MetadataUnreadable
+from worker.kafka.refusals import TopicRefusesAll, find_refused, find_untimely
 from worker.kafka.source import ChunkSource
 from worker.kafka.transactions import (
     NotQueued,

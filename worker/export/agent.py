@@ -4,14 +4,14 @@ of its own.
 
 import asyncio
 import random
-from collections.abc import AsyncIterable, Callable, Collection, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
 
 import structlog
 
-from worker.chunk import Chunk, Partition, Position
+from worker.chunk import Chunk, Headers, Partition, Position
 from worker.config.settings import TopicSettings
 from worker.dead_letters import DeadLetter, fit
 from worker.errors import (
@@ -35,14 +35,17 @@ from worker.export.takeover import unit_of
 from worker.kafka.identity import TopicIdentity
 from worker.kafka.missing import explain
 from worker.kafka.offsets import Since
+from worker.kafka.refusals import TopicRefusesAll, find_refused
 from worker.kafka.source import ChunkSource
 from worker.kafka.topics import TopicFacts
-from worker.kafka.transactions import NotQueued, TransactionalProducer
+from worker.kafka.transactions import NotQueued, TransactionalProducer, TransactionRefused
 from worker.operate import metrics
 from worker.operate.dead_letters import DeadLetterLog, summary
 from worker.operate.health import Problem
+from worker.operate.retry import Backoff
 from worker.operate.stopped import StoppedPartitions
 from worker.operate.tasks import Tasks
+from worker.sinks.kafka import TopicSink
 from worker.sinks.protocol import ConfiguredTransactionalSink, Sink, Transaction
 from worker.sinks.settings import SinkSettings
 from worker.topic_formats.protocol import Decoder
@@ -57,6 +60,17 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 """Seconds between tries of a failing sink: doubled each time, with jitter, so that a fleet does not knock as
 one.
 """
+
+
+class RecordedTransaction:
+    """A :class:`Transaction` that only notes what would be produced: topic, key and value."""
+
+    def __init__(self) -> None:
+        self.produced: list[tuple[str, bytes | None, bytes | None]] = []
+
+    def produce(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        """Note the record."""
+        self.produced.append((topic, key, value))
 
 
 class ExportStage:
@@ -402,30 +416,29 @@ class ExportStage:
                 raise TransactionAborted(str(error)) from error
             self._producer.commit({partition: (offset, metadata)}, group)
 
-        async with self._transacting:
-            pause = FIRST_PAUSE
-            while True:
+        loop = asyncio.get_running_loop()
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        while True:
+            async with self._transacting:  # one transaction at a time; who has to wait lets others go first
                 group = await self.source.group_metadata({partition: epoch})
-                self._failing.begun("deliver", partition, asyncio.get_running_loop().time())
+                self._failing.begun("deliver", partition, loop.time())
                 try:
-                    await asyncio.get_running_loop().run_in_executor(self._transactions, transaction, group)
+                    await loop.run_in_executor(self._transactions, transaction, group)
+                    break
                 except TransactionUncertain as error:
                     self.restart(partition, epoch)  # what is committed tells whether it was
                     raise OwnershipLost(str(error)) from error
                 except TransactionAborted as error:
                     metrics.TRANSACTIONS.labels(f"sink.{self._name}", "aborted").inc()
-                    now = asyncio.get_running_loop().time()
-                    self._failing.failed(
-                        "deliver", partition, "transaction", f"transaction: {error}", now, pause
-                    )
-                    self._log.warning("transaction_aborted", error=str(error))
-                    if self._takes_less():
-                        self.restart(partition, epoch)  # its records are encoded again, under the new limit
+                    pause = backoff.next_pause()
+                    text = f"transaction: {error}"
+                    self._failing.failed("deliver", partition, "transaction", text, loop.time(), pause)
+                    self._log.warning("transaction_aborted", error=str(error), retry_in=round(pause, 2))
+                    if self._takes_less() or await self._refuses_some(error, produce):
+                        self.restart(partition, epoch)  # its records are encoded again, without those
                         raise OwnershipLost(str(error)) from error
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, LONGEST_PAUSE)
-                else:
-                    break
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), pause)
         self._failing.over("deliver", partition)
         self.source.progress.committed(partition, offset)
         self._went_on(partition, offset)
@@ -433,6 +446,33 @@ class ExportStage:
         for letter in letters:
             metrics.REJECTED.labels(self._name, letter.reason).inc()
         self._dead_letters.tell(summary(letters))
+
+    async def _refuses_some(self, error: TransactionAborted, produce: Callable[[Transaction], None]) -> bool:
+        """Whether the topic of a Kafka sink refuses some of the records for what they are: the sink is told
+        which, and rejects them from now on.
+        """
+        sink = self._sink
+        if not isinstance(sink, TopicSink) or not isinstance(error, TransactionRefused):
+            return False
+        if not error.of_a_record or error.untimely:  # where a time of sending is refused, a clock is wrong
+            return False
+        window = RecordedTransaction()
+        produce(window)
+        made = [(key, value) for topic, key, value in window.produced if topic == sink.topic]
+        records = [{"key": key, "value": value} for key, value in made]
+
+        def takes(some: Sequence[int]) -> bool:
+            return self._producer.takes(sink.topic, [records[index] for index in sorted(some)])
+
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(
+                self._transactions, find_refused, len(records), takes
+            )
+        except (TopicRefusesAll, TransactionAborted) as failure:
+            self._log.warning("search_failed", error=str(failure))
+            return False
+        sink.refused = {(made[index][0] or b"", made[index][1] or b""): str(error) for index in found}
+        return bool(found)
 
     def _takes_less(self) -> bool:
         """Whether the topic of a transactional sink takes smaller records than the sink was told."""

@@ -28,6 +28,7 @@ from worker.kafka.positions import StartingPoints
 from worker.kafka.progress import Progress
 from worker.kafka.reports import Reports, raise_if_fatal
 from worker.operate import metrics
+from worker.operate.retry import Backoff
 from worker.units import Start
 
 log = structlog.get_logger(__name__)
@@ -44,6 +45,8 @@ STALL_SECONDS = 1.0
 """How long the thread waits for the stage to take chunks before it pauses the partitions and goes on
 polling.
 """
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds before the group is joined again, from the second time in a row on."""
 STATISTICS_MILLISECONDS = 5_000
 """How often librdkafka reports how far it has looked, and the state of its connections."""
 
@@ -107,6 +110,11 @@ class ConsumerThread:
         self.reports = reports = Reports(name, topic, looked=self.progress.looked)
         self.finishing = False
         """Fetch nothing more."""
+        self.rejoins = 0
+        """Times in a row that the group was left and joined again, with no commit in between."""
+        self.rejoined_for = ""
+        """Why it was left the last time."""
+        self._rejoins = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._name = name
         self._topic = topic
         self._put_chunk = put
@@ -167,6 +175,8 @@ class ConsumerThread:
             error = failure.args[0]
         self.alive_at = time.monotonic()
         if error is None and self.alive_at - began < self._commit_limit:
+            self._rejoins.reset()
+            self.rejoins = 0
             self.progress.committed(partition, offset)
             return True
         if error is not None and error.code() in _NOT_LOST:
@@ -431,11 +441,18 @@ class ConsumerThread:
         self._ask(self._stage.lost(taken))
         self._consumer.unsubscribe()
         self.reports.member = False
+        self.rejoins += 1
+        self.rejoined_for = str(reason)
+        pause = self._rejoins.next_pause() if self.rejoins > 1 else 0.0
         deadline = time.monotonic() + self._session_timeout
         while self._consumer.assignment() and time.monotonic() < deadline and not self._stopping.is_set():
             self._consumer.consume(
                 MAX_RECORDS, POLL_SECONDS
             )  # runs the revoke callback; nothing is held any more
+        # Each joining makes the whole group share out anew, so one whose commits always fail pauses.
+        until = time.monotonic() + pause
+        while time.monotonic() < until and not self._stopping.is_set():
+            self._serve_calls(wait=0.1)
         self._subscribe()
 
     # flow

@@ -6,11 +6,12 @@ from collections.abc import Callable
 import structlog
 
 from worker.kafka.topics import TopicsNotReady
+from worker.operate.retry import Backoff
 
 log = structlog.get_logger(__name__)
 
-RETRY_SECONDS = 1.0
-"""Between tries, while the brokers do not answer."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
+"""Seconds between tries, while the brokers do not answer."""
 
 
 def differ(before: str, now: str) -> bool:
@@ -46,6 +47,7 @@ class TopicIdentity:
             return self._answer[1]
 
     async def _patiently(self) -> str:
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             try:
                 found = await asyncio.to_thread(self._ask)
@@ -53,7 +55,7 @@ class TopicIdentity:
                 if self.problem != str(error):
                     log.warning("topic_id_awaited", error=str(error))
                 self.problem = str(error)
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(backoff.next_pause())
             else:
                 self.problem = ""
                 return found

@@ -12,13 +12,14 @@ from worker.chunk import Partition, Position
 from worker.errors import ExitCode, Fatal, OwnershipLost
 from worker.kafka.offsets import Committed, MetadataUnreadable, Since
 from worker.kafka.reports import Reports, raise_if_fatal
+from worker.operate.retry import Backoff
 from worker.units import Start
 
 T = TypeVar("T")
 
 QUERY_SECONDS = 5.0
 """Bound of one try of a blocking query (committed offsets, watermarks); tried again until it answers."""
-RETRY_SECONDS = 0.2
+RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.2, 2.0
 """Between tries of such a query."""
 
 
@@ -165,6 +166,7 @@ class StartingPoints:
             self.since = Since(int(time.time() * 1000), len(there))
 
     def _query(self, function: Callable[[], T | None]) -> T:
+        backoff = Backoff(RETRY_SECONDS, LONGEST_RETRY_SECONDS)
         while not self._stopping.is_set():
             self._alive()
             try:
@@ -172,8 +174,8 @@ class StartingPoints:
             except KafkaException as error:
                 raise_if_fatal(error.args[0])
                 self._reports.error(error.args[0])
-                self._stopping.wait(RETRY_SECONDS)
             else:
                 if answer is not None:
                     return answer
+            self._stopping.wait(backoff.next_pause())
         raise OwnershipLost(f"{self._topic}: stopped while Kafka was asked for positions")

@@ -22,11 +22,14 @@ from worker.kafka.consumer import POLL_SECONDS, ConsumerThread, Stage
 from worker.kafka.offsets import Since
 from worker.kafka.progress import Progress
 from worker.operate.health import Problem
+from worker.operate.retry import Backoff
 from worker.units import Start
 
 T = TypeVar("T")
 
 LAGS = "add workers, up to the number of partitions, or make the sink faster"
+LONGEST_COMMIT_PAUSE = 0.5
+"""Between tries of a commit that waits for the end of a rebalance."""
 SILENT_SECONDS = 10.0
 """Without a poll, after which people are told."""
 IDLE_SECONDS = 5.0
@@ -134,6 +137,13 @@ class ChunkSource(Service):
             )
         elif not self._thread.reports.member:
             yield Problem("group", self._waiting_for)
+        if self._thread.rejoins > 1:
+            yield Problem(
+                "group",
+                f"commits fail ({self._thread.rejoined_for}), so the group was left and joined again "
+                f"{self._thread.rejoins} times in a row; look for the right to read the topic and to use the "
+                "group, and at the group coordinator",
+            )
         for blocked in self.progress.blocked():
             yield Problem("open_transaction", blocked.problem, str(blocked.partition))
 
@@ -198,10 +208,11 @@ class ChunkSource(Service):
         Raises OwnershipLost; the caller drops its work for the partition, and whoever gets it reads what is
         committed.
         """
+        backoff = Backoff(POLL_SECONDS, LONGEST_COMMIT_PAUSE)
         while not await self.call(  # noqa: ASYNC110  # the answer is not ours to be told
             lambda: self._thread.commit(partition, epoch, offset, metadata)
         ):
-            await asyncio.sleep(POLL_SECONDS)  # lets the thread poll, which serves the rebalance
+            await asyncio.sleep(backoff.next_pause())  # lets the thread poll, which serves the rebalance
 
     async def group_metadata(self, epochs: Mapping[Partition, int]) -> object:
         """The group's metadata for a transaction, taken in the same step in which ``epochs`` are seen to

@@ -5,9 +5,10 @@ another cluster (``bootstrap_servers``, :mod:`worker.kafka.sink`) no transaction
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 import msgspec
@@ -154,13 +155,22 @@ _decode = msgspec.json.Decoder(_Keyed).decode
 class RecordEncoder:
     """One window as records; a :class:`~worker.sinks.protocol.WindowEncoder`.
 
-    Rejects what has no ``userKey`` and what is larger than ``limit``, the largest record of the topic.
+    Rejects what has no ``userKey``, what is larger than ``limit``, the largest record of the topic, and what
+    is in ``refused``: keys and values that the topic is known to refuse, with the reason.
     """
 
-    def __init__(self, partition: Partition, *, event_ids: bool, limit: int) -> None:
+    def __init__(
+        self,
+        partition: Partition,
+        *,
+        event_ids: bool,
+        limit: int,
+        refused: Mapping[tuple[bytes, bytes], str] = MappingProxyType({}),
+    ) -> None:
         self._partition = partition
         self._event_ids = event_ids
         self._room = limit - ENVELOPE
+        self._refused = refused
         self._records: list[Produce] = []
         self.size = 0
 
@@ -182,6 +192,9 @@ class RecordEncoder:
                 text = f"{size} bytes of key and value; the topic takes {self._room}"
                 rejects.append(Reject(index, "too_large", text))
                 continue
+            if self._refused and (why := self._refused.get((key, value))) is not None:
+                rejects.append(Reject(index, "refused_by_topic", why))
+                continue
             self._records.append(Produce(key, value, records[index].offset() or 0))
             self.size += size
         return rejects
@@ -199,11 +212,13 @@ class TopicSink:
         self.topic = settings.topic
         self.partitioner: str = settings.partitioner
         self.limit = DEFAULT_LIMIT
+        self.refused: Mapping[tuple[bytes, bytes], str] = {}
+        """Keys and values of records that the topic refuses, with the reason; set by the engine."""
         self.fingerprint = fingerprint(settings)
         self._event_ids = settings.event_ids
 
     def begin(self, partition: Partition, start: int) -> RecordEncoder:
-        return RecordEncoder(partition, event_ids=self._event_ids, limit=self.limit)
+        return RecordEncoder(partition, event_ids=self._event_ids, limit=self.limit, refused=self.refused)
 
     def deliver_in(self, transaction: Transaction, manifest: Manifest, payload: Sequence[Produce]) -> None:
         for record in payload:

@@ -1,7 +1,7 @@
 """A sink in the transaction of its offsets: no plan, no listing; records, letters and offset are one step."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from tests.support.recording import EPOCH, PARTITION, Committed, RecordingKafka, chunk, event
@@ -19,7 +19,7 @@ from worker.kafka.offsets import Committed as Metadata
 from worker.kafka.offsets import Plan
 from worker.kafka.source import ChunkSource
 from worker.kafka.topics import TopicFacts
-from worker.kafka.transactions import TransactionalProducer
+from worker.kafka.transactions import TransactionalProducer, TransactionRefused
 from worker.sinks.kafka import KafkaSettings, TopicSink
 from worker.sinks.protocol import Transaction
 from worker.sinks.settings import SinkSettings
@@ -208,3 +208,60 @@ async def test_a_fenced_producer_ends_the_process() -> None:
     await rig.feed(0, 4)
 
     assert [error.code for error in rig.errors if isinstance(error, Fatal)] == [ExitCode.FENCED]
+
+
+class PickyProducer(RecordingProducer):
+    """The topic refuses one event, and with it whatever is produced together with it."""
+
+    refused = event(1)
+    of_a_record = True
+
+    def commit(self, offsets: Mapping[Partition, tuple[int, str]], group: object) -> None:
+        if any(record[:2] == ("copies", self.refused) for record in self.open_records):
+            raise TransactionRefused("INVALID_RECORD", of_a_record=self.of_a_record)
+        super().commit(offsets, group)
+
+    def takes(self, topic: str, records: Sequence[Mapping[str, Any]]) -> bool:
+        return not any(record["value"] == self.refused for record in records)
+
+
+@in_virtual_time
+async def test_an_event_that_the_topic_refuses_becomes_a_dead_letter() -> None:
+    """It is found, and the others of its window are copied."""
+    rig = Stage(PickyProducer)
+    await rig.begin()
+
+    await rig.feed(0, 4)
+    assert rig.source.rewinds == [None]
+    await rig.feed(0, 4, EPOCH + 1)
+
+    assert [value for topic, value, _ in rig.producer.records if topic == "copies"] == [
+        event(0),
+        event(2),
+        event(3),
+    ]
+    [letter] = [headers for topic, _, headers in rig.producer.records if topic == "dead"]
+    assert letter["flagstream-reason"] == b"refused_by_topic"
+    assert rig.source.committed[PARTITION][0] == 4
+
+
+@in_virtual_time
+async def test_a_partition_whose_transaction_fails_lets_the_others_go_first() -> None:
+    """It waits for its next try without keeping anybody from theirs."""
+    rig = Stage(PickyProducer)
+    cast(PickyProducer, rig.producer).of_a_record = False
+    await rig.begin()
+    other = Partition(PARTITION.topic, PARTITION.index + 1)
+    await rig.stage.assigned({other: rig.source.position(other, EPOCH)})
+
+    await rig.feed(0, 4)
+    await passed(30)
+
+    async def chunks() -> Any:
+        yield replace(chunk(0, 4, values={1: event(9)}), partition=other)
+
+    await rig.stage.run(chunks())
+    await settled()
+
+    assert PARTITION not in rig.source.committed
+    assert other in rig.source.committed

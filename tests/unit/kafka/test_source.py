@@ -28,6 +28,8 @@ class Thread:
     polled_at: float = 0.0
     running: bool = True
     reports: Reports = field(default_factory=Reports)
+    rejoins: int = 0
+    rejoined_for: str = ""
     progress: Progress = field(default_factory=lambda: Progress("archive", "t"))
     positions: dict[Partition, Position] = field(default_factory=lambda: {Partition("t", 0): Position(1, 0)})
 
@@ -132,3 +134,15 @@ def test_a_consumer_that_has_not_begun_or_has_ended_is_not_spoken_of() -> None:
 
     assert rig.passed(600) == []
     assert rig.problems == []
+
+
+def test_commits_that_always_fail_are_a_problem() -> None:
+    """Each makes the consumer leave the group and join it again, which by itself may happen at any time."""
+    rig = Rig()
+    rig.thread.rejoins, rig.thread.rejoined_for = 1, "GROUP_AUTHORIZATION_FAILED"
+    assert rig.problems == []
+
+    rig.thread.rejoins = 2
+    [problem] = rig.problems
+    assert problem.kind == "group"
+    assert "GROUP_AUTHORIZATION_FAILED" in problem.text
