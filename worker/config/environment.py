@@ -92,7 +92,10 @@ def _content(name: str, value: str, found: Environment) -> str | None:
     except ValueError:
         found.problems.append(f"{name}: the file that it names is not UTF-8 text")
     else:
-        return content.removesuffix("\n").removesuffix("\r") if content.endswith("\n") else content
+        text = content.removesuffix("\n").removesuffix("\r") if content.endswith("\n") else content
+        if text:
+            return text
+        found.problems.append(f"{name}: the file that it names is empty")
     return None
 
 

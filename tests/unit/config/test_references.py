@@ -169,6 +169,16 @@ def test_values_show_neither_in_render_nor_in_check(tmp_path: Path, monkeypatch:
 # ── X_FILE ────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("content", ["", "\n", "\ufeff"])
+def test_an_empty_file_is_no_empty_secret(tmp_path: Path, content: str) -> None:
+    """What an agent has not written yet would else be taken for "no password"."""
+    (tmp_path / "secret").write_text(content, encoding="utf-8")
+    environ = {"FLAGSTREAM_REGISTRY__PASSWORD_FILE": str(tmp_path / "secret")}
+
+    (problem,) = problems(tmp_path, WHOLE + '[registry]\nuser = "u"\nurl = "http://r"', environ)
+    assert problem == "FLAGSTREAM_REGISTRY__PASSWORD_FILE: the file that it names is empty"
+
+
 @pytest.mark.parametrize(
     ("content", "value"),
     [("x", "x"), ("x\n", "x"), ("x\r\n", "x"), ("x\n\n", "x\n"), (" x", " x"), ("\ufeffx\r\n", "x")],
