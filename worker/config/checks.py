@@ -16,6 +16,7 @@ from worker.units import format_bytes, format_seconds
 Path = tuple[str, ...]
 Problem = tuple[Path, str]
 
+_PROTOCOL = "security.protocol"
 FLAG_SUFFIXES = (".yaml", ".yml", ".json", ".toml")
 
 
@@ -47,6 +48,14 @@ def _topics(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
     for (first, name), (second, other) in combinations(names.items(), 2):
         if name == other and not _unread(failed, ("topics", first), ("topics", second)):
             yield ("topics", second), f'"{other}" is also topics.{first}; each needs a topic of its own'
+        elif name.replace(".", "_") == other.replace(".", "_") and not _unread(
+            failed, ("topics", first), ("topics", second)
+        ):
+            yield (
+                ("topics", second),
+                f'"{other}" and topics.{first}, "{name}", differ in . and _ only; Kafka creates one of them, '
+                "as its metrics cannot tell them apart",
+            )
 
 
 def _formats(settings: Settings, failed: set[Path], *, enrich: bool) -> Iterator[Problem]:
@@ -173,6 +182,15 @@ def _properties(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
             yield ("kafka", table, name), message
     told: set[str] = set()
     for own in ("consumer_properties", "producer_properties"):
+        speaks = str(tables[own].get(_PROTOCOL, "")).lower()
+        if speaks and speaks != str(kafka.properties.get(_PROTOCOL, "plaintext")).lower():
+            yield (
+                ("kafka", own, _PROTOCOL),
+                "belongs into kafka.properties: all clients speak to the same brokers, also the one "
+                "that looks at "
+                "the topics",
+            )
+            continue
         for name, message in handed_through.contradictions({**kafka.properties, **tables[own]}):
             if name not in told:
                 told.add(name)

@@ -13,7 +13,10 @@ TOP: Mapping[str, str] = {
     "retriever": "[[flags.sources]] with type",
     "retrievers": "[[flags.sources]] with type, one for each",
     "exporter": "[sinks.<name>] with type",
-    "exporters": "[sinks.<name>] with type, one for each",
+    "exporters": (
+        "[sinks.<name>] with type, one for each; the topic of a kafka exporter that feeds this worker is "
+        "topics.ingest"
+    ),
     "pollingInterval": 'flags.poll_interval, with a unit ("60s"): GO Feature Flag counts in milliseconds',
     "startWithRetrieverError": "flags.cache_path: without it the worker waits until every source answers",
     "persistentFlagConfigurationFile": "flags.cache_path",
@@ -123,7 +126,8 @@ def words_of_a_relay(text: str) -> Iterator[str]:
 
 def counterpart(word: str, known: Mapping[str, str]) -> str | None:
     """What says the same as GO Feature Flag's ``word`` here, as the end of a sentence."""
-    hint = known.get(word)
+    # Go's names begin with a capital, and variables have no small letters.
+    hint = next((hint for key, hint in known.items() if key.lower() == word.lower()), None)
     if hint is None:
         return None
     if hint.startswith("nothing"):

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Serializ
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from worker.config.flags import FlagSettings
+from worker.config.masking import Mask
 from worker.config.section import Section
 from worker.http import address
 from worker.kafka.handed_through import Brokers, Properties
@@ -403,6 +404,12 @@ class Settings(BaseSettings):
 
     _warnings: tuple[str, ...] = ()
     _hidden: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """As pydantic has it, without what is hidden: a log of the settings must not show it either."""
+        return Mask(self._hidden).whole(super().__repr__())
+
+    __str__ = __repr__
 
     @property
     def warnings(self) -> tuple[str, ...]:

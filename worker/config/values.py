@@ -55,6 +55,9 @@ def value_problems(settings: Settings, raw: Mapping[str, object], replaced: set[
         elif _is_path(path, value):
             if problem := _path_problem(path, str(value), written, path in replaced):
                 yield path, problem
+        elif _is_property(path, value) and not _may_have_lines(value):
+            if unfit := control_character(value):
+                yield path, f"holds {unfit}; take it out"
         elif _is_size(field) and written is not None and (problem := bare_size_problem(written)):
             yield path, problem
 
@@ -101,6 +104,10 @@ def _edge_is_blank(text: str) -> bool:
     )
 
 
+def _is_property(path: Path, value: object) -> bool:
+    return isinstance(value, str) and len(path) > 2 and path[-2].endswith("properties")
+
+
 def _is_size(field: FieldInfo) -> bool:
     return any(isinstance(part, Written) and part.kind == "size" for part in field.metadata)
 
@@ -110,8 +117,7 @@ def _is_path(path: Path, value: object) -> bool:
         return True
     if not isinstance(value, str):
         return False
-    of_librdkafka = len(path) > 2 and path[-2].endswith("properties")
-    return path in _PATHS or (of_librdkafka and _PATH_PROPERTY.search(path[-1]) is not None)
+    return path in _PATHS or (_is_property(path, value) and _PATH_PROPERTY.search(path[-1]) is not None)
 
 
 def _path_problem(path: Path, value: str, written: object, replaced: bool) -> str | None:

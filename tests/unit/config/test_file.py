@@ -141,6 +141,13 @@ def test_a_flag_file_is_recognised(tmp_path: Path, content: str) -> None:
             ],
         ),
         (
+            'type = "file"\npath = "x"\nMaxEventInMemory = 5',
+            [
+                "sinks.a.MaxEventInMemory: unknown key; for GO Feature Flag's MaxEventInMemory write "
+                "max_events",
+            ],
+        ),
+        (
             'type = "s3"\nbucket = "b"\npath = "x"',
             ["sinks.a.path: unknown key; for GO Feature Flag's path write prefix"],
         ),

@@ -131,7 +131,17 @@ def properties(lines: str) -> str:
             ),
             'kafka.properties."sasl.oauthbearer.client.id": is not used, since sasl.mechanisms is "PLAIN"',
         ),
+        (
+            f'{WHOLE}[kafka.consumer_properties]\nsecurity.protocol = "ssl"',
+            'kafka.consumer_properties."security.protocol": belongs into kafka.properties',
+        ),
+        (properties('client.rack = "a\\n"'), 'kafka.properties."client.rack": holds a line break at its end'),
         # ── topics, registry, stages ──
+        (
+            f'{WHOLE}[topics]\ningest = "a.b"\noutput = "a_b"',
+            'topics.output: "a_b" and topics.ingest, "a.b", differ in . and _ only; Kafka creates one '
+            "of them",
+        ),
         (
             f"{WHOLE}[topics]\nreplication_factor = 0",
             "topics.replication_factor: 0 is out of range; write at least 1, or",

@@ -166,6 +166,14 @@ def test_values_show_neither_in_render_nor_in_check(tmp_path: Path, monkeypatch:
     assert "127.0.0.1:1" not in checked
 
 
+def test_values_do_not_show_where_settings_are_printed(tmp_path: Path) -> None:
+    """Whoever logs all settings shows no value of a variable."""
+    text = f'{WHOLE}[kafka]\nbootstrap_servers = "${{CANARY}}:9092"'
+    settings = load(_file(tmp_path, text), {"CANARY": CANARY})
+    assert settings.kafka.bootstrap_servers == f"{CANARY}:9092"
+    assert CANARY not in f"{settings!r} {settings}"
+
+
 # ── X_FILE ────────────────────────────────────────────────────────────────
 
 
