@@ -222,22 +222,6 @@ class TestRefusedRecords:
         assert {dict(record.headers)["flagstream-reason"] for record in dead} == {b"refused_by_topic"}
         assert all(b"INVALID_TIMESTAMP" in dict(record.headers)["flagstream-error"] for record in dead)
 
-    def test_many_are_found_as_fast(self, admin: AdminClient, bootstrap: str, tmp_path: Path) -> None:
-        """A backlog of which all but the last records are too old, as when a topic is read again."""
-        limits = {"message.timestamp.before.max.ms": "3600000"}
-        topics = Topics.create(admin, "backlog", output=limits)
-        now = round(time.time() * 1000)
-        old = [Sent(b"k", event(n), timestamp_ms=now - 86_400_000 + n) for n in range(3_000)]
-        produce(bootstrap, topics.ingest, [*old, Sent(b"k", event(9_999), timestamp_ms=now)])
-        settings = configuration(bootstrap, tmp_path, topics, enrich={"keep_timestamps": True})
-
-        with RunningWorker(settings, tmp_path, arguments=["--stage", "enrich"]) as worker:
-            await_records(bootstrap, topics.dead_letters, 3_000)
-            [good] = await_records(bootstrap, topics.output, 1)
-            assert worker.stop() == 0
-
-        assert number(good) == 9_999
-
 
 class TestDeletedTopics:
     """A topic that a worker writes to is deleted under it."""
