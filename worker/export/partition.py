@@ -490,15 +490,19 @@ class PartitionExport:
             text = self._metadata(window.position, window.range.start, window, division)
             await self._kafka.commit(self.partition, self.epoch, window.position, text)
 
-        return await send_in_parts(
-            sink,
-            manifest,
-            course,
-            persist=lambda function: self._kafka.persist("deliver", self.partition, function),
-            commit=commit,
-            refused=metrics.DELIVERY_FAILURES.labels(self._to.name, "refused").inc,
-            log=self._log,
-        )
+        try:
+            return await send_in_parts(
+                sink,
+                manifest,
+                course,
+                persist=lambda function: self._kafka.persist("deliver", self.partition, function),
+                commit=commit,
+                refused=metrics.DELIVERY_FAILURES.labels(self._to.name, "refused").inc,
+                log=self._log,
+            )
+        except RangesRefused:
+            self._count(Delivery(course.accepted, 0, course.bytes))
+            raise
 
     def _delivered(self, window: Closed, delivery: Delivery) -> None:
         self._log.info(
@@ -510,6 +514,9 @@ class PartitionExport:
             already_there=delivery.existing,
             taken_over=window.plan is not None,
         )
+        self._count(delivery)
+
+    def _count(self, delivery: Delivery) -> None:
         metrics.OBJECTS.labels(self._to.name, "created").inc(delivery.created)
         metrics.OBJECTS.labels(self._to.name, "existing").inc(delivery.existing)
         metrics.EXPORTED_BYTES.labels(self._to.name).inc(delivery.bytes)

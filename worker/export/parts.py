@@ -149,12 +149,13 @@ class Course:
             if self._divisible(error):
                 return None
             return SinkRefused(
-                f"{error}; {part.range} may have been accepted unseen before, so it is not divided",
+                f"{error}; {part.range} may have been accepted unseen before, so it is not divided: have the "
+                "receiver take it once",
                 denied=True,
             )
         alone = f"{error}; what was sent is one event alone, {part.range}"
         if not self._gives_up:
-            return SinkRefused(alone)
+            return SinkRefused(f'{alone}: have the receiver take it, or set on_refused = "dead_letter"')
         match self._mind:
             case _Mind.SINK:
                 return SinkRefusesAll(

@@ -35,9 +35,7 @@ async def send_in_parts(
     Raises RangesRefused when parts of the window are to become dead letters, and what ``commit`` and
     ``persist`` raise.
     """
-    while (part := course.next) is not None:
-        if (outcome := course.outcome()) is not None:
-            raise outcome
+    while (part := course.next) is not None and course.outcome() is None:
         if course.uncommitted:
             division = course.division
             reached("export.dividing")

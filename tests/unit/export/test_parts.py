@@ -1,8 +1,10 @@
 """A window that goes out in parts: what is divided, what becomes a dead letter, and that ids hold."""
 
 import asyncio
+import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count, pairwise
 from typing import Any
@@ -383,6 +385,42 @@ def test_a_death_at_any_step_of_dividing_by_size() -> None:
         assert all(len(names) == 1 for names in world.accepted.values()), (step, world.requests)
         if world.workers == 1:
             break
+
+
+def test_deaths_at_random_steps_lose_nothing_and_ids_hold() -> None:
+    """Several deaths of a window, at steps, with bad events and in parts that a seed chooses."""
+    for seed in range(150):
+        chance = random.Random(seed)
+        most, end = chance.choice([1, 3, 8, 24, 40]), chance.choice([7, 24, 40])
+        bad = chance.sample(range(end), chance.choice([0, 1, 2, 5, end // 2]))
+        size = chance.choice([1, 2, 5, end])
+        world = World(
+            parts_of(end, most),
+            lambda offsets, bad=bad, size=size: len(offsets) <= size and not set(bad) & set(offsets),
+            code=chance.choice(["403", "413", "422"]),
+        )
+        letters: list[int] = []
+        for _ in range(chance.choice([1, 2, 4])):
+            world.die_at = world.steps + chance.randint(1, 25)
+            try:
+                letters = dead(world, world.deliver())
+                break
+            except Died:
+                if world.stuck is not None:
+                    break
+        else:
+            world.die_at = None
+            with suppress(Died):
+                letters = dead(world, world.deliver())
+        told = (seed, world.requests, letters)
+        assert all(len(names) == 1 for names in world.accepted.values()), told
+        assert all(len(contents) == 1 for contents in world.contents.values()), told
+        if world.stuck is None:
+            assert set(world.accepted) | set(letters) == set(range(end)), told
+            assert set(bad) <= set(letters), told
+        else:  # nothing was accepted beside the first eight: it is the receiver
+            assert isinstance(world.stuck, SinkRefusesAll), told
+            assert letters == [], told
 
 
 # ── the plan ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from worker.kafka.offsets import Committed, MetadataUnreadable, Plan, Since
+from worker.kafka.offsets import Committed, Division, MetadataUnreadable, Plan, Since
 
 PLAN = Plan(end=57, records=40, digest="sha256:ab", config="f00")
 
@@ -33,6 +33,8 @@ def test_a_plan_is_written_in_full() -> None:
         Committed(PLAN, named_from=12, topic_id="AAAA", since=Since(1_700_000_000_000, 8)),
         Committed(Plan(end=1, records=0, digest="", config="")),
         Committed(named_from=0, since=Since(0, 1)),
+        Committed(Plan(57, 40, "d", "c", division=Division(0))),
+        Committed(Plan(57, 40, "d", "c", (3,), Division(9, (12, 20), ((3, 4), (7, 9)), "413")), named_from=2),
     ],
 )
 def test_what_is_written_is_read_back(committed: Committed) -> None:
@@ -57,6 +59,38 @@ def test_a_newer_version_is_not_guessed_at() -> None:
 def test_when_a_group_began_is_read_without_the_count_of_partitions() -> None:
     """Early commits lack it; to drop the time with it would lose what was committed."""
     assert Committed.parse('{"v":1,"since":5}').since == Since(5, 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"v":3,"end":57,"at":5}',
+        '{"v":2}',
+        '{"v":2,"end":57,"at":5,"cuts":"-"}',
+        '{"v":2,"end":57,"at":5,"out":"1"}',
+    ],
+)
+def test_what_decides_ids_is_not_guessed_at(text: str) -> None:
+    """Neither a later version nor a division that makes no sense."""
+    with pytest.raises(MetadataUnreadable):
+        Committed.parse(text)
+
+
+def test_a_divided_plan_is_refused_by_a_worker_that_does_not_know_it() -> None:
+    """It looks at the version before anything else; to it the plan would be one of the whole window."""
+    text = Committed(Plan(57, 40, "d", "c", division=Division(9, (12, 20), ((3, 4), (4, 6)), "403"))).text()
+
+    assert json.loads(text) == {
+        "v": 2,
+        "end": 57,
+        "n": 40,
+        "digest": "d",
+        "cfg": "c",
+        "at": 9,
+        "cuts": "3.8",
+        "out": "3.3",
+        "why": "403",
+    }
 
 
 def test_fields_of_a_later_worker_are_passed_over() -> None:
