@@ -10,6 +10,8 @@ from tests.support.archive import lines, ranges
 from tests.support.exporting import Exporting, events, kafka_section
 from tests.support.faulty_proxy import Answer, FaultyProxy, Reset
 from tests.support.kafka_limits import BrokerLimits
+from tests.support.kafka_records import consume_all
+from tests.support.running_worker import await_records
 from tests.support.seaweed import ACCESS_KEY, SECRET_KEY, Folder, SeaweedFs
 
 
@@ -81,10 +83,6 @@ def test_a_failing_store_delays_and_nothing_else(
     setting: Exporting, server: SeaweedFs, folder: Folder
 ) -> None:
     """Writes that are refused, reset, or taken without an answer are repeated, none twice in the bucket."""
-
-    def of_windows(target: str) -> bool:
-        return target.endswith(".jsonl.gz")
-
     with FaultyProxy(server.url) as proxy, setting.worker(endpoint=proxy.url) as worker:
         worker.await_event("partitions_assigned")
         worker.healthy()
@@ -98,3 +96,55 @@ def test_a_failing_store_delays_and_nothing_else(
 
     assert len(mirror(folder, setting)) == len(setting.stored())
     assert lines(setting.stored()) == events(35)
+
+
+def of_windows(target: str) -> bool:
+    return target.endswith(".jsonl.gz")
+
+
+def test_rights_that_are_given_back_make_no_dead_letters(
+    setting: Exporting, server: SeaweedFs, folder: Folder, bootstrap: str
+) -> None:
+    """Taken away for some tries, they are reported at once, as trouble of the sink; when they are back all is
+    stored, though refused windows are to become dead letters.
+    """
+    denied = Answer(403, {"Content-Type": "application/xml"}, b"<Error><Code>AccessDenied</Code></Error>")
+    given = {"on_refused": "dead_letter", "refused_after": "60s"}
+    with FaultyProxy(server.url) as proxy, setting.worker(endpoint=proxy.url, **given) as worker:
+        worker.await_event("partitions_assigned")
+        worker.healthy()
+        proxy.fail(denied, "PUT", of_windows, times=6)
+        setting.produce(events(35))
+        failed = worker.await_event("sink_failed", kind="refused")
+        assert "403 AccessDenied: the credentials have no right to this" in failed["error"]
+        assert "windows become dead letters if this lasts 60s" in failed["error"]
+        setting.await_committed(35)
+        worker.healthy()
+        assert worker.stop() == 0
+    mirror(folder, setting)
+    assert lines(setting.stored()) == events(35)
+    assert consume_all(bootstrap, setting.topics.dead_letters) == []
+
+
+def test_rights_that_stay_away_make_dead_letters(
+    setting: Exporting, server: SeaweedFs, folder: Folder, bootstrap: str
+) -> None:
+    """Once that has lasted; the windows of that time do not wait again, and those after it are stored."""
+    denied = Answer(403, {"Content-Type": "application/xml"}, b"<Error><Code>AccessDenied</Code></Error>")
+    given = {"on_refused": "dead_letter", "refused_after": "2s"}
+    with FaultyProxy(server.url) as proxy, setting.worker(endpoint=proxy.url, **given) as worker:
+        worker.await_event("partitions_assigned")
+        worker.healthy()
+        proxy.fail(denied, "PUT", of_windows, times=1_000)
+        setting.produce(events(20))
+        letters = await_records(bootstrap, setting.topics.dead_letters, 20)
+        setting.await_committed(20)
+        proxy.heal()
+        setting.produce(events(10, first=20))
+        setting.await_committed(30)
+        refused = worker.seen("window_refused")
+        assert worker.stop() == 0
+    assert [letter.value for letter in letters] == events(20)
+    assert len(refused) >= 2
+    mirror(folder, setting)
+    assert lines(setting.stored()) == events(10, first=20)

@@ -4,6 +4,7 @@ of its own.
 
 import asyncio
 import random
+import traceback
 from collections.abc import AsyncIterable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -497,11 +498,7 @@ class ExportStage:
                 self._failing.over(what, partition)
                 raise
             except Exception as failure:
-                error = (
-                    failure
-                    if isinstance(failure, SinkError)
-                    else SinkUnavailable(f"{type(failure).__name__}: {failure}")
-                )
+                error = failure if isinstance(failure, SinkError) else _unforeseen(failure)
                 if what == "deliver" and partition is not None and self._condemns(partition, error):
                     metrics.DELIVERY_FAILURES.labels(self._name, "refused").inc()
                     raise
@@ -552,6 +549,14 @@ class ExportStage:
             self._log.info("sink_recovered", what=called(what, partition))
         if what == "deliver":
             metrics.DELIVERY_SECONDS.labels(self._name).observe(seconds)
+
+
+def _unforeseen(failure: Exception) -> SinkUnavailable:
+    """Names the error and where it was raised: its text is a library's, which may quote a secret."""
+    at = traceback.extract_tb(failure.__traceback__)[-1]
+    return SinkUnavailable(
+        f"{type(failure).__name__}, which the sink did not foresee, at {at.filename}:{at.lineno}"
+    )
 
 
 def _nothing() -> None:

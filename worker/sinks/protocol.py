@@ -137,7 +137,7 @@ class Sink(Protocol[Payload]):
 
         Raises SinkRefused, SinkUnavailable, ObjectConflict when something else stands under the name, or
         PartitionStopped when nothing more may be tried before a person has acted. An unexpected exception
-        counts as SinkUnavailable.
+        counts as SinkUnavailable, and its text is not shown.
         """
         ...
 
