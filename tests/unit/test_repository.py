@@ -89,3 +89,13 @@ def test_every_dependency_is_pinned() -> None:
 
     unpinned = {normal(re.split(r"[<>=\[; ]", line)[0]) for line in wanted} - {normal(name) for name in pins}
     assert set() == unpinned
+
+
+def test_every_dependency_has_an_upper_bound() -> None:
+    """A release that takes an interface away is not installed by those who do not use constraints.txt."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *project["dependencies"],
+        *(line for extra in project["optional-dependencies"].values() for line in extra),
+    ]
+    assert [line for line in wanted if not re.search(r",<[0-9]", line)] == []

@@ -5,11 +5,10 @@ import logging
 import socket
 import ssl
 import sys
-import threading
 import traceback
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from tests.support.echoing import Answer, answering, echo
 from tests.support.swallowing import swallowing
 from worker.config.flags import FlagSettings, HttpFlagSettings, RelayFlagSettings
 from worker.config.settings import RegistrySettings
@@ -34,21 +34,6 @@ WORD = "hunter2"
 QUOTED = b64encode(f"user:{WORD}".encode()).decode()
 """What basic authentication makes of it."""
 TIMEOUT = 0.15
-
-Answer = Callable[[bytes], bytes]
-Trouble = Callable[[pytest.MonkeyPatch, Path], Any]
-
-
-def echo(status: str) -> Answer:
-    """An answer that quotes the whole request: in its reason, a header and its body."""
-
-    def answer(request: bytes) -> bytes:
-        line = request.replace(b"\r\n", b" ")
-        head = b"HTTP/1.1 " + status.encode() + b" " + line[:900] + b"\r\nX-Echo: " + line[:900]
-        head += b"\r\nLocation: http://127.0.0.1/" + WORD.encode()
-        return head + b"\r\nContent-Length: " + str(len(request)).encode() + b"\r\n\r\n" + request
-
-    return answer
 
 
 def document(begin: str, end: str, kind: str) -> Answer:
@@ -85,30 +70,6 @@ ANSWERS: dict[str, Answer] = {
     ),
     "nothing": lambda request: b"",
 }
-
-
-@contextmanager
-def answering(answer: Answer) -> Iterator[int]:
-    """A server that answers all requests so, then closes the connection; its port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection, suppress(OSError):
-                    connection.settimeout(5)
-                    connection.sendall(answer(connection.recv(1 << 20)))
-                    connection.shutdown(socket.SHUT_WR)
-                    connection.recv(1 << 20)
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
-    thread.join()
 
 
 @contextmanager
