@@ -83,7 +83,11 @@ def load(
     settings._hidden = tuple(sorted(references.hidden | environment.hidden))
     if problems:
         raise ConfigError(list(map(mask_of(settings), problems)))
-    warnings = [*references.warnings.items(), *value_warnings(settings), *cross_field_warnings(settings)]
+    warnings = [
+        *references.warnings.items(),
+        *value_warnings(settings, replaced),
+        *cross_field_warnings(settings),
+    ]
     settings._warnings = tuple(mask_of(settings)(line(at, text, origins)) for at, text in warnings)
     return settings
 

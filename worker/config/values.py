@@ -21,6 +21,8 @@ Problem = tuple[Path, str]
 
 _PATHS = {("topics", "ingest_schema"), ("topics", "output_schema")}
 """Paths that are texts, as an empty one stands for none."""
+_REFERENCE = re.compile(r"\$(\w+|\(\w+\)|\{\w+\})")
+"""All of a value that somebody expected to be replaced: by a shell, by Kubernetes, or here."""
 _PATH_PROPERTY = re.compile(r"\.(location|keytab|file)$")
 
 
@@ -62,9 +64,12 @@ def value_problems(settings: Settings, raw: Mapping[str, object], replaced: set[
             yield path, problem
 
 
-def value_warnings(settings: Settings) -> Iterator[Problem]:
-    """What is likely a mistake, but could be meant."""
+def value_warnings(settings: Settings, replaced: set[Path]) -> Iterator[Problem]:
+    """What is likely a mistake, but could be meant. ``replaced`` is that of `value_problems`."""
     for path, _, value in each_value(settings):
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if isinstance(text, str) and path not in replaced and _REFERENCE.fullmatch(text):
+            yield path, "looks like the name of a variable, but is taken as it stands"
         if isinstance(value, SecretStr):
             text = value.get_secret_value()
             if _edge_is_blank(text) and not _may_have_lines(text):

@@ -87,7 +87,7 @@ def test_defaults_and_open_braces_are_refused(tmp_path: Path, written: str) -> N
 
 def test_small_letters_are_a_warning(tmp_path: Path) -> None:
     """They are left alone, and said."""
-    (warning,) = accepted(tmp_path, WHOLE + '[enrich.metadata]\na = "${db_password}"')
+    (warning,) = accepted(tmp_path, WHOLE + '[enrich.metadata]\na = "x${db_password}"')
     assert warning == (
         "enrich.metadata.a: holds ${db_password}, which is not replaced: names of variables are capitals here"
     )
@@ -172,6 +172,19 @@ def test_values_do_not_show_where_settings_are_printed(tmp_path: Path) -> None:
     settings = load(_file(tmp_path, text), {"CANARY": CANARY})
     assert settings.kafka.bootstrap_servers == f"{CANARY}:9092"
     assert CANARY not in f"{settings!r} {settings}"
+
+
+@pytest.mark.parametrize("written", ["$PW", "${PW}", "$(PW)"])
+def test_a_reference_that_nobody_replaced_is_a_warning(tmp_path: Path, written: str) -> None:
+    """In the environment nothing is replaced, and in the file only one form; what is escaped is meant."""
+    text = f'{WHOLE}[sinks.a]\ntype = "webhook"\nendpoint_url = "https://r.example.com"\nsecret = "$${{PW}}"'
+    assert accepted(tmp_path, text) == []
+    (warning,) = accepted(tmp_path, text, {"FLAGSTREAM_SINKS__A__SECRET": written})
+    assert warning == (
+        "sinks.a.secret (from FLAGSTREAM_SINKS__A__SECRET): looks like the name of a variable, but is "
+        "taken as it "
+        "stands"
+    )
 
 
 # ── X_FILE ────────────────────────────────────────────────────────────────
