@@ -203,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
             case CloseHalfWay():
                 self._reset(answer.sent)
 
-    do_GET = do_POST
+    do_GET = do_PUT = do_DELETE = do_HEAD = do_POST
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing on standard error."""
@@ -215,7 +215,8 @@ class _Handler(BaseHTTPRequestHandler):
         if answer.status != 204:
             self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
-        self.wfile.write(answer.body)
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
 
     def _trickle(self) -> None:
         self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")

@@ -191,12 +191,16 @@ class RunningWorker:
         ]
         return sum(found) if found else math.nan
 
+    def health(self) -> dict[str, Any]:
+        """The body of /health."""
+        status, body = self.get("/health")
+        answer: dict[str, Any] = json.loads(body)
+        assert (status == 200) is answer["healthy"] is (not answer["problems"]), f"{status}: {body}"
+        return answer
+
     def problems(self) -> dict[str, list[str]]:
         """What /health says is wrong, by source; empty when nothing is."""
-        status, body = self.get("/health")
-        answer = json.loads(body)
-        assert (status == 200) is answer["healthy"] is (not answer["problems"]), f"{status}: {body}"
-        return dict(answer["problems"])
+        return dict(self.health()["problems"])
 
     def ready(self) -> bool:
         """Whether /ready says yes."""

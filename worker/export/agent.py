@@ -29,7 +29,7 @@ from worker.errors import (
 from worker.export.budget import MemoryBudget
 from worker.export.dead import DeadLetterSink
 from worker.export.denials import Denials
-from worker.export.failing import HANGS, UNDER_WAY_SECONDS, Failing, called
+from worker.export.failing import HANGS, HINTS, UNDER_WAY_SECONDS, Failing, called
 from worker.export.filling import Limits
 from worker.export.partition import Destination, PartitionExport
 from worker.export.takeover import unit_of
@@ -538,6 +538,7 @@ class ExportStage:
         self._failing.failed(what, partition, f"sink_{kind}", f"{kind}: {text}", now, wait)
         metrics.DELIVERY_FAILURES.labels(self._name, kind).inc()
         facts = {"what": called(what, partition), "kind": kind, "error": text, "retry_in": round(wait, 2)}
+        facts["hint"] = HINTS[f"sink_{kind}"]
         if kind == "refused":  # a person has to act
             self._log.error("sink_failed", **facts)
         else:

@@ -23,6 +23,12 @@ time-outs of clients, with their retries, come after minutes.
 """
 
 
+HINTS = {
+    "sink_refused": "look at the rights and settings of the sink; SIGHUP tries it again at once",
+    "sink_unavailable": "look whether the sink is up and has room; it is tried again by itself",
+    "transaction": "look at the brokers; it is tried again by itself",
+}
+"""What a person can do, by the kind of the problem."""
 HANGS = "the sink hangs or is slow: look whether it works. The call is waited for"
 
 
@@ -87,6 +93,7 @@ class Failing:
             left = failure.again - now
             then = f"next try in {span(left)}" if left > 0 else "being tried"
             text = f"{called(what, partition)}: {failure.problem} (for {span(now - failure.since)}, {then})"
+            text += f"; {HINTS[failure.kind]}"
             yield Problem(failure.kind, text, str(partition or ""))
         for (what, partition), begun in self._begun.items():
             slow = now - begun > UNDER_WAY_SECONDS

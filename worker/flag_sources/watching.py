@@ -28,6 +28,8 @@ LONGEST_NAME = 200
 MOST_TOLD = 20
 """Flags that one line of the log names."""
 
+STAY = "older flags stay in use: mend the source, it is looked at again"
+
 EXPORTED = "exported unless they say trackEvents: false"
 """What becomes of the events of flags that cannot be read."""
 
@@ -94,7 +96,7 @@ class FlagWatch:
     def problems(self) -> Iterator[Problem]:
         """What is wrong with sources now, for the health page; on the event loop."""
         for text in self._failing.values():
-            yield Problem("flags", f"{text}; older flags stay in use: mend the source, it is looked at again")
+            yield Problem("flags", f"{text}; {STAY}")
 
     def load(self) -> FlagSet:
         """The flags of all sources. The cache stands in for those that cannot be read now; what was read in
@@ -164,7 +166,7 @@ class FlagWatch:
                         "flags_unreadable",
                         source=source.name,
                         error=words(error),
-                        hint="the flags read last stay in use",
+                        hint=STAY,
                         exc_info=None if isinstance(error, OSError | FlagFileError) else error,
                     )
                 self._failing[source.name] = words(error)
@@ -192,7 +194,7 @@ class FlagWatch:
                 "flags_not_used",
                 source=source.name,
                 error=f"{type(error).__name__}: {error}",
-                hint="the flags read last stay in use",
+                hint=STAY,
                 exc_info=error,
             )
         else:

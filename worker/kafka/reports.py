@@ -25,14 +25,16 @@ does not make it new: a cluster that flickers would fill the log.
 """
 
 HINTS = {
-    KafkaError._ALL_BROKERS_DOWN: "no broker answers at kafka.bootstrap_servers; retried until one does",
-    KafkaError._TRANSPORT: "a broker cannot be reached; retried until it can",
-    KafkaError._RESOLVE: "a broker's name does not resolve; retried until it does",
+    KafkaError._ALL_BROKERS_DOWN: "no broker answers at kafka.bootstrap_servers: "
+    "look whether they run and can be reached; retried until one does",
+    KafkaError._TRANSPORT: "a broker cannot be reached: look whether it runs; retried until it can",
+    KafkaError._RESOLVE: "a broker's name does not resolve: look at "
+    "kafka.bootstrap_servers and the DNS; retried until it does",
     KafkaError._AUTHENTICATION: "check the credentials in kafka.properties",
     KafkaError._SSL: "check the TLS settings in kafka.properties",
     KafkaError.UNKNOWN_TOPIC_OR_PART: "the topic does not exist; create it, or set topics.create = true",
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "this user may not read the topic",
-    KafkaError.GROUP_AUTHORIZATION_FAILED: "this user may not use the consumer group",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "this user may not read the topic; give it the right to",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "this user may not use the consumer group; give it the right to",
 }
 
 
@@ -88,8 +90,12 @@ class Reports:
     @property
     def problem(self) -> str:
         """What is wrong between us and Kafka, for people; empty if nothing is known."""
-        latest = max(list(self._troubles.values()), key=lambda trouble: trouble.told_at, default=None)
-        return latest.problem if latest is not None else ""
+        troubles = dict(self._troubles)
+        # Where all brokers are away, each attempt to reach one fails as well: that says less.
+        last = max(
+            troubles, key=lambda code: (code != KafkaError._TRANSPORT, troubles[code].told_at), default=0
+        )
+        return troubles[last].problem if troubles else ""
 
     def raise_if_fatal(self) -> None:
         """Raises Fatal for an error, told before, that ends the process."""

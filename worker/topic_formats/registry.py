@@ -144,7 +144,7 @@ class SchemaRegistry:
                 answer = _object(response.read(_MAX_ANSWER))
                 return response.status, response.header("Retry-After"), response.fresh, answer
         except HttpError as error:
-            text = f"{self._url} does not answer: {error}"
+            text = f"{self._url} does not answer: {error}; look whether it is up, and at registry.url"
             passes = isinstance(error, HttpUnavailable)
             raise RegistryError("unavailable" if passes else "refused", text) from None
 

@@ -18,12 +18,13 @@ def test_a_line_says_what_fails_since_when_and_when_it_is_tried_again() -> None:
     assert list(failing.problems(1_100.0)) == [
         Problem(
             "sink_unavailable",
-            "deliver evaluations-3: unavailable: busy (for 100 s, next try in 50 s)",
+            "deliver evaluations-3: unavailable: busy (for 100 s, next try in 50 s); "
+            "look whether the sink is up and has room; it is tried again by itself",
             "evaluations-3",
         )
     ]
     [problem] = failing.problems(1_150.0)
-    assert problem.text == "deliver evaluations-3: unavailable: busy (for 2 min, being tried)"
+    assert problem.text.startswith("deliver evaluations-3: unavailable: busy (for 2 min, being tried); look")
 
 
 def test_each_call_fails_for_itself() -> None:
