@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.receiver import CloseHalfWay, Hang, Receiver, Reply, receiving
 from tests.support.swallowing import swallowing
+from worker.http import connecting
 from worker.http.address import parse
 from worker.http.client import IDLE_SECONDS, OLDEST_SECONDS, HttpClient
 from worker.http.failures import HttpError, HttpRefused, HttpUnavailable, TooLarge
@@ -60,7 +61,7 @@ class TestConnections:
 
     def test_one_that_is_silent(self, receiver: Receiver) -> None:
         """No answer in time counts as such a failure; the other kept connections are not tried one by one."""
-        kept = client(receiver.url, timeout=0.5)
+        kept = client(receiver.url, timeout=1.0)
         with ExitStack() as requests:  # under way at the same time
             for _ in range(8):
                 requests.enter_context(kept.request("POST", "/x", [], b"")).skip(1)
@@ -159,8 +160,8 @@ class TestAddresses:
             found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{n}", port)) for n in (2, 1)]
             monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
             with swallowing("127.0.0.2", port):
-                # Connecting takes 0.25 s, the moment after which the second address is tried.
-                assert status(client(f"http://hook.example:{port}/", timeout=0.2)) == 204
+                monkeypatch.setattr(connecting, "STAGGER", 1.2)  # so long does connecting take
+                assert status(client(f"http://hook.example:{port}/", timeout=1.0)) == 204
 
     def test_an_address_that_does_not_answer_goes_last(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It takes connections and nothing more; the next request goes elsewhere."""
@@ -170,7 +171,7 @@ class TestAddresses:
             deaf.listen(8)
             found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{n}", port)) for n in (2, 1)]
             monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-            asking = client(f"http://hook.example:{port}/", timeout=0.3)
+            asking = client(f"http://hook.example:{port}/", timeout=1.0)
             with pytest.raises(HttpUnavailable, match="no answer within"):
                 status(asking)
             assert status(asking) == 204

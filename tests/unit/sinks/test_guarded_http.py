@@ -274,7 +274,7 @@ class TestTls:
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
         with socket.create_server(("127.0.0.2", tls_port)):
             guarded = GuardedClient(
-                f"https://localhost:{tls_port}/", allow_private=True, connect_timeout=2.0, timeout=10.0
+                f"https://localhost:{tls_port}/", allow_private=True, connect_timeout=3.0, timeout=10.0
             )
             assert guarded.post([], b"").status == 204
             assert guarded.resolve()[0] == "127.0.0.1"
