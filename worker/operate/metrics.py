@@ -164,7 +164,7 @@ TRANSACTION_SECONDS = Histogram(
 FLAGS = Gauge("flagstream_flags", "Flags in use.", registry=REGISTRY)
 INVALID_FLAGS = Gauge(
     "flagstream_invalid_flags",
-    "Flags that cannot be read and count as unknown: their events are exported, untracked ones too.",
+    "Flags with something that cannot be read: events are exported unless they say trackEvents: false.",
     registry=REGISTRY,
 )
 FLAG_ERRORS = Counter(
