@@ -187,9 +187,10 @@ class HttpClient:
 
     def _made(self, method: str, target: str, headers: Headers, body: bytes | None) -> httpcore2.Request:
         address = self._address
-        all_headers = [("Host", address.authority), *headers]
-        if address.authorization and not any(name.lower() == "authorization" for name, _ in headers):
-            all_headers.insert(1, ("Authorization", address.authorization))
+        given = {name.lower() for name, _ in headers}
+        own = [("Host", address.authority), ("Authorization", address.authorization)]
+        all_headers = [(name, value) for name, value in own if value and name.lower() not in given]
+        all_headers += headers
         if body is not None:
             all_headers.append(("Content-Length", str(len(body))))
         try:

@@ -188,6 +188,26 @@ class TestAddresses:
                 status(asking)
 
 
+class TestHeaders:
+    """What is sent beside the caller's headers."""
+
+    def test_own_ones(self, receiver: Receiver) -> None:
+        """The host, and user and password of the address."""
+        status(client(receiver.url.replace("//", "//user:pass@")))
+        [request] = receiver.requests
+        assert request.header("Host") == f"127.0.0.1:{receiver.port}"
+        assert (request.header("Authorization") or "").startswith("Basic ")
+
+    def test_the_callers_count(self, receiver: Receiver) -> None:
+        """Each is sent once."""
+        mine = [("HOST", "flags.example"), ("authorization", "Bearer x")]
+        with client(receiver.url.replace("//", "//user:pass@")).request("GET", "/", mine):
+            pass
+        [request] = receiver.requests
+        assert request.header("Host") == "flags.example"
+        assert request.header("Authorization") == "Bearer x"
+
+
 class TestBodies:
     """What comes back."""
 
