@@ -157,6 +157,33 @@ class TestRights:
             await_records(broker.bootstrap_servers, topics.output, 1)
             assert worker.stop() == 0
 
+    def test_the_transactional_id_of_a_sink(
+        self,
+        broker: KafkaBroker,
+        boss: AdminClient,
+        restricted: Callable[[Topics], None],
+        tmp_path: Path,
+    ) -> None:
+        """The sink joins its group all the same, so a rollout goes on, and its problem is on the page."""
+        topics = Topics.create(boss, "nobody")
+        target = Topics.create(boss, "nobody.target").output
+        grant(
+            boss,
+            allowed(ResourceType.GROUP, ANY, AclOperation.READ),
+            *(allowed(ResourceType.TOPIC, topic, AclOperation.ALL) for topic in (*topics, target)),
+        )
+        produce(broker.bootstrap_servers, topics.output, [Sent(b"k", event(1))])
+        settings = as_worker(broker, tmp_path, topics, sinks={"copy": {"type": "kafka", "topic": target}})
+
+        with RunningWorker(settings, tmp_path, arguments=["--sink", "copy"]) as worker:
+            worker.await_event("partitions_assigned")
+            worker.await_problem(lambda found: "may not use the transactional.id" in str(found), timeout=15)
+            assert worker.ready()
+            grant(boss, allowed(ResourceType.TRANSACTIONAL_ID, ANY, AclOperation.ALL))
+            await_records(broker.bootstrap_servers, target, 1)
+            worker.healthy()
+            assert worker.stop() == 0
+
 
 class TestExpiry:
     """The brokers forget a transactional id that rests."""

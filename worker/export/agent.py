@@ -147,11 +147,14 @@ class ExportStage:
         )
         if self._producer.stable or isinstance(sink, ConfiguredTransactionalSink):
             # ends at once what a predecessor left open; readers would wait for its time-out
-            await asyncio.get_running_loop().run_in_executor(self._transactions, self._open_producer)
-        if isinstance(sink, ConfiguredTransactionalSink):
-            self._opened.set()
-        else:
+            self._start(self._open_transactions())
+        if not isinstance(sink, ConfiguredTransactionalSink):
             self._start(self._open_sink(sink))
+
+    async def _open_transactions(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._transactions, self._open_producer)
+        if isinstance(self._sink, ConfiguredTransactionalSink):
+            self._opened.set()
 
     async def _open_sink(self, sink: Sink[Any]) -> None:
         await self._until_done("open", sink.open)
