@@ -38,7 +38,7 @@ import pytest
 
 from worker.chunk import Headers, Partition
 from worker.errors import ObjectConflict, SinkRefused, TransactionAborted
-from worker.sinks.protocol import Delivery, Sink, WindowEncoder
+from worker.sinks.protocol import Delivery, PartsSink, Sink, WindowEncoder
 from worker.window import ContentDigest, Manifest, Range
 
 PARTITION = Partition("evaluations", 3)
@@ -293,6 +293,26 @@ class SinkContract(_Contract):
         with ThreadPoolExecutor(len(windows)) as pool:
             list(pool.map(lambda window: sink.deliver(window.manifest, window.payload), windows))
         self.assert_holds(*windows)
+
+    def test_parts_can_be_divided(self) -> None:
+        """Of a sink that sends parts: they tile the window, and so do their halves, down to the event; the
+        same cut gives the same parts.
+        """
+        sink = self.opened()
+        if not isinstance(sink, PartsSink):
+            return
+        window = fill(sink, events(50), start=1000)
+        parts = list(sink.parts(window.payload))
+        while several := next((part for part in parts if part.count > 1), None):
+            at = parts.index(several)
+            parts[at : at + 1] = several.split(several.middle)
+            edges = [window.manifest.range.start, *(part.range.end for part in parts)]
+            assert [part.range.start for part in parts] == edges[:-1]
+            assert edges[-1] == window.manifest.range.end
+            assert sum(part.count for part in parts) == 50
+        for part in parts:
+            sink.send(window.manifest, part)
+        self.assert_holds(window)
 
     def test_refused_when_opened(self) -> None:
         """A destination that refuses says so before the first window."""

@@ -91,8 +91,9 @@ def test_reader_is_gone() -> None:
     try:
         sink = LogSink(LogSettings(), writer)
         window = fill(sink, events(3))
-        with pytest.raises(SinkRefused, match="Broken pipe"):
+        with pytest.raises(SinkRefused, match="Broken pipe") as refused:
             sink.deliver(window.manifest, window.payload)
+        assert refused.value.denied, "nobody judged the events, so they are no dead letters at once"
     finally:
         os.close(writer)
 

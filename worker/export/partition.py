@@ -528,6 +528,8 @@ class PartitionExport:
             following = None
         if isinstance(self._to.sink, TransactionalSink):
             following = None  # what is committed together with its records needs no plan
+        if self._to.refusals.divided:
+            following = None  # an undivided plan that somebody takes over would not be divided
         text = self._metadata(window.range.end, self._next_name(window), following)
         produce = _nothing
         if window.manifest is not None and isinstance(window.sink, TransactionalSink):

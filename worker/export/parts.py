@@ -41,12 +41,14 @@ MOST_WHY = 16
 
 
 class Refusals:
-    """What the partitions of one sink know together: how many single events in a row it has refused, which
-    became dead letters, since it took anything.
+    """What the partitions of one sink know together. ``in_a_row``: how many single events it has refused,
+    which became dead letters, since it took anything; ``divided``: whether it ever refused a part that had to
+    be divided.
     """
 
     def __init__(self) -> None:
         self.in_a_row = 0
+        self.divided = False
 
 
 class _Mind(Enum):
@@ -155,7 +157,9 @@ class Course:
             )
         alone = f"{error}; what was sent is one event alone, {part.range}"
         if not self._gives_up:
-            return SinkRefused(f'{alone}: have the receiver take it, or set on_refused = "dead_letter"')
+            only = "" if self._taken else "If it takes others, "
+            way_out = 'have the receiver take it, or set on_refused = "dead_letter"'
+            return SinkRefused(f"{alone}. {only}{way_out}")
         match self._mind:
             case _Mind.SINK:
                 return SinkRefusesAll(
@@ -185,6 +189,7 @@ class Course:
             self._left.popleft()
             self._left.extendleft(reversed(part.split(part.middle)))
             self._cut_until = max(self._cut_until, part.range.end)
+            self._refusals.divided = True
             self._divided, self._why, self._others_why = True, error.code[:MOST_WHY], ""
             return True
         self._run.append((part, error))

@@ -8,6 +8,7 @@ from typing import Any
 from tests.support.recording import (
     EPOCH,
     PARTITION,
+    Committed,
     Failed,
     Planned,
     Put,
@@ -224,6 +225,25 @@ async def test_a_divided_plan_goes_on_where_it_was() -> None:
     restarted = rig.trace[-1]
     assert isinstance(restarted, Restarted)
     assert restarted.condemned is not None
+
+
+@in_virtual_time
+async def test_after_a_division_no_plan_travels_ahead() -> None:
+    """The plan of the next window is undivided. A worker that took it over would not divide it, and be stuck
+    at a receiver with a small limit; so it is committed only when its turn comes.
+    """
+    rig, sink = rig_of(max_events=8)
+    sink.refuses = lambda part: "413" if part.count > 4 else None
+    rig.kafka.delivering.clear()
+    export = await rig.begin()
+    export.accept(chunk(0, 24))
+    await settled()
+    rig.kafka.delivering.set()
+    await passed(5)
+
+    committed = [step for step in rig.trace if isinstance(step, Committed)]
+    assert committed == [Committed(8), Committed(16), Committed(24)]
+    export.drop()
 
 
 @in_virtual_time
