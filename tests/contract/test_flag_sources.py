@@ -132,8 +132,14 @@ def test_a_server_that_asks_to_wait_is_left_alone(
     sources: dict[str, Any] = {
         "http": {"url": SecretStr(site.url)},
         "relay": {"url": SecretStr(site.url)},
-        "s3": {"bucket": "b", "key": "k", "endpoint": site.url, "region": "us-east-1", "path_style": True},
-        "gcs": {"bucket": "b", "object": "o", "endpoint": site.url, "anonymous": True},
+        "s3": {
+            "bucket": "flags",
+            "key": "k",
+            "endpoint": site.url,
+            "region": "us-east-1",
+            "path_style": True,
+        },
+        "gcs": {"bucket": "flags", "object": "o", "endpoint": site.url, "anonymous": True},
     }
     settings = SOURCES[kind].model_validate({"type": kind, **sources[kind]})
     source = KeptFlags(settings.called(), place(settings))  # type: ignore[arg-type]

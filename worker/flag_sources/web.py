@@ -7,8 +7,9 @@ from http import HTTPStatus
 
 from worker.flag_sources import NotNow
 from worker.http.address import parse
-from worker.http.client import UNSENDABLE, HttpClient, Response
+from worker.http.client import UNSENDABLE, HttpClient
 from worker.http.failures import HttpError, phrase
+from worker.http.response import Response
 from worker.sinks.retry_after import seconds_to_wait
 
 

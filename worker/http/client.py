@@ -3,9 +3,8 @@
 import logging
 import threading
 import time
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 from ssl import PROTOCOL_TLS_CLIENT, SSLContext
 from typing import Final
@@ -14,9 +13,10 @@ import httpcore2
 
 from worker.http.address import Address
 from worker.http.connecting import Addresses, Admit
-from worker.http.failures import HttpError, HttpRefused, HttpUnavailable, TooLarge, phrase
+from worker.http.failures import HttpError, HttpRefused, HttpUnavailable, phrase
 from worker.http.network import Exchange, Network
 from worker.http.proxies import proxy_for
+from worker.http.response import Response
 from worker.http.trust import Trust
 
 # Whatever the level of the log: at debug httpcore2 quotes the headers of answers, which may quote ours.
@@ -30,57 +30,6 @@ OLDEST_SECONDS: Final = 300.0
 """A connection that is older is made again, so that a host that moved (DNS) is found."""
 
 Headers = Sequence[tuple[str, str]]
-Translated = Callable[[], AbstractContextManager[None]]
-
-
-class Response:
-    """The head of an answer. The body can be read while the request's context lasts."""
-
-    def __init__(
-        self, response: httpcore2.Response, exchange: Exchange, translated: Translated, *, repeated: bool
-    ) -> None:
-        self.status = response.status
-        self.fresh = exchange.connected
-        """Whether its connection was made for this request, to an address that was looked up for it."""
-        self.repeated = repeated
-        """Whether the request was sent before over a kept connection, which ended without an answer."""
-        self._response = response
-        self._translated = translated
-
-    def header(self, name: str) -> str | None:
-        """Return the value of the first header of this name."""
-        wanted = name.lower().encode()
-        for key, value in self._response.headers:
-            if key.lower() == wanted:
-                return value.decode("latin-1")
-        return None
-
-    def read(self, most: int) -> bytes:
-        """Return the body, without the compression of gzip. Raises HttpUnavailable where it is broken,
-        late, or compressed otherwise, and TooLarge for one of more than ``most`` bytes.
-        """
-        coding = (self.header("Content-Encoding") or "identity").strip().lower()
-        if coding not in ("identity", "gzip", "x-gzip"):
-            raise HttpUnavailable("the answer is compressed in a way that was not asked for")
-        content = bytearray()
-        with self._translated():
-            pieces = self._response.iter_stream()
-            for piece in pieces if coding == "identity" else _unzipped(pieces, most):
-                content += piece
-                if len(content) > most:
-                    raise TooLarge(f"holds more than {most} bytes")
-        return bytes(content)
-
-    def skip(self, most: int) -> None:
-        """Read a short body to its end, so that the connection can be used again. What is longer than
-        ``most`` bytes, broken or late costs the connection, not the answer.
-        """
-        size = 0
-        with suppress(Exception):
-            for piece in self._response.iter_stream():
-                size += len(piece)
-                if size > most:
-                    return
 
 
 class HttpClient:
@@ -267,24 +216,3 @@ def _proxy_refused(answer: str) -> HttpError:
         if status >= 500 or status == HTTPStatus.TOO_MANY_REQUESTS
         else HttpRefused(text)
     )
-
-
-def _unzipped(pieces: Iterable[bytes], most: int) -> Iterator[bytes]:
-    """Decompress gzip, a little more than ``most`` bytes at a time: a small answer may hold a huge
-    document.
-    """
-    member = zlib.decompressobj(wbits=31)
-    begun = False
-    try:
-        for piece in pieces:
-            left = piece
-            while left:
-                if member.eof:  # gzip may consist of several members
-                    member = zlib.decompressobj(wbits=31)
-                begun = True
-                yield member.decompress(left, most + 1)
-                left = member.unconsumed_tail or member.unused_data
-    except zlib.error:
-        raise HttpUnavailable("the answer is not valid gzip") from None
-    if begun and not member.eof:
-        raise HttpUnavailable("the answer breaks off within its gzip")
