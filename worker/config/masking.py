@@ -9,6 +9,8 @@ MASK = "**********"
 _QUOTED = re.compile(r'"([^"]+?) \.\.\.|"([^"]+?)…?"')
 _SHORTEST_PART = 3
 """Characters: what is quoted and shorter is no part of a value that anyone could use."""
+_PLAIN_WORDS = frozenset({"true", "false"})
+"""They tell nothing, and stand in every record."""
 _SHORT = 8
 """Characters: a shorter value is masked only where it stands as a word, or the text would fall to pieces."""
 
@@ -17,7 +19,8 @@ class Mask:
     """Masks ``values`` in texts: whole wherever they stand, and the parts of them that a text quotes."""
 
     def __init__(self, values: Iterable[str] = ()) -> None:
-        self._values = sorted({value for value in values if value.strip()}, key=len, reverse=True)
+        hidden = {value for value in values if value.strip() and value.lower() not in _PLAIN_WORDS}
+        self._values = sorted(hidden, key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
         """``text``, a message, without the values, and without what it quotes of them."""

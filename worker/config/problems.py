@@ -26,9 +26,18 @@ def dotted(path: Iterable[object]) -> str:
 def nearest(word: str, known: Iterable[str]) -> str:
     """``; did you mean …?`` with the nearest known word, or all of them where none is near."""
     known = sorted(known)
-    if near := difflib.get_close_matches(word.lower(), known, n=1):
-        return f"; did you mean {near[0]}?"
+    if near := _near(word, known):
+        return f"; did you mean {near}?"
     return f"; known are {', '.join(known)}" if known else ""
+
+
+def _near(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is written almost like ``word``, or the only one that has it for a part."""
+    known = sorted(known)
+    if near := difflib.get_close_matches(word.lower(), known, n=1):
+        return near[0]
+    having = [one for one in known if word.lower() in one.split("_")]
+    return having[0] if len(having) == 1 else None
 
 
 def line(path: Path, message: str, origins: Origins) -> str:
@@ -66,13 +75,13 @@ def _unknown(path: Path, model: type[BaseModel] | None, origins: Origins) -> str
         if from_variable:
             return f"{origins[path]}: unknown variable; did you mean {variable(meant)}?"
         return f"{dotted(path)}: unknown key; did you mean {dotted(meant)}?"
-    near = difflib.get_close_matches(path[-1].lower(), known, n=1)
+    near = _near(path[-1], known)
     if not from_variable:
         hint = _word_of_goff(path, known) or (None if near else _elsewhere(path))
         return f"{dotted(path)}: unknown key" + (f"; {hint}" if hint else nearest(path[-1], known))
     known_as = [
         variable((*path[:-1], key)) + (f"{DELIMITER}<KEY>" if _is_table(known[key]) else "")
-        for key in near or known
+        for key in ([near] if near else known)
     ]
     return f"{origins[path]}: unknown variable" + (
         f"; did you mean {known_as[0]}?" if near else f"; known are {', '.join(sorted(known_as))}"
@@ -103,6 +112,10 @@ def _word_of_goff(path: Path, known: Mapping[str, FieldInfo]) -> str | None:
 def _elsewhere(path: Path) -> str | None:
     """The setting of this name in another section."""
     word = path[-1].lower()
+    if path[0] == "sinks" or len(path) > 2:
+        return None
+    if path[0] == "flags" and (kinds := [kind for kind, one in SOURCES.items() if word in one.model_fields]):
+        return f'did you mean a table [[flags.sources]] with type = "{kinds[0]}"?'
     for section, field in Settings.model_fields.items():
         model = field.annotation
         if isinstance(model, type) and issubclass(model, BaseModel) and word in model.model_fields:

@@ -266,7 +266,12 @@ def properties(lines: str) -> str:
             "sinks.a.properties: librdkafka cannot make its producer: sasl.username and sasl.password "
             "must be set",
         ),
+        (webhook('url = "https://x/"'), "sinks.a.url: unknown key; did you mean endpoint_url?"),
         # ── sources of flags ──
+        (
+            f"{LOG}[flags]\npath = 'f.yaml'\nurl = 'https://x/'",
+            'flags.url: unknown key; did you mean a table [[flags.sources]] with type = "http"?',
+        ),
         (
             source('type = "relay"\nurl = "http://r:1031/v1/flag/configuration"'),
             'flags.sources: "http://r:1031/v1/flag/configuration": url is the relay\'s address; leave '
