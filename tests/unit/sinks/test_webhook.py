@@ -3,8 +3,10 @@
 import gzip
 import pickle
 import socket
+import threading
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -317,6 +319,34 @@ class TestParts:
 
 class TestCircuit:
     """A receiver that is down is left alone by all partitions."""
+
+    def test_eight_kept_connections_that_are_silently_dropped(
+        self, receiver: Receiver, make: MakeSink
+    ) -> None:
+        """What lies between forgets idle connections without a word. All partitions deliver over new ones;
+        the receiver is not left alone.
+        """
+        sink = make(timeout="1s", breaker_failures=1)
+        with ThreadPoolExecutor(8) as threads:
+
+            def deliver_eight(start: int) -> None:
+                windows = [fill(sink, events(1, number), start=start + number) for number in range(8)]
+                list(threads.map(lambda window: deliver(sink, window), windows))
+
+            at_once = threading.Barrier(8)
+            took = receiver.took
+
+            def together(request: Request) -> Answer:
+                at_once.wait(10)
+                return took(request)
+
+            receiver.took = together  # type: ignore[method-assign]
+            deliver_eight(0)
+            receiver.took = took  # type: ignore[method-assign]
+            assert receiver.connections == 8
+            receiver.answer = lambda request: Hang() if request.connection < 8 else Reply()
+            deliver_eight(8)
+        assert len(receiver.accepted) == 16
 
     def test_left_alone_and_found_again(self, receiver: Receiver, make: MakeSink, clock: Clock) -> None:
         """After the failures allowed no request is made; after the pause one is, and then all."""
