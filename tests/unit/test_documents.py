@@ -124,6 +124,15 @@ def test_every_kind_of_problem_is_documented() -> None:
     assert dict(rows) == KINDS
 
 
+def test_every_alert_is_documented() -> None:
+    """The table of alerts is that of the rules, and they name no metric that is not there."""
+    text = (REPOSITORY / "deploy/alerts.yaml").read_text()
+    exposed = {family.name + ("_total" if family.type == "counter" else "") for family in REGISTRY.collect()}
+
+    assert first_cells(table_below(OPERATIONS, "| Alert |")) == set(re.findall(r"alert: (\w+)", text))
+    assert set(re.findall(r"\bflagstream_\w+", text)) <= exposed
+
+
 def test_every_exit_code_is_documented() -> None:
     """The table of exit codes is that of the code."""
     rows = re.findall(r"^\| (\d+) `(\w+)` \|", table_below(OPERATIONS, "| Exit code |"), re.MULTILINE)
@@ -203,6 +212,9 @@ def test_the_kubernetes_manifest_configures_a_worker(tmp_path: Path) -> None:
     assert settings.flags.path.name in files
     assert settings.web.port == container["ports"][0]["containerPort"]
     assert pod["terminationGracePeriodSeconds"] >= settings.shutdown.budget + 20
+    service = next(part["spec"] for part in documents if part["kind"] == "Service")
+    assert service["publishNotReadyAddresses"] is True  # or Prometheus loses the workers that it is about
+    assert container["readinessProbe"]["httpGet"]["path"] == "/ready"
     assert {variable["name"] for variable in container["env"]} >= {"FLAGSTREAM_KAFKA__INSTANCE"}
 
 
