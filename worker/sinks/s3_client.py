@@ -108,11 +108,7 @@ def _connect(access: S3Access) -> _Connected:
         "s3",
         endpoint_url=access.endpoint or None,
         config=Config(
-            connect_timeout=access.connect_timeout,
-            read_timeout=access.read_timeout,
             max_pool_connections=_CONNECTIONS,
-            tcp_keepalive=True,
-            retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
             s3={"addressing_style": "path" if access.path_style else "auto"},
             # Each body goes with its Content-MD5, which every store checks; the newer checksums, which the
             # library would add, not every store understands.
@@ -153,6 +149,15 @@ def _in_role(source: boto3.Session, access: S3Access) -> boto3.Session:
 def _core(access: S3Access) -> Any:
     core = botocore.session.Session(profile=access.profile or None)
     core.register_component("data_loader", _DESCRIPTIONS)
+    # Also for the clients that the library makes to get credentials: they would wait for five minutes.
+    core.set_default_client_config(
+        Config(
+            connect_timeout=access.connect_timeout,
+            read_timeout=access.read_timeout,
+            tcp_keepalive=True,
+            retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
+        )
+    )
     return core
 
 

@@ -1,6 +1,7 @@
 """How the S3 client finds, renews and hides its credentials, for sinks and for sources of flags."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,32 @@ def test_a_token_service_is_judged_by_its_code(
         listing(server)()
     assert type(raised.value) is kind
     assert CANARY not in str(raised.value)
+
+
+@pytest.mark.parametrize("given", ["a role", "web identity"])
+def test_a_token_service_that_hangs_is_given_up(
+    given: str, server: SmallServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """After the time-outs of the settings, twice, and not after the library's own, which take minutes."""
+    over = threading.Event()
+
+    def hang(request: Request) -> Reply:
+        over.wait(30)
+        return Reply(500)
+
+    server.answer = hang
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", server.url)
+    role = "arn:aws:iam::123456789012:role/archive"
+    settings = {"role_arn": role, "access_key": "A", "secret_key": "s"}
+    if given == "web identity":
+        settings = {}
+        (tmp_path / "token").write_text(CANARY)
+        monkeypatch.setenv("AWS_ROLE_ARN", role)
+        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    with pytest.raises(SinkUnavailable, match="no answer within read_timeout"):
+        listing(server, read_timeout="200ms", **settings)()
+    over.set()
+    assert len(server.seen) == 2
 
 
 @pytest.mark.parametrize(
