@@ -3,6 +3,7 @@ on.
 """
 
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from confluent_kafka.admin import (
 
 from tests.kafka.test_enrich import event, number
 from tests.support.kafka_broker import KafkaBroker
-from tests.support.kafka_records import Sent, produce
+from tests.support.kafka_records import Sent, consume_all, produce
 from tests.support.running_worker import (
     Configuration,
     RunningWorker,
@@ -37,6 +38,12 @@ from worker.cli import cli
 
 EXPIRES, CLEANUP = 2.0, 0.5
 ANY, USER = "*", "User:worker"
+SASL = {
+    "security.protocol": "SASL_PLAINTEXT",
+    "sasl.mechanism": "PLAIN",
+    "sasl.username": "worker",
+    "sasl.password": "secret",
+}
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +68,19 @@ def boss(broker: KafkaBroker) -> AdminClient:
 def allowed(kind: ResourceType, name: str, operation: AclOperation) -> AclBinding:
     pattern = ResourcePatternType.LITERAL
     return AclBinding(kind, name, pattern, USER, ANY, operation, AclPermissionType.ALLOW)
+
+
+def filter_of(right: AclBinding) -> AclBindingFilter:
+    """What matches that right alone."""
+    return AclBindingFilter(
+        right.restype,
+        right.name,
+        right.resource_pattern_type,
+        right.principal,
+        right.host,
+        right.operation,
+        right.permission_type,
+    )
 
 
 def grant(boss: AdminClient, *rights: AclBinding) -> None:
@@ -96,14 +116,8 @@ def restricted(broker: KafkaBroker, boss: AdminClient) -> Iterator[Callable[[Top
 
 def as_worker(broker: KafkaBroker, folder: Path, topics: Topics, **sections: Any) -> Configuration:
     """A configuration that logs in as the user with few rights."""
-    properties = {
-        "security.protocol": "SASL_PLAINTEXT",
-        "sasl.mechanism": "PLAIN",
-        "sasl.username": "worker",
-        "sasl.password": "secret",
-    }
     return configuration(
-        broker.sasl_bootstrap_servers, folder, topics, kafka={"properties": properties}, **sections
+        broker.sasl_bootstrap_servers, folder, topics, kafka={"properties": SASL}, **sections
     )
 
 
@@ -333,3 +347,45 @@ def test_check_proves_the_rights(
     assert [line for line in before if line.startswith("FAILED")] == [
         f"FAILED    rights to {topics.output}: this user lacks WRITE; grant it"
     ]
+
+
+def test_write_in_another_cluster_that_is_given_back(
+    broker: KafkaBroker,
+    boss: AdminClient,
+    restricted: Callable[[Topics], None],
+    admin: AdminClient,
+    bootstrap: str,
+    tmp_path: Path,
+) -> None:
+    """A Kafka sink to another cluster loses the right to write for some tries: it is reported at once, as that;
+    none of its events becomes a dead letter, and all arrive when the right is back.
+    """
+    target = f"target-{uuid.uuid4().hex[:8]}"
+    boss.create_topics([NewTopic(target, 1, 1)])[target].result(30)
+    write = allowed(ResourceType.TOPIC, target, AclOperation.WRITE)
+    grant(boss, allowed(ResourceType.TOPIC, target, AclOperation.DESCRIBE), write)
+    topics = Topics.create(admin, "elsewhere")
+    sink = {
+        "type": "kafka",
+        "topic": target,
+        "bootstrap_servers": broker.sasl_bootstrap_servers,
+        "properties": SASL,
+        "max_events": 20,
+        "flush_interval": "300ms",
+        "on_refused": "dead_letter",
+    }
+    config = configuration(bootstrap, tmp_path, topics, sinks={"copy": sink})
+    values = [event(number) for number in range(60)]
+    with RunningWorker(config, tmp_path, arguments=("--sink", "copy")) as worker:
+        worker.healthy()
+        for answer in boss.delete_acls([filter_of(write)]).values():
+            answer.result(10)
+        produce(bootstrap, topics.output, [Sent(b"key", value) for value in values])
+        eventually(lambda: len(worker.seen("sink_failed", kind="refused")) >= 4)
+        assert {one["kind"] for one in worker.seen("sink_failed")} == {"refused"}
+        grant(boss, write)
+        found = await_records(broker.bootstrap_servers, target, 60)
+        worker.healthy()
+        assert worker.stop() == 0
+    assert {record.value for record in found} >= set(values)
+    assert consume_all(bootstrap, topics.dead_letters) == []

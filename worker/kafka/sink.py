@@ -116,6 +116,7 @@ class OtherClusterSink:
         self._opening = threading.Lock()
         self._producer: Producer | None = None
         self._said: list[KafkaError] = []
+        self._fatal: KafkaError | None = None  # what ended a producer, told to one thread
         self._refused_in_a_row = 0
 
     def open(self) -> None:
@@ -187,6 +188,9 @@ class OtherClusterSink:
                 if time.monotonic() > give_up:
                     missing = len(group) - reports.received
                     raise SinkUnavailable(f"{self._settings.topic}: {missing} records are not acknowledged")
+        except KafkaException as failure:  # poll() raises what the producer cannot go on after, once
+            self._fatal = failure.args[0]
+            raise self._failed(producer, failure.args[0]) from failure
         finally:
             payload.taken.update(reports.taken)
         for error in reports.failures.values():
@@ -197,12 +201,24 @@ class OtherClusterSink:
         return reports.failures
 
     def _failed(self, producer: Producer, error: KafkaError) -> SinkError:
-        failure = self._error(error)
+        failure = self._error(self._cause(producer, error))
         # What was denied is denied by a new client too, or it was the old one's credentials.
         denied = isinstance(failure, SinkRefused) and failure.denied
         if error.fatal() or error.code() in _USELESS or denied:
             self._abandon(producer)
         return failure
+
+    def _cause(self, producer: Producer, error: KafkaError) -> KafkaError:
+        """The error that ended the producer, where ``error`` only says that it has ended. Without the right to
+        write, for example, the brokers give no producer id.
+        """
+        if error.code() != KafkaError._FATAL:
+            return error
+        try:
+            producer.poll(0)
+        except KafkaException as failure:
+            self._fatal = failure.args[0]
+        return self._fatal or error
 
     def _send(
         self, producer: Producer, record: Produce, report: Callable[[Any, Any], None], give_up: float
@@ -233,6 +249,7 @@ class OtherClusterSink:
 
     def _made(self, limit: int) -> Producer:
         properties = {**self._properties(), **self._fixed(limit)}
+        self._fatal = None
         return Producer(properties, logger=logging.getLogger("librdkafka"))
 
     def _ask_again(self) -> None:
