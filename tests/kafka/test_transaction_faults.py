@@ -357,8 +357,8 @@ def test_write_in_another_cluster_that_is_given_back(
     bootstrap: str,
     tmp_path: Path,
 ) -> None:
-    """A Kafka sink to another cluster loses the right to write for some tries: it is reported at once, as that;
-    none of its events becomes a dead letter, and all arrive when the right is back.
+    """A Kafka sink to another cluster loses the right to write for some tries: it is reported at once, as
+    that; none of its events becomes a dead letter, and all arrive when the right is back.
     """
     target = f"target-{uuid.uuid4().hex[:8]}"
     boss.create_topics([NewTopic(target, 1, 1)])[target].result(30)

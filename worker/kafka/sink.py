@@ -209,8 +209,8 @@ class OtherClusterSink:
         return failure
 
     def _cause(self, producer: Producer, error: KafkaError) -> KafkaError:
-        """The error that ended the producer, where ``error`` only says that it has ended. Without the right to
-        write, for example, the brokers give no producer id.
+        """The error that ended the producer, where ``error`` only says that it has ended. Without the right
+        to write, for example, the brokers give no producer id.
         """
         if error.code() != KafkaError._FATAL:
             return error
