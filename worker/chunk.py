@@ -1,8 +1,10 @@
 """Records, partitions, and the chunks in which they travel."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from worker.memory import Weight
 
 Headers = list[tuple[str, bytes | None]]
 
@@ -38,7 +40,8 @@ class Chunk:
     chunk ``[4, 10)``.
 
     ``epoch`` says under which tenure of the partition the records were fetched; work of another epoch commits
-    nothing.
+    nothing. ``weight`` is what the records are charged to their source's account; whoever is done with them
+    releases it.
     """
 
     partition: Partition
@@ -46,6 +49,7 @@ class Chunk:
     start: int
     end: int
     records: Sequence[Record]
+    weight: Weight = field(default_factory=Weight, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ from worker.kafka.progress import partitions_of
 from worker.kafka.source import ChunkSource
 from worker.kafka.topics import TopicFacts, TopicIds, TopicsNotReady, examine
 from worker.kafka.transactions import TransactionalProducer
+from worker.memory import MemoryShare
 from worker.operate import metrics
 from worker.operate.health import ALIVE_SECONDS, PROCESS, Health, Problem
 from worker.operate.logging import configure, end_process, lines_lost
@@ -155,11 +156,10 @@ class Host:
             self._moved, limit=int(ALIVE_SECONDS), stuck=self._on_stuck, dead=self._on_dead_threads
         )
         self._app = self._build_app()
+        # A share each: a dead sink stalls no other, nor the enrich stage.
+        self._share = MemoryShare(settings.export.memory_budget // max(1, int(enrich) + len(sinks)))
         self._components = [self._enrich()] if enrich else []
-        budget = settings.export.memory_budget // max(
-            1, len(sinks)
-        )  # a share each: one dead sink stalls no other
-        self._components += [self._sink(name, MemoryBudget(budget)) for name in sinks]
+        self._components += [self._sink(name, MemoryBudget(self._share.total)) for name in sinks]
 
     async def run(self) -> ExitCode:
         """Start, work until told to stop, drain, leave the groups."""
@@ -219,7 +219,9 @@ class Host:
     def _enrich(self) -> Component:
         settings, topics = self._settings, self._settings.topics
         transform = Transform(FlagSet({}), settings.enrich.default_source, settings.enrich.metadata)
-        stage = EnrichStage(settings.enrich, topics, transform, self._producer("enrich"), self.fail)
+        stage = EnrichStage(
+            settings.enrich, topics, transform, self._producer("enrich"), self.fail, self._share.pipeline
+        )
         channel = self._agent("enrich", stage.run)
         stage.source = self._source(
             "enrich",
@@ -280,7 +282,9 @@ class Host:
             channel,
             stage,
             settings.start,
+            lambda: budget.used,
         )
+        stage.source.when_full(stage.give_back)
 
         async def start() -> None:
             stage.decoder = output_decoder(self._settings, name)
@@ -341,7 +345,7 @@ class Host:
         identity = properties.transactional_id(self._settings, stage, self._instance)
         chosen = {"partitioner": partitioner} if partitioner else {}
         return TransactionalProducer(
-            properties.producer_properties(self._settings, identity) | chosen,
+            properties.producer_properties(self._settings, identity, self._share) | chosen,
             stable=bool(self._settings.kafka.instance),
         )
 
@@ -354,12 +358,13 @@ class Host:
         channel: ChannelT[Chunk],
         stage: Stage,
         start: Start,
+        beside: Callable[[], int] = lambda: 0,
     ) -> ChunkSource:
         settings = self._settings
         source = ChunkSource(
             name,
             properties=properties.consumer_properties(
-                settings, group, properties.static_member(settings, stage_name)
+                settings, group, properties.static_member(settings, stage_name), self._share
             ),
             topic=topic,
             channel=channel,
@@ -367,6 +372,8 @@ class Host:
             start=start,
             session_timeout=settings.kafka.session_timeout,
             fail=self.fail,
+            memory=self._share,
+            beside=beside,
         )
         self.sources[name] = source
         self.health.threads[name] = lambda: source.moved_at

@@ -79,7 +79,9 @@ class Paused:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """Chunks are wanted again."""
+    """Chunks are wanted again, those from `start` on once more if it is given."""
+
+    start: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,10 +215,10 @@ class RecordingSink:
 class RecordingKafka:
     """Satisfies `worker.export.partition.Kafka`.
 
-    `at` is the offset that counts as committed, `topic` the id of the topic, if it is told. A commit of an
-    epoch that is not in `held` is refused, as the chunk source would. Deliveries wait while `delivering` is
-    not set, those of `stuck` partitions for ever; one that fails is tried again after RETRY_SECONDS, but a
-    refusal is told if `tells_refusals`.
+    `at` is the offset that counts as committed, `fetched` the one up to which chunks were fetched, `topic`
+    the id of the topic, if it is told. A commit of an epoch that is not in `held` is refused, as the chunk
+    source would. Deliveries wait while `delivering` is not set, those of `stuck` partitions for ever; one
+    that fails is tried again after RETRY_SECONDS, but a refusal is told if `tells_refusals`.
     """
 
     trace: list[Step]
@@ -226,6 +228,7 @@ class RecordingKafka:
     topic: str = ""
     tells_refusals: bool = False
     held: set[int] = field(default_factory=lambda: {EPOCH})
+    fetched: int = 0
     texts: list[str] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
     delivering: asyncio.Event = field(default_factory=asyncio.Event)
@@ -268,6 +271,11 @@ class RecordingKafka:
     async def resume(self, partition: Partition, epoch: int) -> None:
         self._check(epoch)
         self.trace.append(Resumed())
+
+    async def fetch_again(self, partition: Partition, epoch: int, start: int) -> int:
+        self._check(epoch)
+        self.trace.append(Resumed(start))
+        return self.fetched
 
     async def persist(self, what: str, partition: Partition, function: Callable[[], T]) -> T:
         while True:

@@ -317,9 +317,10 @@ class ExportSettings(Section):
         default=256 * MIB,
         ge=1024**2,
         description=(
-            "Memory for the windows of all partitions, in equal shares for the sinks: one that fails takes "
-            "nothing from the others. At the limit the fattest window is delivered early, or partitions are "
-            "paused."
+            "Memory for all that waits between fetch and delivery, in equal shares for the enrich stage and "
+            "the sinks of the process: one that fails takes nothing from the others. At the limit the "
+            "fattest window is delivered early, or less is fetched. docs/operations.md says how a share is "
+            "divided."
         ),
     )
     revoke_budget: Seconds = Field(

@@ -29,6 +29,7 @@ from worker.kafka.refusals import TopicRefusesAll, find_refused, find_untimely
 from worker.kafka.source import ChunkSource
 from worker.kafka.transactions import (
     NotQueued,
+    QueueFull,
     RecordTooLarge,
     TransactionalProducer,
     TransactionRefused,
@@ -46,6 +47,10 @@ TOPIC_ID_SECONDS = 2.0
 UNDER_WAY_SECONDS = 10.0
 """After which a transaction that has not ended is a problem; *measured*: 5 to 20 ms."""
 HANGS = "Kafka's transaction coordinator does not answer: look at the brokers. It is waited for"
+ROOM_SECONDS = 0.005
+"""Between looks at whether the producer's queue has room again."""
+ROOM_SHARE = 0.75
+"""Part of the transaction time-out after which that is given up: the rest is for the commit."""
 CATCH_UP_SECONDS = 0.02
 """Between looks at whether what was read of a partition is produced, on the one occasion that asks."""
 
@@ -61,12 +66,20 @@ class OpenTransaction:
     events: int = 0
     bytes: int = 0
     timer: asyncio.TimerHandle | None = None
+    began: float = 0.0
+    """Event loop time."""
+    whole: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while no batch is in it only in part: that must not be committed."""
+    due: bool = False
+    """To be committed as soon as it is whole."""
     alone: Batch | None = None
     """All that it holds, where that is one batch of a partition that has transactions of its own."""
 
 
 class EnrichStage:
-    """Satisfies :class:`worker.kafka.consumer.Stage`. ``fail`` is told an error that ends the process."""
+    """Satisfies :class:`worker.kafka.consumer.Stage`. ``fail`` is told an error that ends the process;
+    ``pipeline`` is what may wait of enriched records, in bytes.
+    """
 
     def __init__(
         self,
@@ -75,6 +88,7 @@ class EnrichStage:
         transform: Transform,
         producer: TransactionalProducer,
         fail: Callable[[BaseException], None],
+        pipeline: int = PIPELINE,
     ) -> None:
         self.source: ChunkSource
         self.enricher = Enricher(
@@ -99,7 +113,7 @@ class EnrichStage:
         self.enricher.alone = self._setbacks.alone
         self._blocked_since: float | None = None
         self._told_blocked = False
-        self._batches = Pipeline(PIPELINE)
+        self._batches = Pipeline(pipeline)
         self._dead_letters = DeadLetterLog(source="enrich")
         self._clocks = EventClocks()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="enrich-transactions")
@@ -129,6 +143,8 @@ class EnrichStage:
                 await self.enricher.prepare(chunk)
                 self._look_at_clocks(chunk)
                 batch = self.enricher.enrich(chunk)
+                batch.weight.become(batch.memory)
+                del chunk  # its records are weighed no longer
                 await self._batches.put(batch)  # and so into a transaction, by _produce_all
         except Exception as error:
             self._fail(error)
@@ -195,16 +211,21 @@ class EnrichStage:
                 batch = await self._batches.get()
                 if (entering := self._entering.get(batch.partition)) is not None:
                     await asyncio.wait([entering])
-                await self._ended()
-                if self._setbacks.alone(batch.partition):
-                    self._close()
-                    await self._ended()
-                if (pause := self._setbacks.left(asyncio.get_running_loop().time())) > 0:
-                    await asyncio.sleep(pause)
+                await self._ready_for(batch)
                 await self._produce(batch)
+                batch.weight.release()
         except Exception as error:
             self._detach()  # half a batch may be in it; the shutdown must not commit that
             self._fail(error)
+
+    async def _ready_for(self, batch: Batch) -> None:
+        """Wait until there is, or can be, an open transaction for the batch."""
+        await self._ended()
+        if self._setbacks.alone(batch.partition):
+            self._close()
+            await self._ended()
+        if (pause := self._setbacks.left(asyncio.get_running_loop().time())) > 0:
+            await asyncio.sleep(pause)
 
     async def _produce(self, chunk: Batch) -> None:
         """Put a batch into the open transaction if its chunk is the next of its partition; else drop or
@@ -224,15 +245,15 @@ class EnrichStage:
             transaction = self._begin()
             transaction.alone = chunk if self._setbacks.alone(chunk.partition) else None
             self._producer.release_delivered()
-            if chunk.plain:
-                self._producer.produce_batch(self._topics.output, chunk.records)
-            else:
-                for record in chunk.records:
-                    self._producer.produce(self._topics.output, **record)
-            for letter in chunk.dead:
-                self._producer.produce(
-                    self._topics.dead_letters, key=letter.key, value=letter.value, headers=letter.headers
-                )
+            queued = self._queue(chunk, 0)
+            if queued == 0 and chunk.count and transaction.offsets:
+                # The queue is full of what the transaction holds already: nothing of that has to wait.
+                self._close()
+                await self._ready_for(chunk)
+                await self._produce(chunk)
+                return
+            if queued < chunk.count and not await self._queue_rest(transaction, chunk, queued):
+                return
         except NotQueued as error:
             await self._start_over({chunk.partition: chunk.epoch}, error)
             return
@@ -246,22 +267,76 @@ class EnrichStage:
         transaction.bytes += chunk.bytes
         if (
             transaction.alone is not None
+            or transaction.due
             or transaction.events >= self._settings.max_transaction_events
             or transaction.bytes >= self._settings.max_transaction_bytes
         ):
             self._close()
 
+    def _queue(self, batch: Batch, queued: int) -> int:
+        """Hand in what follows the first ``queued`` records and dead letters of the batch, as far as the
+        producer's queue has room. Returns how many of them are in it now. Raises NotQueued.
+        """
+        records = batch.records
+        try:
+            if batch.plain and queued < len(records):
+                self._producer.produce_batch(self._topics.output, records[queued:] if queued else records)
+                queued = len(records)
+            for record in records[queued:]:
+                self._producer.produce(self._topics.output, wait=0.0, **record)
+                queued += 1
+            for letter in batch.dead[queued - len(records) :]:
+                self._producer.produce(
+                    self._topics.dead_letters,
+                    key=letter.key,
+                    value=letter.value,
+                    headers=letter.headers,
+                    wait=0.0,
+                )
+                queued += 1
+        except QueueFull as full:
+            queued += full.queued
+        return queued
+
+    async def _queue_rest(self, transaction: OpenTransaction, batch: Batch, queued: int) -> bool:
+        """Wait for brokers to take records until all of the batch is in the queue, but no longer than leaves
+        time for the commit. False: the transaction was given up meanwhile, and the batch is read again.
+        Raises NotQueued.
+        """
+        loop = asyncio.get_running_loop()
+        give_up = transaction.began + self._settings.transaction_timeout * ROOM_SHARE
+        transaction.epochs[batch.partition] = batch.epoch
+        transaction.whole.clear()
+        try:
+            while queued < batch.count:
+                if loop.time() > give_up:
+                    raise QueueFull(queued)
+                await asyncio.sleep(ROOM_SECONDS)
+                if self._open is not transaction:
+                    return False
+                self._producer.release_delivered()
+                queued = self._queue(batch, queued)
+        finally:
+            transaction.whole.set()
+        return True
+
     def _begin(self) -> OpenTransaction:
         """The open transaction. Raises NotQueued where none begins; then it has to be given up."""
         if self._open is None:
-            self._open = OpenTransaction()
-            self._producer.begin()
             loop = asyncio.get_running_loop()
+            self._open = OpenTransaction(began=loop.time())
+            self._open.whole.set()
+            self._producer.begin()
             self._open.timer = loop.call_later(self._settings.commit_interval, self._close)
         return self._open
 
     def _close(self) -> None:
-        """Commit the open transaction in the background; :meth:`_ended` waits for it."""
+        """Commit the open transaction in the background; :meth:`_ended` waits for it. One that is not whole
+        is committed as soon as it is.
+        """
+        if self._open is not None and not self._open.whole.is_set():
+            self._open.due = True
+            return
         transaction = self._detach()
         if transaction is not None:
             self._commit = self._tasks.start("enrich commit", self._end(transaction))
@@ -577,5 +652,7 @@ class EnrichStage:
     async def flush(self) -> None:
         """Commit what is in the open transaction; returns when it has ended, one way or the other."""
         await self._ended()
+        while self._open is not None and not self._open.whole.is_set():
+            await self._open.whole.wait()
         self._close()
         await self._ended()

@@ -3,17 +3,20 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import length_hint
 from typing import Any
 
 from worker.chunk import Chunk, Partition, Record
 from worker.dead_letters import ENVELOPE, DeadLetter, dead_letter, forget_headers, size
 from worker.enrich.transform import Dead, Drop, Transform
+from worker.memory import Weight
 from worker.topic_formats.protocol import Decoder, Encoder
 
 PIPELINE = 18 * 1024**2
-"""Bytes that enriched records may take while a transaction is committed: 100 ms of work at full speed."""
+"""Bytes that enriched records may take while a transaction is committed: 100 ms of work at full speed. A
+small share of the memory budget leaves less.
+"""
 RECORD_OVERHEAD = 250
 """Bytes that a waiting record takes beside its value: the dictionary for ``produce_batch``, the key."""
 LETTER_OVERHEAD = 1_500
@@ -41,6 +44,13 @@ class Batch:
     bytes: int
     offsets: Sequence[int] = ()
     """Of ``records``; only of a partition that has transactions of its own."""
+    weight: Weight = field(default_factory=Weight, compare=False)
+    """That of the chunk; whoever is done with the batch releases it."""
+
+    @property
+    def count(self) -> int:
+        """Records and dead letters."""
+        return len(self.records) + len(self.dead)
 
     @property
     def memory(self) -> int:
@@ -142,6 +152,7 @@ class Enricher:
             counts,
             sum(sizes) + sum(len(letter.value or b"") for letter in dead),
             offsets,
+            chunk.weight,
         )
 
     def _refused_among(self, chunk: Chunk) -> Iterator[tuple[int, str]]:

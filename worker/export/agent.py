@@ -175,6 +175,9 @@ class ExportStage:
                     await self.decoder.prepare([record.value() for record in chunk.records])
                 if export := self._exports.get(chunk.partition):
                     export.accept(chunk)
+                else:
+                    chunk.weight.release()
+                del chunk
         except Exception as error:
             self.fail(error)
             raise
@@ -352,6 +355,14 @@ class ExportStage:
 
     async def resume(self, partition: Partition, epoch: int) -> None:
         await self.source.resume(partition, epoch)
+
+    async def fetch_again(self, partition: Partition, epoch: int, start: int) -> int:
+        return await self.source.fetch_again(partition, epoch, start)
+
+    def give_back(self) -> None:
+        """Drop records for which there is no room in windows for now: they keep others from being fetched."""
+        for export in self._exports.values():
+            export.give_back()
 
     def restart(
         self, partition: Partition, epoch: int, *, condemned: SinkRefused | None = None, to: int | None = None

@@ -10,6 +10,7 @@ Both live on the event loop, and every step between two ``await`` is atomic.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -56,6 +57,7 @@ from worker.sinks.protocol import (
 )
 from worker.sinks.settings import SinkSettings
 from worker.topic_formats.protocol import Decoder
+from worker.units import MIB
 from worker.window import Manifest, Range
 
 log = structlog.get_logger(__name__)
@@ -63,6 +65,8 @@ T = TypeVar("T")
 
 SLICE = 1_000
 """Records taken at a time, after which size and memory are looked at."""
+SLICE_BYTES = MIB
+"""What they weigh at most, unless it is a single one: screening and encoding make copies."""
 DROPPED = -1
 """The epoch of a partition that is let go of; no chunk has it."""
 QUEUE = 2
@@ -89,6 +93,7 @@ class Kafka(Protocol):
     ) -> None: ...
     async def pause(self, partition: Partition, epoch: int) -> None: ...
     async def resume(self, partition: Partition, epoch: int) -> None: ...
+    async def fetch_again(self, partition: Partition, epoch: int, start: int) -> int: ...
     async def persist(self, what: str, partition: Partition, function: Callable[[], T]) -> T: ...
     async def in_thread(self, function: Callable[[], None]) -> None: ...
     def restart(
@@ -146,14 +151,18 @@ class PartitionExport:
         self._queue: deque[Closed] = deque()
         self._planned: Closed | None = None
         self._leftover: deque[Chunk] = deque()
+        self._given_back_to = 0.0
+        """Chunks up to this offset may arrive that were under way when those before them were given back."""
         self._held: Sequence[Range] = ()
         self._ready = False
         self._paused = False
+        self._given_back = self._waits_for_room = False
         self._finishing = False
         self._filling_up = False
         self._charged = 0
         self._timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
+        self._changed = asyncio.Event()
         self._tasks = Tasks(kafka.fail)
         self._task = self._tasks.start(f"export {partition}", self.run())
         budget.enter(self)
@@ -175,13 +184,17 @@ class PartitionExport:
         over.
         """
         if chunk.epoch != self.epoch or self._finishing or self.stopped:
+            chunk.weight.release()
             return
         if chunk.start != self._expected:
-            self._start_over(chunk)
+            chunk.weight.release()
+            if chunk.end > self._given_back_to:
+                self._start_over(chunk)
             return
+        self._given_back_to = 0.0
         self._leftover.append(chunk)
         self.unblock()
-        self._wake.set()
+        self._happened()
 
     @property
     def _expected(self) -> int:
@@ -207,10 +220,32 @@ class PartitionExport:
         with self._failing_whole():
             self._fill()
             self._charge()
-            if bool(self._leftover) != self._paused and not self.stopped and not self.overtaken:
-                self._paused = not self._paused
-                action = self._kafka.pause if self._paused else self._kafka.resume
-                self._call(action(self.partition, self.epoch))
+            if self.stopped or self.overtaken or self.epoch == DROPPED:
+                return
+            if self._leftover and not self._paused:
+                self._paused = True
+                self._call(self._kafka.pause(self.partition, self.epoch))
+            elif self._paused and not self._leftover and not self._waits_for_room:
+                self._paused = False
+                if self._given_back:
+                    self._given_back = False
+                    self._call(self._fetch_again(self._next_offset))
+                else:
+                    self._call(self._kafka.resume(self.partition, self.epoch))
+
+    async def _fetch_again(self, start: int) -> None:
+        until = await self._kafka.fetch_again(self.partition, self.epoch, start)
+        if self._given_back_to == math.inf:  # none of them is there yet
+            self._given_back_to = until
+
+    def give_back(self) -> None:
+        """Drop the chunks that wait for room; they are fetched again when there is some. What retention has
+        overtaken is kept: nobody else has it.
+        """
+        if self._leftover and self._paused and not self.stopped and not self.overtaken:
+            self._forget_leftover()
+            self._given_back_to = math.inf
+            self._given_back = self._waits_for_room = True
 
     def _fill(self) -> None:
         self._filling_up = True
@@ -218,6 +253,8 @@ class PartitionExport:
             while self._ready and not self.stopped and self._leftover and self._has_room():
                 self._take()
             self._close_if_full()
+            if self._waits_for_room and self._ready and not self.stopped and self._has_room():
+                self._waits_for_room = False
         except (RecordsMissing, PartitionStopped) as error:
             self._stop_filling(error)
         finally:
@@ -254,7 +291,7 @@ class PartitionExport:
             self._start_over(chunk)
             return
         filling = self._filling or self._begin()
-        count = filling.room(chunk.records[:SLICE])
+        count = filling.room(chunk.records[: self._slice(chunk)])
         if count:
             filling.add(chunk.records[:count])
         elif self._to.settings.on_missing_records == "continue":
@@ -265,10 +302,19 @@ class PartitionExport:
                 "it was planned: its last record is no longer in the topic"
             )
         if count < len(chunk.records):
-            self._leftover[0] = replace(chunk, start=filling.next, records=chunk.records[count:])
+            left = chunk.records[count:]
+            chunk.weight.become(chunk.weight.bytes * len(left) // len(chunk.records))
+            self._leftover[0] = replace(chunk, start=filling.next, records=left)
         else:
-            self._leftover.popleft()
+            self._leftover.popleft().weight.release()
         self._charge()
+
+    @staticmethod
+    def _slice(chunk: Chunk) -> int:
+        """How many records of ``chunk`` are taken at a time."""
+        if chunk.weight.bytes <= SLICE_BYTES:
+            return SLICE
+        return max(1, min(SLICE, SLICE_BYTES * len(chunk.records) // chunk.weight.bytes))
 
     def _begin(self) -> Filling:
         fixed = self._fixed.popleft() if self._fixed else None
@@ -321,7 +367,7 @@ class PartitionExport:
         self._named = self._next_name(closed)
         self._queue.append(closed)
         self._charge()
-        self._wake.set()
+        self._happened()
 
     def _next_name(self, window: Closed) -> int:
         """Where the range of the window behind ``window`` starts: one that left no object is part of it, so
@@ -364,7 +410,7 @@ class PartitionExport:
                 await self._export(window)
                 self._queue.popleft()
                 self.unblock()
-                self._wake.set()
+                self._happened()
         except OwnershipLost as error:
             self._log.info("ownership_lost", error=str(error))
         except (ObjectConflict, RecordsMissing, PartitionStopped, MetadataUnreadable) as error:
@@ -372,6 +418,13 @@ class PartitionExport:
         except Exception as error:
             self._kafka.fail(error)
             self.drop()
+
+    def _happened(self) -> None:
+        """Wake who waits for it: the export itself, and who waits for the export. Each has an event of its
+        own, or one would clear it before the other has begun to wait.
+        """
+        self._wake.set()
+        self._changed.set()
 
     async def _next(self) -> Closed | None:
         """The next window; None: the partition has stopped, and there will be none."""
@@ -638,7 +691,7 @@ class PartitionExport:
         """
         self.stopped = str(problem)
         self._forget_open()
-        self._wake.set()
+        self._happened()
         self._log.error("partition_stopped", problem=self.stopped)
         self._call(self._kafka.pause(self.partition, self.epoch))
         if isinstance(problem, PartitionStopped) and problem.look_again is not None:
@@ -656,18 +709,21 @@ class PartitionExport:
         and so may they have been. The caller has paused the partition. Returns when it has been done, or, if
         the partition has stopped or been dropped, when nothing more will be delivered.
 
+        Records that were given back are held no longer.
+
         Of a window that is repeated and whose end was deleted, nothing is delivered: its successor does that.
         """
         self.overtaken = True
         self.unblock()
+        end = min(end, self._expected) if self._given_back_to else end
         while self._queue or (not self.stopped and (self._expected < end or self._leftover)):
             if not await self._woken():
                 return
 
     async def _woken(self, seconds: float | None = None) -> bool:
         """Wait until something has happened, at most for ``seconds``. False: nothing will any more."""
-        self._wake.clear()
-        waiter = asyncio.create_task(self._wake.wait())
+        self._changed.clear()
+        waiter = asyncio.create_task(self._changed.wait())
         await asyncio.wait([waiter, self._task], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         waiter.cancel()
         return not self._task.done()
@@ -705,11 +761,16 @@ class PartitionExport:
         """What is in no closed window."""
         if self._timer is not None:
             self._timer.cancel()
-        self._leftover.clear()
+        self._forget_leftover()
         self._filling = None
         self._charge()
 
-    def _call(self, awaitable: Awaitable[None]) -> None:
+    def _forget_leftover(self) -> None:
+        for chunk in self._leftover:
+            chunk.weight.release()
+        self._leftover.clear()
+
+    def _call(self, awaitable: Awaitable[object]) -> None:
         """Start a call whose outcome nobody waits for; it fails only when the partition is no longer ours."""
 
         async def call() -> None:

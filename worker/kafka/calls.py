@@ -46,7 +46,7 @@ class Calls:
             else:
                 future.set_result(result)
 
-    def wake(self, done: Future[None]) -> None:
+    def wake(self, done: Future[None] | None = None) -> None:
         """End the wait of :meth:`serve` at once: what the thread waits for has happened."""
         self._waiting.put((_nothing, Future()))
 

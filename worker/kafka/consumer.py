@@ -10,7 +10,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
@@ -27,6 +27,7 @@ from worker.kafka.offsets import Since
 from worker.kafka.positions import StartingPoints
 from worker.kafka.progress import Progress
 from worker.kafka.reports import Reports, raise_if_fatal
+from worker.memory import RECORD_OVERHEAD, Account, MemoryShare, Weight
 from worker.operate import metrics
 from worker.operate.retry import Backoff
 from worker.units import Start
@@ -34,9 +35,11 @@ from worker.units import Start
 log = structlog.get_logger(__name__)
 
 MAX_RECORDS = 10_000
-"""Records a ``consume()`` asks for: some 30 ms of work, so that calls from the event loop never wait longer
-than that.
+"""Small records that a ``consume()`` asks for: some 30 ms of work, so that calls from the event loop never
+wait longer than that.
 """
+FIRST_RECORDS = 500
+"""Those that the first one asks for, when nobody knows how large they are."""
 POLL_SECONDS = 0.02
 """How long ``consume()`` collects: it waits for the whole time or ``MAX_RECORDS``, so this is the latency of
 a quiet topic.
@@ -82,9 +85,31 @@ class Stage(Protocol):
         ...
 
 
+class Ration:
+    """How many records a ``consume()`` asks for, so that they weigh about ``limit`` bytes.
+
+    What comes next is as heavy as what came last, or as what came before that and is forgotten slowly.
+    librdkafka holds what it returns once more while it is copied, so one that is too large costs twice.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.records = FIRST_RECORDS
+        self._limit = limit
+        self._each = 0.0
+
+    def took(self, records: int, weight: int) -> None:
+        """``records`` (at least one) were returned, of ``weight`` bytes together."""
+        self._each = max(weight / records, self._each * 0.9)
+        self.records = max(1, min(MAX_RECORDS, 4 * self.records, int(self._limit / self._each)))
+
+
 class ConsumerThread:
     """Consumes ``topic`` and gives its records, as chunks of one partition, to ``put``, a coroutine function
     that may take its time.
+
+    ``memory`` is what may wait of them, ``beside`` what the stage holds in another form. When records that
+    the stage does not take have filled it for a while, ``on_full`` is called on the event loop, so that it
+    may give some back (:meth:`set_paused`).
 
     ``positions`` says which partitions are held, and in which epoch. ``polled_at`` and ``alive_at`` are when
     the thread last polled, and when it was last seen moving (monotonic seconds). The event loop has the
@@ -102,6 +127,8 @@ class ConsumerThread:
         start: Start,
         session_timeout: float,
         fail: Callable[[BaseException], None],
+        memory: MemoryShare,
+        beside: Callable[[], int],
     ) -> None:
         self.polled_at = self.alive_at = time.monotonic()
         self.positions: dict[Partition, Position] = {}
@@ -115,6 +142,8 @@ class ConsumerThread:
         self.rejoined_for = ""
         """Why it was left the last time."""
         self._rejoins = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        self.on_full: Callable[[], None] = _nothing
+        self.account = Account(memory, beside=beside, released=self._wake)
         self._name = name
         self._topic = topic
         self._put_chunk = put
@@ -129,6 +158,11 @@ class ConsumerThread:
             "statistics.interval.ms": STATISTICS_MILLISECONDS,
         }
         self._commit_limit = int(self._properties.get("socket.timeout.ms", 60_000)) / 2000
+        self._ration = Ration(memory.chunk)
+        self._most = memory.chunk
+        self._stalled = False
+        self._give_back_at = 0.0
+        self._taken = metrics.WAITING_MEMORY.labels(name, "taken")
         self._waiting: list[Chunk] = []
         self._put: Future[None] | None = None
         self._paused: set[Partition] = set()
@@ -213,8 +247,16 @@ class ConsumerThread:
             self._seek(partition)
         return positions
 
-    def set_paused(self, partition: Partition, epoch: int, paused: bool) -> None:
+    def set_paused(self, partition: Partition, epoch: int, paused: bool, start: int | None = None) -> int:
+        """Fetching goes on at ``start``, where chunks were given back, else where the last one ended. Returns
+        where that was.
+        """
         self._check(partition, epoch)
+        before = self._next[partition]
+        if start is not None:
+            self._next[partition] = start
+            self.progress.begin_again(partition, start)
+            self._rebalances += 1  # records that consume() has returned already lie behind it
         if paused:
             self._paused.add(partition)
             self._consumer.pause([TopicPartition(partition.topic, partition.index)])
@@ -222,6 +264,7 @@ class ConsumerThread:
             self._paused.remove(partition)
             if not self._throttled:
                 self._go_on(partition)
+        return before
 
     def throttle(self) -> None:
         """Fetch nothing for a while, but go on polling."""
@@ -255,15 +298,53 @@ class ConsumerThread:
         self._serve_calls()
         if self._rejoin_reason is not None:
             self._rejoin()
+        if self._crowded and not self._throttled:
+            self._wait_for_room()
         rebalances = self._rebalances
-        messages = self._consumer.consume(MAX_RECORDS, POLL_SECONDS)
+        messages = self._consumer.consume(self._ration.records, POLL_SECONDS)
         self.polled_at = self.alive_at = time.monotonic()
         self.reports.raise_if_fatal()
         if messages:
             self._deliver(messages, rebalances)
+        del messages  # what waits must not be held by this frame, too
         self._hand_over()
-        if self._throttled and not self._waiting and not self.finishing:
-            self._unthrottle()
+        self._taken.set(self.account.settle())
+        if self._throttled and not self.finishing:
+            if not self._crowded:
+                self._unthrottle()
+            elif time.monotonic() > self._give_back_at:
+                self._give_back()
+
+    @property
+    def _crowded(self) -> bool:
+        """Whether what was taken has to be let go of before more is."""
+        return bool(self._waiting) or self.account.full
+
+    def _wait_for_room(self) -> None:
+        """Poll no more for a while: mostly the stage is at work, and a pause would throw away what librdkafka
+        has fetched. Then nothing is fetched until there is room.
+        """
+        until = time.monotonic() + STALL_SECONDS
+        self._stalled = True
+        while self._crowded and not self._stopping.is_set():
+            self._serve_calls(wait=0.1)
+            self._hand_over()
+            if time.monotonic() > until:
+                self.throttle()
+                self._give_back()
+                break
+        self._stalled = False
+
+    def _give_back(self) -> None:
+        """Ask the stage for records that it cannot do anything with for now, so that others have room."""
+        self._give_back_at = time.monotonic() + STALL_SECONDS
+        if self.account.full:
+            self._asyncio.call_soon_threadsafe(self.on_full)
+
+    def _wake(self) -> None:
+        """There may be room. Called in any thread."""
+        if self._stalled:
+            self.calls.wake()
 
     def _deliver(self, messages: list[Message], rebalances: int) -> None:
         errors = [message for message in messages if message.error() is not None]
@@ -284,15 +365,10 @@ class ConsumerThread:
         chunks = list(self._cut(messages))
         if not chunks:
             return
+        records = sum(len(chunk.records) for chunk in chunks)
+        self._ration.took(records, sum(chunk.weight.bytes for chunk in chunks))
         self._waiting += chunks
         self._hand_over()
-        stalled = time.monotonic() + STALL_SECONDS
-        while self._waiting and not self._stopping.is_set():
-            self._serve_calls(wait=0.1)
-            self._hand_over()
-            if time.monotonic() > stalled:
-                self.throttle()
-                return
 
     def _hand_over(self) -> None:
         """Put the chunks that wait into the channel, once those before them are in: their order is their
@@ -307,20 +383,39 @@ class ConsumerThread:
             self._put.add_done_callback(self.calls.wake)
 
     def _cut(self, messages: Iterable[Message]) -> Iterable[Chunk]:
-        """Cut fetched messages into chunks: runs of one partition, each joining onto the one before."""
+        """Cut fetched messages into chunks: runs of one partition, each joining onto the one before, and none
+        heavier than a chunk may be, unless it is a single record.
+        """
         for index, run in itertools.groupby(messages, Message.partition):
             partition = Partition(self._topic, int(index or 0))
             position = self.positions.get(partition)
             if position is None:
                 continue
             records = list(run)
-            start, end = self._next[partition], int(records[-1].offset() or 0) + 1
-            if int(records[0].offset() or 0) < start:
+            if int(records[0].offset() or 0) < self._next[partition]:
                 self._seek(partition)  # left over from before a rewind; all of it comes again
                 continue
-            self._next[partition] = end
-            self.progress.read(partition, end, records[0].timestamp()[1] / 1000)
-            yield Chunk(partition, position.epoch, start, end, cast(list[Record], records))
+            for part, weight in self._parts(records):
+                start, end = self._next[partition], int(part[-1].offset() or 0) + 1
+                self._next[partition] = end
+                self.progress.read(partition, end, part[0].timestamp()[1] / 1000)
+                charged = Weight(self.account, weight)
+                yield Chunk(partition, position.epoch, start, end, cast(list[Record], part), charged)
+
+    def _parts(self, records: list[Message]) -> Iterator[tuple[list[Message], int]]:
+        """What chunks are made of, and what each weighs."""
+        weight = sum(map(len, records)) + RECORD_OVERHEAD * len(records)
+        if weight <= self._most:  # nearly always; adding up costs 0.02 µs a record
+            yield records, weight
+            return
+        begin = weight = 0
+        for index, record in enumerate(records):
+            size = len(record) + RECORD_OVERHEAD
+            if weight and weight + size > self._most:
+                yield records[begin:index], weight
+                begin, weight = index, 0
+            weight += size
+        yield records[begin:], weight
 
     async def _put_all(self, chunks: list[Chunk]) -> None:
         for chunk in chunks:
@@ -490,3 +585,7 @@ class ConsumerThread:
             self._ask(self._stage.missing(partition, at))
             return
         self.reports.error(error)
+
+
+def _nothing() -> None:
+    """A stage that has nothing to give back."""

@@ -117,6 +117,14 @@ class Progress:
                 held.read = end
                 held.waiting.append((end, timestamp, self._clock()))
 
+    def begin_again(self, partition: Partition, offset: int) -> None:
+        """What was read from ``offset`` on was given back, and is read again."""
+        with self._lock:
+            if (held := self._held.get(partition)) is not None:
+                held.read = held.looked = offset
+                while held.waiting and held.waiting[-1][0] > offset:
+                    held.waiting.pop()
+
     def looked(self, partition: Partition, offset: int) -> None:
         """There are no more records before ``offset`` than those that were read, or are about to be."""
         with self._lock:

@@ -5,12 +5,14 @@ Three layers: our defaults, what the user hands through, and what exactly-once d
 
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 
 from confluent_kafka import Consumer, KafkaException, Producer
 from pydantic import SecretStr
 
 from worker.config.settings import Settings
 from worker.kafka.handed_through import Properties, plain
+from worker.memory import MemoryShare
 from worker.sinks.kafka import KafkaSettings
 
 Configuration = dict[str, object]
@@ -18,6 +20,11 @@ Configuration = dict[str, object]
 # Half of it is what a commit may take before its outcome counts as unknown. librdkafka's own 60 s would leave
 # a partition waiting that long on a connection that is dead without saying so.
 _SOCKET_TIMEOUT_MS = 10_000
+
+_LARGEST_MESSAGE = 1_000_000_000
+"""More librdkafka does not take for message.max.bytes."""
+_SMALL_RECORD = 256
+"""Bytes that librdkafka's producer takes for the smallest record."""
 
 # librdkafka's own default; it has to be at least the session's.
 _MAX_POLL_INTERVAL_MS = 300_000
@@ -50,15 +57,23 @@ def static_member(settings: Settings, stage: str) -> str | None:
     return f"{settings.name}.{stage}.{settings.kafka.instance}"
 
 
-def consumer_properties(settings: Settings, group: str, instance: str | None) -> Configuration:
-    """Everything for a consumer of ``group``; ``instance`` is what ``static_member`` says."""
-    kafka = settings.kafka
+def consumer_properties(
+    settings: Settings, group: str, instance: str | None, memory: MemoryShare | None = None
+) -> Configuration:
+    """Everything for a consumer of ``group``; ``instance`` is what ``static_member`` says, ``memory`` what
+    its stage may hold (by default all of the budget).
+    """
+    kafka, memory = settings.kafka, memory or MemoryShare(settings.export.memory_budget)
     session_ms = _ms(kafka.session_timeout)
     defaults: Configuration = _defaults(settings) | {
         "max.poll.interval.ms": max(_MAX_POLL_INTERVAL_MS, session_ms),
-        # Counts for each of the process's consumers, and is all that it holds of records not yet asked for:
-        # 200 ms of small events at full speed. Each takes as much again beside its bytes.
-        "queued.max.messages.kbytes": 16 * 1024,
+        # All that it holds of records not yet asked for. Each takes as much again beside its bytes.
+        "queued.max.messages.kbytes": memory.queued // 1024,
+        # That is looked at before a fetch, and what comes is unpacked whole: 1 MiB of events that repeat each
+        # other becomes 100 MiB. So little is fetched at a time, from each broker; of one partition no less,
+        # for it may be all that a broker has.
+        "fetch.max.bytes": memory.response,
+        "max.partition.fetch.bytes": memory.response,
         # When a full queue is looked at again. librdkafka's own 1 s starves the reader of a small queue.
         "fetch.queue.backoff.ms": 20,
     }
@@ -79,11 +94,19 @@ def consumer_properties(settings: Settings, group: str, instance: str | None) ->
         )  # librdkafka's own is 3 s, come what may
     if instance is not None:
         fixed["group.instance.id"] = instance
-    return defaults | plain(kafka.properties) | plain(kafka.consumer_properties) | fixed
+    made = defaults | plain(kafka.properties) | plain(kafka.consumer_properties) | fixed
+    with suppress(ValueError):  # no number: librdkafka says so
+        # For a consumer nothing but a bound of fetch.max.bytes, which librdkafka wants to be the larger one.
+        made["message.max.bytes"] = min(int(str(made["fetch.max.bytes"])), _LARGEST_MESSAGE)
+    return made
 
 
-def producer_properties(settings: Settings, transactional_id: str) -> Configuration:
-    """Everything for the transactional producer of ``transactional_id``."""
+def producer_properties(
+    settings: Settings, transactional_id: str, memory: MemoryShare | None = None
+) -> Configuration:
+    """Everything for the transactional producer of ``transactional_id``; ``memory`` is what its stage may
+    hold (by default two transactions).
+    """
     kafka, enrich = settings.kafka, settings.enrich
     transaction_ms = _ms(enrich.transaction_timeout)
     defaults: Configuration = _defaults(settings) | {
@@ -94,6 +117,12 @@ def producer_properties(settings: Settings, transactional_id: str) -> Configurat
         "queue.buffering.max.messages": max(100_000, 2 * enrich.max_transaction_events),
         "queue.buffering.max.kbytes": max(64 * 1024, 2 * enrich.max_transaction_bytes // 1024),
     }
+    if memory is not None:  # then a transaction may not fit; what brokers have not acknowledged is waited for
+        bounds = {
+            "queue.buffering.max.messages": memory.produced // _SMALL_RECORD,
+            "queue.buffering.max.kbytes": memory.produced // 1024,
+        }
+        defaults |= {name: min(bound, int(str(defaults[name]))) for name, bound in bounds.items()}
     fixed: Configuration = {
         "bootstrap.servers": kafka.bootstrap_servers,
         "transactional.id": transactional_id,

@@ -126,6 +126,9 @@ class Reports:
         self.member = self.member or statistics.get("cgrp", {}).get("join_state") == "steady"
         self._look_for_recovery(statistics, positions)
         partitions = statistics.get("topics", {}).get(self._topic, {}).get("partitions", {})
+        # Each partition reports the queue that all share.
+        held = max((found.get("fetchq_size", 0) for found in partitions.values()), default=0)
+        metrics.WAITING_MEMORY.labels(self._name, "fetched").set(held)
         for index, found in partitions.items():
             partition = Partition(self._topic, int(index))
             if partition in positions and found["fetchq_cnt"] == 0 and found["next_offset"] >= 0:

@@ -21,6 +21,7 @@ from worker.chunk import Chunk, Partition, Position
 from worker.kafka.consumer import POLL_SECONDS, ConsumerThread, Stage
 from worker.kafka.offsets import Since
 from worker.kafka.progress import Progress
+from worker.memory import MemoryShare
 from worker.operate.health import Problem
 from worker.operate.retry import Backoff
 from worker.units import Start
@@ -43,7 +44,8 @@ class ChunkSource(Service):
 
     ``properties`` is the complete librdkafka configuration; ``start`` applies to partitions without a
     committed offset. ``fail`` is told an error that ends the process. ``session_timeout`` (seconds) bounds
-    how old the last poll may be for :attr:`fresh`.
+    how old the last poll may be for :attr:`fresh`. ``memory`` is what records may take that wait for the
+    stage or in it; ``beside``: bytes that the stage holds in another form, which leave less room for them.
     """
 
     def __init__(
@@ -57,6 +59,8 @@ class ChunkSource(Service):
         start: Start,
         session_timeout: float,
         fail: Callable[[BaseException], None],
+        memory: MemoryShare = MemoryShare(),  # noqa: B008  # frozen
+        beside: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
         **kwargs: Any,
     ) -> None:
@@ -77,6 +81,8 @@ class ChunkSource(Service):
             start=start,
             session_timeout=session_timeout,
             fail=fail,
+            memory=memory,
+            beside=beside,
         )
 
     async def on_start(self) -> None:
@@ -239,6 +245,18 @@ class ChunkSource(Service):
     async def resume(self, partition: Partition, epoch: int) -> None:
         """Go on fetching a paused partition where its last chunk ended."""
         await self.call(lambda: self._thread.set_paused(partition, epoch, False))
+
+    async def fetch_again(self, partition: Partition, epoch: int, start: int) -> int:
+        """Go on fetching a paused partition at ``start``, the first offset of chunks that were given back.
+        Returns where the last chunk ended: some up to there may be under way, and arrive before those.
+        """
+        return await self.call(lambda: self._thread.set_paused(partition, epoch, False, start))
+
+    def when_full(self, function: Callable[[], None]) -> None:
+        """Have ``function`` called, on the event loop, when the records that wait have taken all their memory
+        for a while: what the stage cannot use for now, it may drop and have fetched again (:meth:`resume`).
+        """
+        self._thread.on_full = function
 
     async def pause_all(self) -> None:
         """Fetch nothing more (the process is about to stop), but stay in the group."""

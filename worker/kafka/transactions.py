@@ -28,7 +28,14 @@ from worker.operate import sleeping
 from worker.operate.health import Problem
 from worker.operate.retry import Backoff
 
-__all__ = ["DEFAULT_LIMIT", "NotQueued", "RecordTooLarge", "TransactionRefused", "TransactionalProducer"]
+__all__ = [
+    "DEFAULT_LIMIT",
+    "NotQueued",
+    "QueueFull",
+    "RecordTooLarge",
+    "TransactionRefused",
+    "TransactionalProducer",
+]
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +69,16 @@ LARGEST_LIMIT = 1_000_000_000
 
 class NotQueued(FlagstreamError):
     """The open transaction cannot take the record; it has to be aborted."""
+
+
+class QueueFull(NotQueued):
+    """The client's queue has no room. The first ``queued`` records are in it, and the rest may be handed in
+    again when brokers have taken some.
+    """
+
+    def __init__(self, queued: int) -> None:
+        super().__init__("the client's queue stays full: the brokers take records too slowly")
+        self.queued = queued
 
 
 class RecordTooLarge(TransactionAborted):
@@ -159,12 +176,20 @@ class TransactionalProducer:
         self._producer = self._make(
             {
                 **self._properties,
+                **self._room_for_one(),
                 # No delivery callback: each would want the interpreter for itself, 100,000 times a commit.
                 "message.max.bytes": self.limit,
                 "error_cb": self._on_error,
             },
             logger=logging.getLogger("librdkafka"),
         )
+
+    def _room_for_one(self) -> dict[str, int]:
+        """A record that is larger than the client's queue would find no room for ever."""
+        name = "queue.buffering.max.kbytes"
+        if name not in self._properties:
+            return {}
+        return {name: max(int(self._properties[name]), self.limit // 1024 + 1)}
 
     def _on_error(self, error: KafkaError) -> None:
         """librdkafka lost a broker, or the like, and goes on by itself."""
@@ -196,7 +221,7 @@ class TransactionalProducer:
     def produce_batch(self, topic: str, records: list[dict[str, Any]]) -> None:
         """Add records (``value`` and ``key``), partitioned by key. Does not block.
 
-        Raises NotQueued; the caller aborts.
+        Raises QueueFull; NotQueued, after which the caller aborts.
         """
         self._topics.add(topic)
         try:
@@ -205,19 +230,32 @@ class TransactionalProducer:
             raise NotQueued(f"records not queued: {failure}") from failure
         if queued != len(records):
             errors = [record["_error"] for record in records if "_error" in record]
+            if all(error.code() == KafkaError._QUEUE_FULL for error in errors):
+                # librdkafka takes none after the first that finds no room, so they stay in order.
+                for record in records[queued:]:
+                    del record["_error"]
+                raise QueueFull(queued)
             self._broken = any(error.code() == KafkaError._STATE for error in errors)
             texts = sorted(set(map(str, errors)))
             raise NotQueued(f"{len(records) - queued} records not queued: {texts[:3]}")
 
     def produce(
-        self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers, timestamp: int = 0
+        self,
+        topic: str,
+        *,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        timestamp: int = 0,
+        wait: float = TRY_SECONDS,
     ) -> None:
         """Add one record. ``timestamp``: ms since the epoch, 0 for the time of sending.
 
-        Blocks for a while where the client's queue is full. Raises NotQueued; the caller aborts.
+        Blocks for up to ``wait`` seconds where the client's queue is full. Raises QueueFull; NotQueued, after
+        which the caller aborts.
         """
         self._topics.add(topic)
-        give_up = time.monotonic() + TRY_SECONDS
+        give_up = time.monotonic() + wait
         while True:
             try:
                 self._producer.produce(
@@ -225,9 +263,9 @@ class TransactionalProducer:
                 )
                 return
             except BufferError as failure:
+                if time.monotonic() >= give_up:
+                    raise QueueFull(0) from failure
                 self._poll(0.1)  # delivery reports keep their place in the queue until they are read
-                if time.monotonic() > give_up:
-                    raise NotQueued("the client's queue stays full") from failure
             except KafkaException as failure:
                 self._broken = failure.args[0].code() == KafkaError._STATE
                 raise NotQueued(f"record not queued: {failure}") from failure

@@ -216,6 +216,13 @@ REJECTED = Counter(
     ["sink", "reason"],
     registry=REGISTRY,
 )
+WAITING_MEMORY = Gauge(
+    "flagstream_waiting_bytes",
+    "Bytes of records that wait: fetched, but not asked for yet (as of the last statistics, every 5 s), or "
+    "taken and not produced or in a window yet.",
+    ["source", "where"],
+    registry=REGISTRY,
+)
 WINDOW_MEMORY = Gauge(
     "flagstream_export_window_memory_bytes", "Bytes held by windows of all sinks.", registry=REGISTRY
 )

@@ -39,6 +39,7 @@ from worker.formats.compression import Compression
 from worker.formats.jsonl import JsonLinesEncoder
 from worker.kafka.offsets import Committed as Metadata
 from worker.kafka.offsets import Plan, Since
+from worker.memory import Account, MemoryShare, Weight
 from worker.operate.metrics import REGISTRY
 from worker.sinks.protocol import Reject
 from worker.sinks.settings import SinkSettings
@@ -501,6 +502,91 @@ async def test_a_partition_that_is_stuck_does_not_starve_others() -> None:
     delivered = [held for held in rig.sink.objects if held.partition == other]
     assert sum(held.end - held.start for held in delivered) == 30_000
     assert rig.budget.used < 2 * MIB
+
+
+@in_virtual_time
+async def test_chunks_that_wait_are_given_back_and_fetched_again() -> None:
+    """When others need the memory. Those that were under way behind them are passed over, and come again."""
+    rig = Rig(max_events=2)
+    rig.kafka.delivering.clear()
+    account = Account(MemoryShare())
+    export = await rig.begin()
+    export.accept(chunk(0, 6))
+    export.accept(replace(chunk(6, 8), weight=Weight(account, 100)))
+    await settled()
+    assert account.settle() == 100
+
+    export.give_back()
+    assert account.settle() == 0
+    rig.kafka.fetched = 10
+    export.accept(chunk(8, 10))
+    rig.kafka.delivering.set()
+    await passed(RETRY_SECONDS)
+    assert Resumed(6) in rig.trace
+    export.accept(chunk(6, 10))
+    await passed(FLUSH_SECONDS + 1)
+
+    assert rig.puts == [name(start, start + 2) for start in range(0, 10, 2)]
+    assert Restarted() not in rig.trace
+
+
+@in_virtual_time
+async def test_a_hole_behind_what_was_given_back_is_seen() -> None:
+    """A chunk that was not fetched by then does not join onto anything: nothing is stepped over."""
+    rig = Rig(max_events=2)
+    rig.kafka.delivering.clear()
+    export = await rig.begin()
+    export.accept(chunk(0, 7))
+    await settled()
+    export.give_back()
+    rig.kafka.fetched = 10
+    rig.kafka.delivering.set()
+    await passed(RETRY_SECONDS)
+
+    export.accept(chunk(10, 11))
+    await settled()
+
+    assert Restarted() in rig.trace
+
+
+@in_virtual_time
+async def test_nothing_is_given_back_that_is_nowhere_else() -> None:
+    """Retention has deleted what waits here."""
+    rig = Rig(max_events=2)
+    rig.kafka.delivering.clear()
+    export = await rig.begin()
+    export.accept(chunk(0, 7))
+    held = asyncio.create_task(export.deliver_held(7))
+    await settled()
+
+    export.give_back()
+    rig.kafka.delivering.set()
+    await held
+
+    assert rig.puts[-1] == name(6, 7)
+
+
+@in_virtual_time
+async def test_large_records_are_taken_few_at_a_time() -> None:
+    """Screening and encoding make copies, so the size is looked at between. What is taken weighs no more."""
+    rig = Rig(max_events=10_000)
+    rig.kafka.delivering.clear()
+    account = Account(MemoryShare())
+    taken = []
+    add = rig.sink.begin(PARTITION, 0).__class__.add
+
+    def counted(encoder: Any, values: Any, records: Any) -> Any:
+        taken.append(len(values))
+        return add(encoder, values, records)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("worker.formats.jsonl.JsonLinesEncoder.add", counted)
+        export = await rig.begin()
+        export.accept(replace(chunk(0, 100), weight=Weight(account, 5 * MIB)))
+
+    assert sum(taken) == 100
+    assert max(taken) == 20
+    assert account.settle() == 0
 
 
 # ── chunks ─────────────────────────────────────────────────────────────────────────────────────────────────

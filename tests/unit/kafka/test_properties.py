@@ -1,6 +1,7 @@
 """What librdkafka is told, and what users cannot tell it."""
 
 import pytest
+from confluent_kafka import Consumer, Producer
 
 from worker.config import Settings
 from worker.config.settings import EnrichSettings, KafkaSettings
@@ -22,6 +23,8 @@ from worker.kafka.properties import (
     static_member,
     transactional_id,
 )
+from worker.memory import MemoryShare
+from worker.units import MIB
 
 HIDDEN = "hunter2"
 
@@ -231,3 +234,31 @@ def test_oauth_needs_nothing_but_properties() -> None:
     }
     assert list(problems(settings(properties=oauth).kafka.properties, "classic")) == []
     assert check_properties(settings(properties=oauth)) == []
+
+
+@pytest.mark.parametrize("total", [MIB, 64 * MIB, 10_240 * MIB])
+def test_what_waits_in_a_client_is_part_of_the_share(total: int) -> None:
+    """What a consumer fetches ahead, what brokers may answer at once, and what a producer has not delivered;
+    librdkafka takes all of it, with whatever share.
+    """
+    memory = MemoryShare(total)
+    consumer = consumer_properties(Settings(), "g", None, memory)
+    producer = producer_properties(Settings(), "id", memory)
+
+    fetched = int(str(consumer["queued.max.messages.kbytes"])) * 1024
+    assert fetched + int(str(producer["queue.buffering.max.kbytes"])) * 1024 <= max(total, 2 * MIB)
+    assert int(str(consumer["fetch.max.bytes"])) <= fetched
+    Consumer({**consumer, "bootstrap.servers": ""}).close()
+    Producer({**producer, "bootstrap.servers": ""})
+
+
+@pytest.mark.parametrize("name", ["message.max.bytes", "fetch.max.bytes"])
+@pytest.mark.parametrize("value", [5_000, 50_000_000])
+def test_sizes_that_are_handed_through_do_not_contradict_ours(name: str, value: int) -> None:
+    """The first is meant for producers, the second is for who has memory to fetch more at a time."""
+    given = settings(properties={name: value})
+
+    assert check_properties(Settings(kafka=given.kafka)) == []
+    found = consumer_properties(given, "g", None)
+    if name == "fetch.max.bytes":
+        assert found[name] == value

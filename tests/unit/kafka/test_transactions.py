@@ -9,7 +9,13 @@ from confluent_kafka import KafkaError, KafkaException
 from worker.chunk import Partition
 from worker.errors import ExitCode, Fatal, TransactionAborted, TransactionUncertain
 from worker.kafka import transactions
-from worker.kafka.transactions import NotQueued, RecordTooLarge, TransactionalProducer, TransactionRefused
+from worker.kafka.transactions import (
+    NotQueued,
+    QueueFull,
+    RecordTooLarge,
+    TransactionalProducer,
+    TransactionRefused,
+)
 
 OFFSETS = {Partition("ingest", 0): (5, "")}
 TIMEOUT = 10.0
@@ -40,6 +46,7 @@ class Rig:
         self.pauses: list[float] = []
         self.clients: list[Client] = []
         self.stood_still = False
+        self.properties: dict[str, Any] = {}
         monkeypatch.setattr(transactions, "bounded", lambda function: function())
         self.producer = TransactionalProducer(
             {"transactional.id": "t", "transaction.timeout.ms": TIMEOUT * 1000},
@@ -61,6 +68,7 @@ class Rig:
         self.producer.commit(OFFSETS, object())
 
     def _make(self, properties: dict[str, Any], logger: object) -> Any:
+        self.properties = properties
         self.clients.append(Client(self, len(self.clients) + 1, properties["error_cb"]))
         return self.clients[-1]
 
@@ -74,6 +82,7 @@ class Client:
 
     def __init__(self, rig: Rig, number: int, lost_a_broker: Callable[[KafkaError], None]) -> None:
         self._rig, self._number, self.lost_a_broker = rig, number, lost_a_broker
+        self.room, self.why = 1_000, KafkaError._QUEUE_FULL
 
     def _called(self, name: str) -> None:
         self._rig.trace.append(f"{name} {self._number}")
@@ -98,6 +107,12 @@ class Client:
 
     def produce(self, *args: object, **kwargs: object) -> None:
         self._called("produce")
+
+    def produce_batch(self, topic: str, records: list[dict[str, Any]]) -> int:
+        """Queues ``room`` records, as librdkafka does: the others get an error each."""
+        for record in records[self.room :]:
+            record["_error"] = KafkaError(self.why)
+        return min(self.room, len(records))
 
     def poll(self, timeout: float) -> None:
         """Raises a fatal error, as confluent-kafka does whatever callbacks are set."""
@@ -365,3 +380,51 @@ def test_a_topic_that_takes_less_halves_the_limit(rig: Rig) -> None:
 
     assert rig.producer.limit == before // 2
     assert rig.trace[-2:] == ["abort 1", "init 2"]
+
+
+def test_a_full_queue_says_how_many_records_it_took(rig: Rig) -> None:
+    """The rest is handed in again, as it was; the transaction is not broken."""
+    rig.producer.begin()
+    rig.clients[0].room = 2
+    records: list[dict[str, Any]] = [{"value": b"v", "key": None} for _ in range(5)]
+
+    with pytest.raises(QueueFull) as full:
+        rig.producer.produce_batch("out", records)
+
+    assert full.value.queued == 2
+    assert records == [{"value": b"v", "key": None}] * 5
+    rig.commit()
+
+
+def test_a_queue_that_refuses_for_another_reason_is_not_waited_for(rig: Rig) -> None:
+    """Records that it would never take are no matter of room."""
+    rig.producer.begin()
+    rig.clients[0].room, rig.clients[0].why = 2, KafkaError._STATE
+    records: list[dict[str, Any]] = [{"value": b"v", "key": None} for _ in range(5)]
+
+    with pytest.raises(NotQueued) as failed:
+        rig.producer.produce_batch("out", records)
+
+    assert not isinstance(failed.value, QueueFull)
+
+
+def test_a_record_is_not_waited_for_where_the_caller_cannot(rig: Rig) -> None:
+    """The event loop looks again later."""
+    rig.producer.begin()
+    rig.answers["produce"] = [BufferError("full")]
+
+    with pytest.raises(QueueFull):
+        rig.producer.produce("out", key=None, value=b"v", headers=[], wait=0.0)
+
+
+def test_the_queue_has_room_for_the_largest_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that never fits would be waited for in vain."""
+    rig = Rig(monkeypatch)
+    rig.producer._properties["queue.buffering.max.kbytes"] = 1_024
+    rig.producer.limit = 900_000
+    rig.producer.open()
+    assert rig.properties["queue.buffering.max.kbytes"] == 1_024
+
+    rig.producer.limit = 5_000_000
+    rig.producer.open()
+    assert rig.properties["queue.buffering.max.kbytes"] * 1024 >= 5_000_000
