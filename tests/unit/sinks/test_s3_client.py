@@ -11,9 +11,13 @@ from botocore.exceptions import ClientError
 from botocore.retries.standard import ThrottledRetryableChecker
 
 from tests.support.small_server import Reply, Request, SmallServer
-from worker.config.flags import S3FlagSettings
+from worker.config.flags import FlagSettings, S3FlagSettings
 from worker.errors import FlagstreamError, SinkError, SinkRefused, SinkUnavailable
+from worker.flag_sources.cache import FlagCache
+from worker.flag_sources.document import Document
+from worker.flag_sources.opening import watch
 from worker.flag_sources.s3 import S3Place
+from worker.flags import FlagFileError
 from worker.formats.manifest import manifest_json
 from worker.formats.protocol import EncodedObject
 from worker.sinks.probing import MANIFEST as PROBE_MANIFEST
@@ -364,6 +368,27 @@ def test_what_a_person_must_mend_is_refused(
     with pytest.raises(SinkRefused) as raised:
         listing(server)()
     assert raised.value.denied
+
+
+@pytest.mark.parametrize("name", [name for name in ENVIRONMENTS if "command" in name or "line break" in name])
+def test_a_worker_starts_with_the_flags_of_its_cache(
+    name: str, server: SmallServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever the library raises is the source's failure: without a cache the start waits and says why."""
+    for command, line in COMMANDS.items():
+        (tmp_path / command).write_text(f"[default]\ncredential_process = {line}\n")
+    for variable, value in ENVIRONMENTS[name].items():
+        monkeypatch.setenv(variable, value.replace("{folder}", str(tmp_path)).replace("{url}", server.url))
+    source = {"type": "s3", "bucket": "flags", "key": "flags.yaml", "endpoint": server.url, "region": "x-y-1"}
+    settings = FlagSettings.model_validate({"sources": [source], "cache_path": tmp_path / "cache"})
+
+    with pytest.raises(FlagFileError, match=r"s3://flags/flags\.yaml: ") as raised:
+        watch(settings, lambda flags: None).load()
+    assert CANARY not in str(raised.value)
+    FlagCache(tmp_path / "cache").write(
+        {"s3://flags/flags.yaml": Document(b"a: {variations: {x: 1}}", "yaml")}
+    )
+    assert list(watch(settings, lambda flags: None).load()) == ["a"]
 
 
 @pytest.mark.parametrize("name", ["AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID", "HTTPS_PROXY"])
