@@ -18,6 +18,8 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": MIB, "GiB": 1024**3}
 
 
+LONGEST = 3650 * 86400.0
+"""Seconds, ten years: nobody means longer, and beyond 292 years the timers of threads overflow."""
 LONGEST_BARE = 3600.0
 """Seconds: a larger number without a unit is taken for milliseconds, which other programs count in."""
 SMALLEST_BARE = 1024
@@ -45,7 +47,8 @@ def _quantity(value: object, units: Mapping[str, float]) -> float | None:
     if not isinstance(value, str) or not (match := _NUMBER_AND_UNIT.fullmatch(value.strip())):
         return None
     number, unit = match.groups()
-    return float(number) * units[unit] if unit in units else None
+    found = float(number) * units[unit] if unit in units else math.inf
+    return found if math.isfinite(found) else None
 
 
 def parse_seconds(value: object) -> float:
@@ -53,6 +56,8 @@ def parse_seconds(value: object) -> float:
     seconds = _quantity(value, _SECONDS | {"": 1.0})
     if seconds is None:
         raise wrong(f"{shown(value)} is no duration; write 60s, 5m or 1h")
+    if seconds > LONGEST:
+        raise wrong(f"{shown(value)} is more than ten years; write at most {LONGEST / 86400:g}d")
     if seconds > LONGEST_BARE and is_bare(value):
         raise wrong(
             f"{shown(value)} without a unit is seconds, {seconds / 3600:.1f} hours; write "
@@ -110,6 +115,11 @@ def parse_count(value: object) -> object:
     return value
 
 
+def visible(text: str) -> str:
+    """``text`` on one line, its control characters written as in Python."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
+
+
 def shown(value: object) -> str:
     """A found value as it stands in TOML, cut to what fits in a message."""
     if isinstance(value, bool):
@@ -117,7 +127,7 @@ def shown(value: object) -> str:
     if isinstance(value, datetime | date):
         return value.isoformat()
     text = f'"{value}"' if isinstance(value, str) else str(value)
-    text = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
+    text = visible(text)
     return text if len(text) <= 60 else text[:56] + " ..."
 
 

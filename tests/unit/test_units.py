@@ -26,6 +26,17 @@ def test_durations_are_written_with_a_unit_or_as_seconds(seconds: float, written
     assert seconds == parse_seconds(written)
 
 
+def test_what_no_timer_can_wait_for_is_refused() -> None:
+    """Also where the number is too large for a float."""
+    assert parse_seconds("3650d") == 3650 * 86400
+    with pytest.raises(PydanticCustomError, match="is more than ten years; write at most 3650d"):
+        parse_seconds("3651d")
+    with pytest.raises(PydanticCustomError, match="is no duration"):
+        parse_seconds("9" * 400 + "s")
+    with pytest.raises(PydanticCustomError, match="is no size"):
+        parse_bytes("9" * 400)
+
+
 @pytest.mark.parametrize("written", ["60x", "", "s", "-5s", "1 hour", True, -1, float("nan"), None, [1]])
 def test_what_is_no_duration_is_refused_with_what_was_found(written: object) -> None:
     """The message shows the value and three ways that are right."""

@@ -21,7 +21,7 @@ from worker.config.values import each_value, value_problems, value_warnings
 from worker.errors import ConfigError
 from worker.sinks.registry import InstalledSinks, UnusableSink
 from worker.sinks.settings import SinkSettings
-from worker.units import shown
+from worker.units import shown, visible
 
 _TOP = frozenset(Settings.model_fields)
 
@@ -82,13 +82,15 @@ def load(
         problems += further(settings)
     settings._hidden = tuple(sorted(references.hidden | environment.hidden))
     if problems:
-        raise ConfigError(list(map(mask_of(settings), problems)))
+        mask = mask_of(settings)
+        raise ConfigError([visible(mask(problem)) for problem in problems])
     warnings = [
         *references.warnings.items(),
         *value_warnings(settings, replaced),
         *cross_field_warnings(settings),
     ]
-    settings._warnings = tuple(mask_of(settings)(line(at, text, origins)) for at, text in warnings)
+    mask = mask_of(settings)
+    settings._warnings = tuple(visible(mask(line(at, text, origins))) for at, text in warnings)
     return settings
 
 

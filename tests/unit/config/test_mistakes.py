@@ -404,6 +404,15 @@ def test_what_may_be_meant_is_a_warning(tmp_path: Path, text: str, warning: str)
     assert found[: len(warning)] == warning
 
 
+def test_a_problem_is_one_line_whatever_was_written(tmp_path: Path) -> None:
+    """Control characters are shown as in Python, so that each line of the output is a problem."""
+    text = file('time_zone = "a\\nb"') + '[web]\nhost = "\\u001b[2J"'
+    assert problems(tmp_path, text) == [
+        'sinks.a.time_zone: "a\\nb" is no time zone; write UTC, Europe/Berlin and so on',
+        'web.host: "\\x1b[2J" is no address; write "127.0.0.1", "::1" or "*", and the port in web.port',
+    ]
+
+
 def test_problems_of_librdkafka_come_with_all_others(tmp_path: Path) -> None:
     """Nobody has to mend one kind first to hear of the next."""
     text = properties('security.protocol = "sasl_ssl"\nsasl.mechanisms = "PLAIN"') + "\n[web]\nport = -1"
