@@ -61,6 +61,8 @@ def described(error: KafkaError, topics: Iterable[str]) -> str:
     transaction has written to; the error's own text mostly names none.
     """
     text = f"{error.name()}: {error.str()}"
+    if error.code() == KafkaError.INVALID_TIMESTAMP:
+        return f"{text}; look at the clock of this machine and the topic's message.timestamp.*.max.ms"
     right = _RIGHTS.get(error.code())
     if right is None:
         return text

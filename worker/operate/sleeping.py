@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 TICK_SECONDS = 0.5
-STILL_SECONDS = 3.0
+STILL_SECONDS = 4.0
 """A longer gap between two ticks means that the process stood still: no busy machine makes a thread wait so
 long.
 """
