@@ -65,10 +65,14 @@ def merge(raw: MutableMapping[str, object], environ: Mapping[str, str], declared
                 continue
         if not declared.is_setting(path) and (meant := _meant(name, declared)):
             found.problems.append(f"{name}: unknown variable; did you mean {meant}?")
+        elif "" in path[:2]:
+            found.problems.append(f"{name}: unknown variable")
         elif _is_table(path, raw):
             found.problems.append(f"{name}: names a table; set one of its keys: {name}{DELIMITER}<KEY>")
         elif _put(raw, path, value):
             found.origins[path] = name
+        else:
+            found.problems.append(f"{name}: unknown variable; what it stands below is no table")
     found.problems += _in_small_letters(environ, raw, declared)
     return found
 
@@ -144,7 +148,7 @@ def _is_table(path: Path, raw: Mapping[str, object]) -> bool:
 
 
 def _put(raw: MutableMapping[str, object], path: Path, value: str) -> bool:
-    """False where the file has something else in place of a table; that is reported of the file."""
+    """False where something else is in place of a table."""
     for position, key in enumerate(path[:-1]):
         table = raw.setdefault(key, {})
         if isinstance(table, list) and path[position + 1].isdecimal():

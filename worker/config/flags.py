@@ -239,6 +239,8 @@ def _numbered(sources: object) -> object:
     """Environment variables number the sources, from 0 on: FLAGSTREAM_FLAGS__SOURCES__0__API_KEY."""
     if isinstance(sources, dict) and set(sources) == {str(number) for number in range(len(sources))}:
         return [sources[str(number)] for number in range(len(sources))]
+    if isinstance(sources, dict) and sources and all(key.isdecimal() for key in sources):
+        raise wrong("has numbers that do not go from 0 on without a gap: FLAGSTREAM_FLAGS__SOURCES__0__TYPE")
     return sources
 
 

@@ -59,6 +59,29 @@ def test_a_form_of_kubernetes_with_another_value_is_not_passed_over(
 
 
 @pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("FLAGSTREAM_SINKS__LOG__TYPE__X", "unknown variable; what it stands below is no table"),
+        ("FLAGSTREAM_FLAGS__PATH__X", "unknown variable; what it stands below is no table"),
+        ("FLAGSTREAM___", "unknown variable"),
+        ("FLAGSTREAM_KAFKA__", "unknown variable"),
+    ],
+)
+def test_a_variable_that_nothing_reads_is_refused(tmp_path: Path, name: str, problem: str) -> None:
+    """It would be set in vain."""
+    (found,) = problems(tmp_path, WHOLE, {name: "x"})
+    assert found.startswith(f"{name}: {problem}")
+
+
+def test_sources_are_numbered_from_0_on(tmp_path: Path) -> None:
+    """A gap is a source that somebody forgot."""
+    assert problems(tmp_path, WHOLE, {"FLAGSTREAM_FLAGS__SOURCES__1__TYPE": "file"}) == [
+        "flags.sources: has numbers that do not go from 0 on without a gap: "
+        "FLAGSTREAM_FLAGS__SOURCES__0__TYPE"
+    ]
+
+
+@pytest.mark.parametrize(
     ("name", "meant"),
     [
         ("FLAGSTREAM_WEB_PORT", "FLAGSTREAM_WEB__PORT"),
