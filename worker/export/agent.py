@@ -3,7 +3,6 @@ of its own.
 """
 
 import asyncio
-import random
 import traceback
 from collections.abc import AsyncIterable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -501,7 +500,7 @@ class ExportStage:
         self, what: str, function: Callable[[], T], partition: Partition | None = None
     ) -> T:
         loop = asyncio.get_running_loop()
-        pause = FIRST_PAUSE
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             await self._until_fresh(what)
             try:
@@ -516,7 +515,10 @@ class ExportStage:
                 if what == "deliver" and partition is not None and self._condemns(partition, error):
                     metrics.DELIVERY_FAILURES.labels(self._name, "refused").inc()
                     raise
-                wait = self._failed(what, partition, error, pause)
+                wait = backoff.next_pause()
+                if isinstance(error, SinkUnavailable) and error.retry_after is not None:
+                    wait = error.retry_after
+                self._failed(what, partition, error, wait)
             else:
                 if what == "deliver" and partition is not None:
                     self._denials.over(partition)
@@ -524,7 +526,6 @@ class ExportStage:
                 return answer
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), wait)
-            pause = min(pause * 2, LONGEST_PAUSE)
 
     def _condemns(self, partition: Partition, error: SinkError) -> bool:
         """Whether the window that was refused with ``error`` becomes dead letters."""
@@ -539,11 +540,8 @@ class ExportStage:
         while what != "open" and not self.source.fresh:  # noqa: ASYNC110  # a clock, nothing sets it
             await asyncio.sleep(0.05)
 
-    def _failed(self, what: str, partition: Partition | None, error: SinkError, pause: float) -> float:
+    def _failed(self, what: str, partition: Partition | None, error: SinkError, wait: float) -> None:
         kind = "refused" if isinstance(error, SinkRefused) else "unavailable"
-        wait = pause * random.uniform(0.5, 1.0)
-        if isinstance(error, SinkUnavailable) and error.retry_after is not None:
-            wait = error.retry_after
         text = str(error)
         settings = self._settings
         if isinstance(error, SinkRefused) and error.denied and settings.on_refused == "dead_letter":
@@ -557,7 +555,6 @@ class ExportStage:
             self._log.error("sink_failed", **facts)
         else:
             self._log.warning("sink_failed", **facts)
-        return wait
 
     def _succeeded(self, what: str, partition: Partition | None, seconds: float) -> None:
         if self._failing.over(what, partition):
