@@ -25,6 +25,9 @@ from worker.units import shown, visible
 
 _TOP = frozenset(Settings.model_fields)
 
+_SHORTEST_SECRET = 4
+"""Characters: a shorter one is a word of many messages. None of them quotes secrets; this is a second net."""
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -71,8 +74,7 @@ def load(
     if needs_sink and sinks is None and not defined and isinstance(raw.get("sinks", {}), Mapping):
         problems.append(
             "sinks: there is none, so nothing would be exported; add one, such as [sinks.archive] with "
-            'type = "file" '
-            "and path, or run --stage enrich"
+            'type = "file" and path, or run --stage enrich'
         )
     problems += (
         f"--sink {name}: no such sink{nearest(name, defined)}" for name in sinks or () if name not in defined
@@ -81,15 +83,14 @@ def load(
     if not any(at[0] == "kafka" for at, _ in found) and (not problems or settings.kafka.properties):
         problems += further(settings)
     settings._hidden = tuple(sorted(references.hidden | environment.hidden))
+    mask = mask_of(settings)
     if problems:
-        mask = mask_of(settings)
         raise ConfigError([visible(mask(problem)) for problem in problems])
     warnings = [
         *references.warnings.items(),
         *value_warnings(settings, replaced),
         *cross_field_warnings(settings),
     ]
-    mask = mask_of(settings)
     settings._warnings = tuple(visible(mask(line(at, text, origins))) for at, text in warnings)
     return settings
 
@@ -102,7 +103,8 @@ def mask_of(settings: Settings) -> Mask:
     secrets = (
         value.get_secret_value() for _, _, value in each_value(settings) if isinstance(value, SecretStr)
     )
-    return Mask([*settings.hidden, *(secret for secret in secrets if "://" not in secret)])
+    long = (secret for secret in secrets if len(secret) >= _SHORTEST_SECRET and "://" not in secret)
+    return Mask([*settings.hidden, *long])
 
 
 def _section(found: tuple[Path, str]) -> int:

@@ -80,8 +80,7 @@ def test_each_word_of_a_relay_in_toml_is_told(tmp_path: Path) -> None:
         "retrievers: unknown key; for GO Feature Flag's retrievers write [[flags.sources]] with type, "
         "one for each",
         "notifier: unknown key; GO Feature Flag's notifier has no counterpart here: the worker notifies "
-        "nobody of "
-        "changed flags",
+        "nobody of changed flags",
     ]
 
 
