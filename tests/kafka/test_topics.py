@@ -7,7 +7,6 @@ import pytest
 
 from tests.kafka.conftest import TopicFactory
 from tests.support.kafka_records import Received
-from worker.chunk import Partition
 from worker.config.settings import KafkaSettings, Settings, TopicSettings
 from worker.errors import ConfigError, SinkRefused
 from worker.kafka import topics
@@ -15,8 +14,7 @@ from worker.kafka.properties import producer_properties
 from worker.kafka.sink import OtherClusterSink
 from worker.kafka.transactions import TransactionalProducer
 from worker.sinks.kafka import KafkaSettings as KafkaSinkSettings
-from worker.sinks.kafka import Produce
-from worker.window import Manifest, Range
+from worker.testing import event, fill
 
 
 def test_a_topic_that_takes_two_gigabytes_is_produced_to(
@@ -34,12 +32,12 @@ def test_a_topic_that_takes_two_gigabytes_is_produced_to(
     producer.close()
     sink = OtherClusterSink(KafkaSinkSettings(topic=name, bootstrap_servers=bootstrap))
     sink.open()
-    window = Manifest(Range(Partition("t", 0), 0, 1), 1, "digest", "config")
-    sink.deliver(window, [Produce(b"k", b"v")])
+    window = fill(sink, [event(0)])
+    sink.deliver(window.manifest, window.payload)
     sink.close()
 
     assert producer.limit == 1_000_000_000
-    assert [record.value for record in consume_all(name)] == [b"v"]
+    assert [record.value for record in consume_all(name)] == [event(0)]
 
 
 def test_a_topic_that_takes_too_little_is_refused_by_its_name(bootstrap: str, topic: TopicFactory) -> None:
