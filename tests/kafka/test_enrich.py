@@ -442,6 +442,27 @@ class TestTopicMadeAnew:
 
         assert sorted(map(number, records)) == [*range(20), *range(100, 150)]
 
+    @pytest.mark.parametrize("protocol", ["classic", "consumer"])
+    def test_a_worker_that_had_read_everything_begins_the_new_one(
+        self, admin: AdminClient, bootstrap: str, tmp_path: Path, protocol: str
+    ) -> None:
+        """It runs all the while. The new topic ends before the offset that it would go on at, which looks as
+        if records were missing: they are others now, and all of them are read."""
+        topics = Topics.create(admin, "anew")
+        settings = configuration(bootstrap, tmp_path, topics, kafka={"group_protocol": protocol})
+        produce(bootstrap, topics.ingest, [Sent(b"k", event(n)) for n in range(20)])
+        with RunningWorker(settings, tmp_path, arguments=ENRICH) as worker:
+            await_records(bootstrap, topics.output, 20)
+            make_anew(admin, topics.ingest)
+            produce(bootstrap, topics.ingest, [Sent(b"k", event(n)) for n in range(100, 105)])
+            records = await_records(bootstrap, topics.output, 25)
+            produce(bootstrap, topics.ingest, [Sent(b"k", event(105))])
+            records = await_records(bootstrap, topics.output, 26)
+            worker.healthy()
+            assert worker.stop() == 0
+
+        assert sorted(map(number, records)) == [*range(20), *range(100, 106)]
+
     def test_an_offset_that_belongs_to_the_old_one_stops_the_partition(
         self, admin: AdminClient, bootstrap: str, tmp_path: Path
     ) -> None:

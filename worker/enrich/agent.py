@@ -51,6 +51,8 @@ ROOM_SECONDS = 0.005
 """Between looks at whether the producer's queue has room again."""
 ROOM_SHARE = 0.75
 """Part of the transaction time-out after which that is given up: the rest is for the commit."""
+OFFSET_LOOKS, OFFSET_SECONDS = 10, 0.5
+"""How often, and with which pause, to see whether Kafka has deleted the offsets of a deleted topic."""
 CATCH_UP_SECONDS = 0.02
 """Between looks at whether what was read of a partition is produced, on the one occasion that asks."""
 
@@ -108,6 +110,7 @@ class EnrichStage:
         self._asking: asyncio.Task[str] | None = None
         self._topic_ids: dict[Partition, str] = {}
         self._entering: dict[Partition, asyncio.Task[None]] = {}
+        self._renewed: set[Partition] = set()
         self._tasks = Tasks(fail)
         self._setbacks = Setbacks()
         self.enricher.alone = self._setbacks.alone
@@ -536,6 +539,7 @@ class EnrichStage:
 
     def _begin_with(self, partition: Partition, position: Position) -> None:
         self._held[partition] = position
+        self._stopped.pop(partition, None)
         self._entering[partition] = self._tasks.start(f"enter {partition}", self._enter(partition, position))
 
     async def _enter(self, partition: Partition, position: Position) -> None:
@@ -610,6 +614,47 @@ class EnrichStage:
         self._setbacks.forget(partitions)
 
     async def missing(self, partition: Partition, position: Position) -> None:
+        """The topic does not hold what comes next: it was recreated, which its id tells, or records were
+        deleted.
+        """
+        if partition in self._renewed:  # and read again until the group's offset is gone
+            await self.source.pause(partition, position.epoch)
+        elif before := self._topic_ids.get(partition, "") or _topic_id(position):
+            # Not awaited by the consumer's thread: brokers may be away.
+            self._tasks.start(f"look at {partition}", self._look_at_topic(partition, position, before))
+        else:
+            await self._records_missing(partition, position)
+
+    async def _look_at_topic(self, partition: Partition, position: Position, before: str) -> None:
+        now = await self._topic_id()
+        if not differ(before, now):
+            await self._records_missing(partition, position)
+            return
+        log.warning("topic_recreated", partition=str(partition), before=before, now=now)
+        self._renewed.add(partition)
+        try:
+            await self._begin_new_topic(partition, position.epoch)
+        finally:
+            self._renewed.discard(partition)
+
+    async def _begin_new_topic(self, partition: Partition, epoch: int) -> None:
+        """Read the partition from where a group without an offset starts. Kafka deletes the offset with the
+        topic, a little later perhaps; one that stays was brought back by somebody, and stops the partition.
+        """
+        self._held.pop(partition, None)
+        await self.flush()  # whatever was read of the former topic
+        for look in range(OFFSET_LOOKS):
+            position = (await self.source.rewind({partition: epoch}, None)).get(partition)
+            if position is None:
+                return  # not ours any more
+            if position.committed is None or look == OFFSET_LOOKS - 1:
+                self._begin_with(partition, position)
+                return
+            epoch = position.epoch
+            await self.source.pause(partition, epoch)
+            await asyncio.sleep(OFFSET_SECONDS)
+
+    async def _records_missing(self, partition: Partition, position: Position) -> None:
         """Ingest records were deleted before they were read: stop there, or go on behind them if so
         configured, once what was read before is committed.
         """
@@ -656,3 +701,11 @@ class EnrichStage:
             await self._open.whole.wait()
         self._close()
         await self._ended()
+
+
+def _topic_id(position: Position) -> str:
+    """The id of the topic that the committed offset belongs to, where that is known."""
+    try:
+        return Committed.parse(position.metadata).topic_id
+    except MetadataUnreadable:
+        return ""

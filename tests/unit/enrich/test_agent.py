@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+import pytest
 from structlog.testing import capture_logs
 
 from tests.support.virtual_time import in_virtual_time, settled
 from worker.chunk import Chunk, Partition, Position
 from worker.config.settings import EnrichSettings, TopicSettings
-from worker.enrich.agent import EnrichStage
+from worker.enrich.agent import OFFSET_LOOKS, OFFSET_SECONDS, EnrichStage
 from worker.enrich.transform import Transform
 from worker.flags import FlagSet
 from worker.kafka.offsets import Committed, Since
@@ -241,3 +242,78 @@ async def test_partitions_that_enter_together_share_what_is_asked() -> None:
         return [await stage._topic_id(), await stage._topic_id()]
 
     assert await asyncio.gather(ask_twice(), ask_twice()) == [["id", "id"]] * 2
+
+
+class Recreated(Kafka):
+    """The group's offset of the former topic is there for ``looks`` more rewinds."""
+
+    looks = 0
+    epoch = 1
+
+    async def rewind(self, epochs: Mapping[Partition, int], to: int | None) -> dict[Partition, Position]:
+        [epoch] = epochs.values()
+        assert epoch == self.epoch
+        self.looks, self.epoch = self.looks - 1, epoch + 1
+        self.trace.append(("rewind", epoch))
+        if self.looks < 0:
+            return {PARTITION: Position(self.epoch, 0, None, "", 0, 3)}
+        return {PARTITION: Position(self.epoch, 20, 20, Committed(topic_id="old").text(), 0, 3)}
+
+
+async def at_a_recreated_topic(source: Recreated) -> EnrichStage:
+    """A stage that had read its partition to the end when the topic was recreated; seconds later."""
+    stage = make_stage(source)
+    ids = ["old"]
+    await stage.open(1_000_000, lambda: True, lambda: ids[0])
+    position = Position(1, 20, 20, Committed(topic_id="old").text(), 0, 20)
+    await stage.assigned({PARTITION: position})
+    await settled()
+    ids[0] = "new"
+    await stage.missing(PARTITION, replace(position, high=3))
+    await asyncio.sleep(OFFSET_LOOKS * OFFSET_SECONDS + 1)
+    return stage
+
+
+@in_virtual_time
+@pytest.mark.parametrize("looks", [0, 3])
+async def test_a_recreated_topic_is_begun_when_the_groups_offset_is_gone(looks: int) -> None:
+    """Kafka deletes it with the topic, a little later perhaps. Nothing has stopped."""
+    source = Recreated()
+    source.looks = looks
+    stage = await at_a_recreated_topic(source)
+
+    assert stage.stopped == {}
+    assert source.trace[-1] == ("rewind", looks + 1)
+
+    async def chunks() -> Any:
+        yield Chunk(PARTITION, source.epoch, 0, 3, [Record(0), Record(1), Record(2)])
+
+    await stage.run(chunks())
+    await asyncio.sleep(1)
+    assert source.trace[-1] == ("commit", 3)
+    assert Committed.parse(source.texts[-1]).topic_id == "new"
+
+
+@in_virtual_time
+async def test_an_offset_of_the_former_topic_that_stays_stops_the_partition() -> None:
+    """Somebody has brought it back: it means other records."""
+    source = Recreated()
+    source.looks = 1_000
+    stage = await at_a_recreated_topic(source)
+
+    assert "was recreated" in stage.stopped[PARTITION]
+    assert source.trace[-1] == ("pause", 0)
+
+
+@in_virtual_time
+async def test_deleted_records_of_the_same_topic_stop_the_partition() -> None:
+    """Its id says that it is no other one."""
+    source = Kafka()
+    stage = make_stage(source)
+    await stage.open(1_000_000, lambda: True, lambda: "same")
+    position = Position(1, 5, 5, Committed(topic_id="same").text(), 8, 20)
+    await stage.assigned({PARTITION: position})
+    await settled()
+
+    assert "records were deleted" in stage.stopped[PARTITION]
+    assert source.trace == [("pause", 0)]
