@@ -1,6 +1,7 @@
 """The webhook sink on a real Kafka: a receiver that fails, is mended, and loses sight of nothing."""
 
 import json
+import signal
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -188,6 +189,35 @@ def test_a_death_while_a_part_is_divided_keeps_ids(
         assert sorted(under) == [number for number in range(40) if number not in letters]
         assert {len(names) for names in under.values()} == {1}
         events_by_id(receiver.requests)
+
+
+def test_a_worker_that_was_frozen_while_it_divided_sends_nothing_more(
+    admin: AdminClient, bootstrap: str, limits: BrokerLimits, tmp_path: Path
+) -> None:
+    """It had committed a cut when it froze. Another one goes on from there; when it wakes it has lost the
+    partition: no event is accepted twice, and there is one dead letter.
+    """
+    topics = Topics.create(admin, "frozen")
+    sent(bootstrap, topics, events(40))
+    with receiving() as receiver:
+        config = configured(bootstrap, tmp_path, topics, receiver, limits, on_refused="dead_letter")
+        receiver.answer = refusing(12)
+        with RunningWorker(
+            config, tmp_path, arguments=("--sink", "hook"), crash="export.divided:freeze"
+        ) as zombie:
+            eventually(lambda: zombie.frozen)
+            with RunningWorker(config, tmp_path, arguments=("--sink", "hook")) as successor:
+                eventually(lambda: event(39) in receiver.values())
+                (letter,) = await_records(bootstrap, topics.dead_letters, 1)
+                zombie.send(signal.SIGCONT)
+                eventually(lambda: bool(zombie.seen("commit_failed") or zombie.seen("partitions_lost")))
+                assert successor.stop() == 0
+            zombie.await_event("partitions_assigned", count=2)
+            sent(bootstrap, topics, [event(40)])
+            eventually(lambda: event(40) in receiver.values())
+        assert letter.value == event(12)
+        assert receiver.values() == [value for value in events(41) if value != event(12)]
+    assert len(await_records(bootstrap, topics.dead_letters, 1)) == 1
 
 
 def test_a_receiver_with_a_smaller_limit_gets_everything(
