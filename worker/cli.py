@@ -1,14 +1,15 @@
 """The command ``flagstream``."""
 
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import click
 
 from worker import __version__
 from worker.config import Mask, Settings, load, mask_of
+from worker.config.checks import variable_problems
 from worker.errors import ConfigError, ExitCode
 from worker.sinks.protocol import Proof
 from worker.sinks.settings import SinkSettings
@@ -195,7 +196,11 @@ def config() -> None:
 def check(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) -> None:
     """Check the file and the environment, without touching Kafka, the flags or a sink."""
     enrich, chosen = stages_to_run(stages, sinks)
-    _warn(_load(path, enrich, chosen))
+    settings = _load(path, enrich, chosen)
+    _warn(settings)
+    named = tuple(settings.sinks) if chosen is None else chosen
+    if problems := list(variable_problems(settings, named, enrich=enrich)):
+        _refuse(path, problems)
     click.echo(f"{_title(path)}: no problems")
 
 
@@ -268,12 +273,16 @@ def _load(
     try:
         settings = load(path, enrich=enrich, sinks=sinks, needs_sink=needs_sink, further=_client_problems)
     except ConfigError as error:
-        count = len(error.problems)
-        click.echo(f"{_title(path)}: {count} problem{'' if count == 1 else 's'}", err=True)
-        for problem in error.problems:
-            click.echo(problem, err=True)
-        sys.exit(ExitCode.CONFIG)
+        _refuse(path, error.problems)
     return settings
+
+
+def _refuse(path: Path | None, problems: Sequence[str]) -> NoReturn:
+    count = len(problems)
+    click.echo(f"{_title(path)}: {count} problem{'' if count == 1 else 's'}", err=True)
+    for problem in problems:
+        click.echo(problem, err=True)
+    sys.exit(ExitCode.CONFIG)
 
 
 def _client_problems(settings: Settings) -> list[str]:

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from worker import __version__
 from worker.cli import cli
+from worker.config import load
 from worker.config.reference import reference
 from worker.errors import ExitCode
 from worker.sinks.registry import SINKS
@@ -71,6 +72,22 @@ def test_a_sink_that_is_not_configured_cannot_be_run(tmp_path: Path) -> None:
     result = call(tmp_path, GOOD, "run", "--sink", "archiv")
     assert result.exit_code == ExitCode.CONFIG
     assert "--sink archiv: no such sink; did you mean archive?" in result.stderr
+
+
+def test_variables_that_a_client_would_choke_on_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the sinks and sources that are meant, without their values. A worker that runs does not end for
+    them: the sink alone fails.
+    """
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "hunter2\n")
+    text = '[flags]\npath = "f.yaml"\n[sinks.lake]\ntype = "s3"\nbucket = "lake"\n'
+    result = call(tmp_path, text, "config", "check")
+    assert result.exit_code == ExitCode.CONFIG
+    assert "sinks.lake: the variable AWS_SESSION_TOKEN holds a control character" in result.stderr
+    assert "hunter2" not in result.output
+    assert call(tmp_path, text, "config", "check", "--stage", "enrich").exit_code == ExitCode.OK
+    assert load(tmp_path / "flagstream.toml").sinks["lake"].type == "s3"
 
 
 def test_a_worker_that_only_exports_needs_no_flags(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ The default stands in for a setting that could not be read. Nobody needs to hear
 anything that rests on one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import combinations
 
 from worker.config.settings import Settings
@@ -85,6 +85,16 @@ def _registry(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
         yield ("registry", "password"), "is not used without registry.user; set both or none"
     if registry.user and not registry.url and not _unread(failed, ("registry", "url")):
         yield ("registry", "user"), "is not used without registry.url"
+
+
+def variable_problems(settings: Settings, sinks: Collection[str], *, enrich: bool) -> Iterator[str]:
+    """What ``flagstream config check`` says of variables that the clients of stores would read. A worker that
+    runs does not refuse them: the sink or source that fails says so, and all else goes on.
+    """
+    for name in sinks:
+        yield from (f"sinks.{name}: {problem}" for problem in settings.sinks[name].variable_problems())
+    for source in settings.flags.all_sources() if enrich else ():
+        yield from (f"flags: {source.called()}: {problem}" for problem in source.variable_problems())
 
 
 def cross_field_warnings(settings: Settings) -> Iterator[Problem]:

@@ -89,6 +89,10 @@ class SourceSettings(Section):
         """Mistakes that no single setting shows."""
         return iter(())
 
+    def variable_problems(self) -> Iterator[str]:
+        """As :meth:`worker.sinks.settings.SinkSettings.variable_problems`."""
+        return iter(())
+
 
 class FetchedSettings(SourceSettings):
     """A source that is asked over a network."""
@@ -184,7 +188,9 @@ class S3FlagSettings(FetchedSettings):
     def problems(self) -> Iterator[str]:
         if self.external_id and not self.role_arn:
             yield "external_id belongs to role_arn, which is not set"
-        yield from self.access().problems()
+
+    def variable_problems(self) -> Iterator[str]:
+        return self.access().variable_problems()
 
 
 class GcsFlagSettings(FetchedSettings):
@@ -212,7 +218,9 @@ class GcsFlagSettings(FetchedSettings):
     def problems(self) -> Iterator[str]:
         if self.anonymous and self.credentials:
             yield "anonymous contradicts credentials; leave one of them out"
-        yield from self.access().problems()
+
+    def variable_problems(self) -> Iterator[str]:
+        return self.access().variable_problems()
 
 
 class RelayFlagSettings(FetchedSettings):

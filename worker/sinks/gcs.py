@@ -40,8 +40,8 @@ class GcsAccess:
     anonymous: bool = False
     project: str = ""
 
-    def problems(self) -> Iterator[str]:
-        """What is wrong with the variables that the client would read."""
+    def variable_problems(self) -> Iterator[str]:
+        """As :meth:`worker.sinks.settings.SinkSettings.variable_problems`."""
         own = self.anonymous or self.credentials_file is not None
         yield from malformed((*(() if own else GOOGLE_CREDENTIALS), *GOOGLE, *PROXIES))
 
@@ -151,5 +151,6 @@ class GcsSettings(ObjectSettings):
             yield "anonymous", "contradicts credentials_file; leave one of them out"
         if not self.endpoint and (fault := class_problem(self.storage_class, GCS_CLASSES)):
             yield "storage_class", fault
-        for problem in self.access().problems():
-            yield "credentials_file", problem
+
+    def variable_problems(self) -> Iterator[str]:
+        return self.access().variable_problems()

@@ -57,8 +57,8 @@ class S3Access:
     connect_timeout: float = 5.0
     read_timeout: float = 60.0
 
-    def problems(self) -> Iterator[str]:
-        """What is wrong with the variables that the client would read."""
+    def variable_problems(self) -> Iterator[str]:
+        """As :meth:`worker.sinks.settings.SinkSettings.variable_problems`."""
         own = bool(self.access_key or self.profile)
         yield from malformed((*(() if own else AWS_CREDENTIALS), *AWS, *PROXIES))
 
@@ -192,5 +192,6 @@ class S3Settings(ObjectSettings):
             yield "kms_key_id", 'only with encryption = "aws:kms" or "aws:kms:dsse"'
         if not self.endpoint and (fault := class_problem(self.storage_class, S3_CLASSES)):
             yield "storage_class", fault
-        for problem in self.access().problems():
-            yield "access_key", problem
+
+    def variable_problems(self) -> Iterator[str]:
+        return self.access().variable_problems()

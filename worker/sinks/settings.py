@@ -87,3 +87,9 @@ class SinkSettings(BaseModel):
         Called only when all fields are acceptable by themselves.
         """
         return iter(())
+
+    def variable_problems(self) -> Iterator[str]:
+        """What is wrong with variables of the environment that a client library would read, without their
+        values; for ``flagstream config check``. A worker that runs leaves it to the sink to fail and say so.
+        """
+        return iter(())

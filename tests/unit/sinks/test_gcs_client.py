@@ -320,7 +320,7 @@ def test_the_configuration_check_sees_control_characters(name: str, monkeypatch:
     monkeypatch.setenv(name, f"{CANARY}\n")
     source = GcsFlagSettings(type="gcs", bucket="flags", object="flags.yaml")
     sink = GcsSettings(bucket="flags")
-    for problem in ([text for _, text in sink.problems()], list(source.problems())):
+    for problem in (list(sink.variable_problems()), list(source.variable_problems())):
         assert len(problem) == 1
         assert name in problem[0]
         assert CANARY not in problem[0]

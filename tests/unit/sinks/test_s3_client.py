@@ -397,7 +397,7 @@ def test_the_configuration_check_sees_control_characters(name: str, monkeypatch:
     monkeypatch.setenv(name, f"{CANARY}\n")
     settings = S3Settings(bucket="flags")
     source = S3FlagSettings(type="s3", bucket="flags", key="flags.yaml")
-    for problem in ([text for _, text in settings.problems()], list(source.problems())):
+    for problem in (list(settings.variable_problems()), list(source.variable_problems())):
         assert len(problem) == 1
         assert name in problem[0]
         assert CANARY not in problem[0]
@@ -406,7 +406,7 @@ def test_the_configuration_check_sees_control_characters(name: str, monkeypatch:
 def test_own_credentials_do_not_look_at_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable that is not read cannot be wrong."""
     monkeypatch.setenv("AWS_SESSION_TOKEN", f"{CANARY}\n")
-    assert list(S3Settings(bucket="flags", access_key="A", secret_key="s").problems()) == []
+    assert list(S3Settings(bucket="flags", access_key="A", secret_key="s").variable_problems()) == []
 
 
 # ── what the store has to keep ────────────────────────────────────────────────────────────────────────────
