@@ -47,6 +47,7 @@ from worker.operate.health import ALIVE_SECONDS, PROCESS, Health, Problem
 from worker.operate.logging import configure, end_process, lines_lost
 from worker.operate.lost_lines import LostLines
 from worker.operate.pages import add as add_pages
+from worker.operate.retry import Backoff
 from worker.operate.tasks import TaskEnded, Tasks
 from worker.operate.watchdog import Watchdog
 from worker.sinks.protocol import ConfiguredTransactionalSink
@@ -60,7 +61,7 @@ T = TypeVar("T")
 
 CHANNEL_CHUNKS = 2
 """Chunks that wait for an agent: one more than it works on, so that it never waits for the next."""
-RETRY_SECONDS = 2.0
+RETRY_SECONDS, LONGEST_RETRY_SECONDS = 1.0, 5.0
 """Between tries of what has to be there before a stage can start: brokers, topics, flags."""
 ENDS_SECONDS = 3.0
 """Between two questions where partitions end, of which the lag is computed."""
@@ -433,6 +434,7 @@ class Host:
 
     async def _patiently(self, component: str, function: Callable[[], T], *passing: type[Exception]) -> T:
         """Call ``function`` in a thread until it succeeds; the process is unready meanwhile and says why."""
+        backoff = Backoff(RETRY_SECONDS, LONGEST_RETRY_SECONDS)
         while True:
             try:
                 return await asyncio.to_thread(function)
@@ -441,7 +443,7 @@ class Host:
                 if self.health.starting.get(component) != problem:
                     log.error("stage_waits", stage=component, reason=problem.text)
                 self.health.starting[component] = problem
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(backoff.next_pause())
 
     # ── running and stopping ────────────────────────────────────────────────────────────
 
