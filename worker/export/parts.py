@@ -15,7 +15,8 @@ configured so. Three rules keep an event from being accepted under two ids:
 Whether an event is bad or the sink refuses everything is decided before anything becomes a dead letter:
 
 * The first :data:`FIRST` single events are all refused, and nothing else is accepted: it is the sink. It is
-  tried again for as long as it takes.
+  tried again for as long as it takes. Only where it accepts events of other partitions all the while, the
+  refusals count after ``refused_after``.
 * An accepted part settles the refusals before it: those events were bad.
 * Refusals that nothing accepted follows count at once if they are few and the sink took others of the window.
   Else they count after ``refused_after``, as missing rights do.
@@ -42,12 +43,13 @@ MOST_WHY = 16
 
 class Refusals:
     """What the partitions of one sink know together. ``in_a_row``: how many single events it has refused,
-    which became dead letters, since it took anything; ``divided``: whether it ever refused a part that had to
-    be divided.
+    which became dead letters, since it took anything; ``taken``: how many parts it took; ``divided``: whether
+    it ever refused a part that had to be divided.
     """
 
     def __init__(self) -> None:
         self.in_a_row = 0
+        self.taken = 0
         self.divided = False
 
 
@@ -90,6 +92,7 @@ class Course:
         self._run: list[tuple[Part, PartRefused]] = []
         self._refused: list[tuple[int, int, str]] = []
         self._mind = _Mind.EVENT
+        self._taken_before = 0
         self._taken = False
         self._why = ""
         self._divided = division is not None
@@ -160,6 +163,8 @@ class Course:
             only = "" if self._taken else "If it takes others, "
             way_out = 'have the receiver take it, or set on_refused = "dead_letter"'
             return SinkRefused(f"{alone}. {only}{way_out}")
+        if self._mind is _Mind.SINK and self._refusals.taken > self._taken_before:
+            self._mind = _Mind.UNSURE  # other partitions are accepted all the while
         match self._mind:
             case _Mind.SINK:
                 return SinkRefusesAll(
@@ -175,6 +180,7 @@ class Course:
         self.bytes += sent
         self._taken = True
         self._refusals.in_a_row = 0
+        self._refusals.taken += 1
         self._settle()
         if self._mind is not _Mind.SURE:
             self._mind = _Mind.EVENT
@@ -246,6 +252,7 @@ class Course:
         run = len(self._run)
         if not self._taken and self._refusals.in_a_row + run >= FIRST:
             self._mind = _Mind.SINK
+            self._taken_before = self._refusals.taken
         elif run >= RUN or (not self._left and self._suspicious):
             self._mind = _Mind.UNSURE
         elif not self._left:

@@ -260,6 +260,29 @@ def test_if_the_first_eight_single_events_are_refused_it_is_the_receiver(code: s
     assert {len(names) for names in world.accepted.values()} == {1}
 
 
+def test_a_receiver_that_takes_other_partitions_is_not_at_fault_for_ever() -> None:
+    """Nine bad events at the front of a window make it the receiver. While it accepts what other partitions
+    send, the refusals count after `refused_after`; the good events behind them arrive then.
+    """
+    world = World(parts_of(16, 16), without(*range(9)))
+    seen: list[type[SinkRefused]] = []
+
+    async def persist(function: Callable[[], Any]) -> Any:
+        while True:
+            try:
+                return function()
+            except SinkRefused as error:
+                seen.append(type(error))
+                if error.denied:
+                    raise
+                world.refusals.taken += len(seen) == 3  # another partition
+
+    world.persist = persist  # type: ignore[method-assign]
+    assert dead(world, world.deliver()) == list(range(9))
+    assert seen == [SinkRefusesAll] * 3 + [SinkRefused]
+    assert sorted(world.accepted) == list(range(9, 16))
+
+
 def test_small_windows_are_counted_together() -> None:
     """A receiver that refuses all of a quiet topic, an event a window, gets to eight as well."""
     refusals = Refusals()
