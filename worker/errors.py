@@ -5,7 +5,7 @@
     FlagstreamError
     ├── ConfigError        a person must correct the configuration; lists every problem; exit code 2
     ├── SinkError
-    │   ├── SinkRefused      credentials, bucket, 4xx: unready, back off for ever, a person must act
+    │   ├── SinkRefused      credentials, bucket, 4xx: back off for ever, a person must act
     │   │   ├── PartRefused      what one request holds, perhaps: a smaller one may be accepted
     │   │   ├── SinkRefusesAll   whatever is sent, one event at a time too: it never makes dead letters
     │   │   └── RangesRefused    some events of a window that it has taken but for them

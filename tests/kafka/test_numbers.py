@@ -49,6 +49,7 @@ def test_lag_is_what_is_not_exported(
             topics,
             kafka=kafka_section("classic", limits),
             sinks={"hook": hook(receiver)},
+            log={"level": "debug"},
         )
         with RunningWorker(config, tmp_path) as worker:
             worker.healthy()
@@ -67,6 +68,9 @@ def test_lag_is_what_is_not_exported(
             assert worker.value("flagstream_lag_to_high_watermark_records", source="hook") == 0
             assert worker.value("flagstream_behind_seconds", source="hook") == 0
             assert worker.value("flagstream_retention_margin_records", source="hook") >= 30
+            for step in ("chunk_read", "window_closed", "sink_called", "offset_committed"):
+                assert worker.seen(step), f'log.level = "debug" does not show {step}'
+            assert worker.seen("transaction_committed")
 
 
 def test_a_call_that_does_not_come_back_is_seen(

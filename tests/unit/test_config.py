@@ -171,6 +171,11 @@ def test_ten_mistakes_give_ten_lines(tmp_path: Path) -> None:
             'sinks.Bad: "Bad" is no sink name; use up to 63 lower-case letters, digits, "_" and "-"',
         ),
         (
+            '[sinks.enrich]\ntype = "log"',
+            'sinks.enrich: "enrich" is what metrics, pages and the log call the enrich stage; '
+            "give the sink another name",
+        ),
+        (
             '[sinks.archive]\ntype = "log"\nstart = 2026-01-01T00:00:00',
             'sinks.archive.start: 2026-01-01T00:00:00 has no time zone; write "2026-01-01T00:00:00Z" for UTC',
         ),

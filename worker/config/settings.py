@@ -30,6 +30,14 @@ def _named(what: str, pattern: str, right: str) -> Callable[[str], str]:
     return check
 
 
+def _not_the_stage(name: str) -> str:
+    if name == "enrich":
+        raise wrong(
+            '"enrich" is what metrics, pages and the log call the enrich stage; give the sink another name'
+        )
+    return name
+
+
 def _registry_url(url: str) -> str:
     if re.search(r"/(subjects|schemas)(/|$)", url.partition("?")[0]):
         raise wrong("is a place inside the registry; write its address without /subjects and so on")
@@ -85,6 +93,7 @@ SinkName = Annotated[
     AfterValidator(
         _named("sink name", r"[a-z0-9][a-z0-9_-]{0,62}", 'up to 63 lower-case letters, digits, "_" and "-"')
     ),
+    AfterValidator(_not_the_stage),
 ]
 WebHost = Annotated[str, AfterValidator(_web_host)]
 Copies = Annotated[Count, AfterValidator(_copies)]

@@ -377,7 +377,14 @@ class EnrichStage:
                 self.source.progress.committed(partition, offset)
                 if partition not in self._stopped:
                     self._stops.forget(partition)
-            self._count(transaction, time.monotonic() - began)
+            took = time.monotonic() - began
+            self._count(transaction, took)
+            log.debug(
+                "transaction_committed",
+                events=transaction.events,
+                offsets={str(partition): offset for partition, offset in transaction.offsets.items()},
+                seconds=round(took, 3),
+            )
         except Exception as error:
             self._fail(error)
         finally:

@@ -523,6 +523,8 @@ class ExportStage:
                 if what == "deliver" and partition is not None:
                     self._denials.over(partition)
                 self._succeeded(what, partition, loop.time() - began)
+                took = round(loop.time() - began, 3)
+                self._log.debug("sink_called", what=called(what, partition), seconds=took)
                 return answer
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), wait)

@@ -367,6 +367,9 @@ class PartitionExport:
         self._named = self._next_name(closed)
         self._queue.append(closed)
         self._charge()
+        self._log.debug(
+            "window_closed", range=str(closed.range), events=closed.events, bytes=closed.size, by=reason
+        )
         self._happened()
 
     def _next_name(self, window: Closed) -> int:

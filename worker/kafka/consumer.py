@@ -212,6 +212,7 @@ class ConsumerThread:
             self._rejoins.reset()
             self.rejoins = 0
             self.progress.committed(partition, offset)
+            self._log.debug("offset_committed", partition=partition.index, offset=offset, metadata=metadata)
             return True
         if error is not None and error.code() in _NOT_LOST:
             return False
@@ -258,9 +259,11 @@ class ConsumerThread:
             self.progress.begin_again(partition, start)
             self._rebalances += 1  # records that consume() has returned already lie behind it
         if paused:
+            self._log.debug("partition_paused", partition=partition.index)
             self._paused.add(partition)
             self._consumer.pause([TopicPartition(partition.topic, partition.index)])
         elif partition in self._paused:
+            self._log.debug("partition_resumed", partition=partition.index)
             self._paused.remove(partition)
             if not self._throttled:
                 self._go_on(partition)
@@ -399,6 +402,9 @@ class ConsumerThread:
                 start, end = self._next[partition], int(part[-1].offset() or 0) + 1
                 self._next[partition] = end
                 self.progress.read(partition, end, part[0].timestamp()[1] / 1000)
+                self._log.debug(
+                    "chunk_read", partition=partition.index, start=start, end=end, records=len(part)
+                )
                 charged = Weight(self.account, weight)
                 yield Chunk(partition, position.epoch, start, end, cast(list[Record], part), charged)
 
