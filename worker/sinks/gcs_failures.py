@@ -47,6 +47,10 @@ _WORDS = {
     413: "the object is too large",
     429: "the store asks to slow down",
 }
+_MALFORMED = (
+    "a credential, an address or a proxy is malformed, often by a line break at its end; flagstream config "
+    "check names a variable that is"
+)
 _TOKEN_PASSES = {"internal_failure", "server_error", "temporarily_unavailable", "slow_down"}
 """Codes of a token service (RFC 6749, 4.1.2.1) that pass by themselves."""
 
@@ -110,7 +114,7 @@ def _unanswered(error: BaseException, what: str) -> SinkError:
     if isinstance(error, ValueError):  # a malformed header, address or proxy, or an answer that is not JSON
         if isinstance(error, requests.exceptions.JSONDecodeError):
             return SinkUnavailable(f"{what}: no answer that can be understood")
-        return _refused(what, "a credential, an address or a proxy is malformed", error)
+        return _refused(what, _MALFORMED, error)
     if isinstance(error, requests.exceptions.ProxyError):
         return SinkUnavailable(f"{what}: no connection to the proxy")
     if isinstance(error, requests.Timeout):
@@ -156,7 +160,7 @@ def _unforeseen(error: Exception, what: str, preparing: bool) -> SinkError:
         # requests checks REQUESTS_CA_BUNDLE and quotes it
         return _refused(what, "the file with certificates cannot be used", error)
     if isinstance(error, ValueError):
-        return _refused(what, "a credential, an address or a proxy is malformed", error)
+        return _refused(what, _MALFORMED, error)
     if preparing or isinstance(error, RuntimeError | FileNotFoundError | PermissionError):
         return _refused(what, "the client cannot be used as it is configured", error)
     return SinkUnavailable(f"{what}: no answer that can be understood ({type(error).__name__})")

@@ -109,6 +109,11 @@ _TROUBLE: dict[type[BaseException], str] = {
 }
 """For a person to mend. The first that an error is an instance of counts."""
 
+_MALFORMED = (
+    "a credential, an address or what a credential command printed is malformed, often by a line break at its "
+    "end; flagstream config check names a variable that is"
+)
+
 _SILENCE: dict[type[BaseException], str] = {
     boto.ConnectTimeoutError: "no connection within connect_timeout",
     boto.ReadTimeoutError: "no answer within read_timeout",
@@ -184,7 +189,7 @@ def _failed(error: Exception, what: str, preparing: bool) -> SinkError:
     inner = error.kwargs.get("error") if isinstance(error, BotoCoreError) else None
     if isinstance(inner, ValueError) or (isinstance(error, ValueError) and not ours):
         # Such as a line break in a token: http.client quotes the whole header.
-        return _refused(what, "a credential, an address or a credential command's output is malformed", error)
+        return _refused(what, _MALFORMED, error)
     if isinstance(error, boto.SSLError):
         if _BROKEN_OFF.search(str(inner)):
             return SinkUnavailable(f"{what}: the connection broke while TLS was agreed on")
