@@ -110,8 +110,8 @@ _TROUBLE: dict[type[BaseException], str] = {
 """For a person to mend. The first that an error is an instance of counts."""
 
 _MALFORMED = (
-    "a credential, an address or what a credential command printed is malformed, often by a line break at its "
-    "end; flagstream config check names a variable that is"
+    "a credential, an address or what a credential command printed is malformed, often by a line break at "
+    "its end; flagstream config check names a variable that is"
 )
 
 _SILENCE: dict[type[BaseException], str] = {
