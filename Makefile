@@ -13,10 +13,10 @@ BROKER := $(BIN)/python -m tests.support.kafka_broker run --
 TYPED := worker tests/support $(if $(wildcard bench/*.py),bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-more check proof bench format clean
+.PHONY: help demo test test-more check proof bench bench-against format clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12 chooses the interpreter (3.11 or newer) when .venv is made; once it is there, make clean first."
 
@@ -41,6 +41,9 @@ proof: .venv/.installed-dev ## Prove exactly-once with a million events and kill
 
 bench: .venv/.installed-dev ## Compare the enrich stage with bare confluent-kafka and stock Faust
 	$(BROKER) $(BIN)/python -m bench
+
+bench-against: .venv/.installed-dev ## Compare the enrich stage with that of an earlier revision: OLD=REVISION
+	$(BROKER) $(BIN)/python -m bench.against $(or $(OLD),HEAD~1)
 
 format: .venv/.installed-dev ## Format and fix what can be fixed
 	$(BIN)/ruff format .

@@ -1,0 +1,118 @@
+"""``make bench-against OLD=REVISION``: this tree's enrich stage against that of an earlier revision.
+
+The earlier revision is unpacked and installed, by its own constraints, in a folder of its own. The two run in
+turn on one ingest topic of one broker, and change places in every second pair. What counts is the ratio of
+CPU an event within a pair: a shared machine drifts.
+"""
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+
+from confluent_kafka.admin import AdminClient
+
+from bench.__main__ import PARTITIONS, create_dead
+from bench.events import fill
+from tests.support.kafka_jars import REPOSITORY
+from tests.support.kafka_records import create_topic
+
+
+def unpacked(revision: str, folder: Path) -> Path:
+    """The tree of ``revision`` with a virtual environment of its own; returns its interpreter."""
+    archive = subprocess.run(
+        ["git", "-C", REPOSITORY, "archive", revision], stdout=subprocess.PIPE, check=True
+    )
+    subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
+    subprocess.run([sys.executable, "-m", "venv", folder / ".venv"], check=True)
+    python = folder / ".venv/bin/python"
+    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    constraints = ["--constraint", "constraints.txt", "--editable", "."]
+    subprocess.run([python, *install, *constraints], cwd=folder, check=True)
+    return python
+
+
+def cost(python: Path, tree: Path, bootstrap: str, ingest: str, events: int) -> float:
+    """CPU an event in microseconds, of the whole process of an enrich stage in ``tree``."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    output = create_topic(admin, "bench-against", PARTITIONS)
+    create_dead(admin, output)
+    environment = {
+        **os.environ,
+        "BENCH_BOOTSTRAP": bootstrap,
+        "BENCH_INGEST": ingest,
+        "BENCH_OUTPUT": output,
+        "BENCH_EVENTS": str(events),
+        "BENCH_RUN": f"bench-{uuid.uuid4().hex[:8]}",
+    }
+    done = subprocess.run(
+        [python, "-W", "ignore", "-m", "bench.contenders", "worker"],
+        cwd=tree,
+        env=environment,
+        stdout=subprocess.PIPE,
+        timeout=900,
+        check=True,
+        text=True,
+    )
+    admin.delete_topics([output])
+    figures = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    return float(figures["cpu_us_per_event"])
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """The 95 % confidence interval of the median, by order statistics: no distribution is assumed."""
+    ordered, count = sorted(values), len(values)
+    tail, rank = 0.0, 0
+    while tail + math.comb(count, rank) / 2**count <= 0.025:
+        tail += math.comb(count, rank) / 2**count
+        rank += 1
+    return ordered[max(rank - 1, 0)], ordered[min(count - rank, count - 1)]
+
+
+def main() -> int:
+    """Print each pair and the median ratio with its interval; exit code 1 if the interval ends above the
+    bound.
+    """
+    options = argparse.ArgumentParser(prog="bench.against", description=__doc__)
+    options.add_argument("revision", help="the earlier revision, as git names it")
+    options.add_argument("--pairs", type=int, default=15)
+    options.add_argument("--events", type=int, default=1_000_000)
+    options.add_argument("--below", type=float, default=1.03, help="where the interval has to end")
+    chosen = options.parse_args()
+    bootstrap = os.environ["KAFKA_BOOTSTRAP_SERVERS"]
+    with tempfile.TemporaryDirectory(prefix="bench-against-") as folder:
+        old = Path(folder)
+        print(f"installing {chosen.revision}", flush=True)
+        trees = {"old": (unpacked(chosen.revision, old), old), "new": (Path(sys.executable), REPOSITORY)}
+        ingest = create_topic(AdminClient({"bootstrap.servers": bootstrap}), "bench-ingest", PARTITIONS)
+        fill(bootstrap, ingest, chosen.events)
+        ratios = []
+        for number in range(-1, chosen.pairs):
+            order = ("old", "new") if number % 2 else ("new", "old")
+            costs = {name: cost(*trees[name], bootstrap, ingest, chosen.events) for name in order}
+            ratio = costs["new"] / costs["old"]
+            if number < 0:
+                continue  # a broker that has just started is slow
+            ratios.append(ratio)
+            print(
+                f"pair {number + 1:2}  old {costs['old']:.3f}  new {costs['new']:.3f} µs CPU an event  "
+                f"new / old {ratio:.3f}",
+                flush=True,
+            )
+    low, high = interval(ratios)
+    met = high < chosen.below
+    print(
+        f"\nmedian ratio {statistics.median(ratios):.3f}, 95 % interval {low:.3f} to {high:.3f}; "
+        f"has to end below {chosen.below:g}: {'met' if met else 'MISSED'}"
+    )
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
