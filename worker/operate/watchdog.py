@@ -64,7 +64,10 @@ class Watchdog:
         self._last = now
         if hang := sorted(name for name, looks in self._still.items() if looks >= self._limit):
             self._stuck(hang)
-        self._lasting.update(thread for thread in self._threads() if thread.name.startswith(LASTING))
+        # One that is about to start is listed, but does not live yet.
+        self._lasting.update(
+            thread for thread in self._threads() if thread.is_alive() and thread.name.startswith(LASTING)
+        )
         gone = [thread for thread in self._lasting if not thread.is_alive()]
         for thread in gone:
             self._lasting.discard(thread)

@@ -18,7 +18,7 @@ class Watched:
             limit=3,
             stuck=self.stuck.append,
             dead=self.dead.append,
-            threads=lambda: [thread for thread in self.threads if thread.is_alive()],
+            threads=lambda: self.threads,
         )
 
     def look(self, *moving: str) -> None:
@@ -80,6 +80,16 @@ def test_a_thread_that_has_to_last_and_ended_is_reported_once() -> None:
     watched.look()
 
     assert watched.dead == [["consumer-archive"]]
+
+
+def test_a_thread_that_is_about_to_start_has_not_ended() -> None:
+    """Python lists a thread from before it lives; it is not taken for one that died."""
+    watched = Watched()
+    watched.threads.append(threading.Thread(target=int, name="sink-archive_0"))
+
+    watched.look()
+
+    assert watched.dead == []
 
 
 def test_threads_end_with_the_process() -> None:
