@@ -24,6 +24,7 @@ from faust.types import ChannelT
 
 from worker import __version__, crashpoints
 from worker.chunk import Chunk
+from worker.config import mask_of
 from worker.config.settings import Settings
 from worker.enrich.agent import EnrichStage
 from worker.enrich.transform import Transform
@@ -90,7 +91,7 @@ def run(settings: Settings, *, enrich: bool, sinks: Sequence[str]) -> None:
     code.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the host has a use for it
-    configure(settings.log)
+    configure(settings.log, mask_of(settings).whole)
     for warning in settings.warnings:
         log.warning("configuration_warning", problem=warning)
     _arm_crash_points()

@@ -256,6 +256,11 @@ class RunningWorker:
         self.wait()
 
     @property
+    def alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
+    @property
     def frozen(self) -> bool:
         """Whether a signal has stopped it (SIGSTOP)."""
         return self._stat()[0] == "T"
@@ -323,14 +328,14 @@ def await_records(bootstrap: str, topic: str, count: int, timeout: float = PATIE
 
 
 def to_toml(table: Mapping[str, Any]) -> str:
-    """TOML of a table of scalars, lists of scalars and tables; JSON's scalars are TOML's, but for null."""
+    """TOML of a table of scalars, lists and tables; JSON's scalars are TOML's, but for null."""
     return "\n".join(_lines(table, ()))
 
 
 def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
     lines = [f"[{'.'.join(map(json.dumps, path))}]"] if path else []
     lines += [
-        f"{json.dumps(key)} = {json.dumps(value)}"
+        f"{json.dumps(key)} = {_inline(value)}"
         for key, value in table.items()
         if not isinstance(value, Mapping)
     ]
@@ -338,6 +343,14 @@ def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
         if isinstance(value, Mapping):
             lines += _lines(value, (*path, key))
     return lines
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{json.dumps(key)} = {_inline(one)}' for key, one in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_inline, value))}]"
+    return json.dumps(value)
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Configuration:

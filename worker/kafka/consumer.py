@@ -7,7 +7,6 @@ revoke would deadlock.
 
 import asyncio
 import itertools
-import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
@@ -27,6 +26,7 @@ from worker.kafka.offsets import Since
 from worker.kafka.positions import StartingPoints
 from worker.kafka.progress import Progress
 from worker.kafka.reports import Reports, raise_if_fatal
+from worker.kafka.words import LOGGER
 from worker.memory import RECORD_OVERHEAD, Account, MemoryShare, Weight
 from worker.operate import metrics
 from worker.operate.retry import Backoff
@@ -278,7 +278,7 @@ class ConsumerThread:
 
     def _run(self) -> None:
         try:
-            self._consumer = Consumer(self._properties, logger=logging.getLogger("librdkafka"))
+            self._consumer = Consumer(self._properties, logger=LOGGER)
             self._starts.consumer = self._consumer
             try:
                 self._subscribe()

@@ -1,6 +1,5 @@
 """Another ``name`` is another worker: what the output topic holds then comes again, unnoticed."""
 
-import logging
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
@@ -9,6 +8,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from worker.config.settings import Settings
 from worker.kafka.properties import enrich_group
+from worker.kafka.words import LOGGER, words
 
 ANSWER_SECONDS = 10.0
 
@@ -27,14 +27,14 @@ def earlier_output(properties: Mapping[str, Any], settings: Settings) -> str | N
     topics, group = settings.topics, enrich_group(settings)
     # It never joins the group, so it disturbs nobody. The administrative calls for offsets end the process
     # where the group is unknown (a segmentation fault in confluent-kafka 2.16).
-    client = Consumer({**properties, "group.id": group}, logger=logging.getLogger("librdkafka"))
+    client = Consumer({**properties, "group.id": group}, logger=LOGGER)
     with closing(client):
         try:
             # In this order: what our own group wrote came together with its offsets.
             if not _is_filled(client, topics.output) or _has_offsets(client, topics.ingest):
                 return None
         except KafkaException as failure:
-            raise NotTold(failure.args[0].str()) from failure
+            raise NotTold(words(failure.args[0])) from failure
     return (
         f"{topics.output} already holds records, but the group {group} has no offsets of "
         f"{topics.ingest}: under another name, or before they expired, a worker wrote them. This one begins "

@@ -1,6 +1,5 @@
 """Where partitions begin and end now, asked of the brokers: what a paused consumer does not learn."""
 
-import logging
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -8,6 +7,7 @@ from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from worker.chunk import Partition
+from worker.kafka.words import LOGGER
 
 ANSWER_SECONDS = 4.0
 
@@ -33,7 +33,7 @@ class TopicEnds:
         """Return the ends of those partitions whose brokers answer in time. Blocks."""
         committed, uncommitted = IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED
         if self._admin is None:
-            self._admin = AdminClient(dict(self._properties), logger=logging.getLogger("librdkafka"))
+            self._admin = AdminClient(dict(self._properties), logger=LOGGER)
         first: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
         last: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         low = self._offsets(partitions, first, uncommitted)

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from worker.config.settings import Settings
 from worker.kafka.handed_through import Properties, plain
+from worker.kafka.words import words
 from worker.memory import MemoryShare
 from worker.sinks.kafka import KafkaSettings
 
@@ -193,7 +194,7 @@ def _offline(properties: Configuration) -> Configuration:
 
 
 def _reason(settings: Settings, error: KafkaException, *more: Properties) -> str:
-    reason = str(error.args[0].str()).strip()
+    reason = str(words(error.args[0])).strip()
     kafka = settings.kafka
     for properties in (kafka.properties, kafka.consumer_properties, kafka.producer_properties, *more):
         for value in properties.values():

@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError
 from worker.chunk import Partition
 from worker.errors import ExitCode, Fatal
 from worker.kafka.recovery import recovered
+from worker.kafka.words import words
 from worker.operate import metrics
 
 log = structlog.get_logger(__name__)
@@ -46,10 +47,10 @@ def raise_if_fatal(error: KafkaError | None) -> None:
     """Raises Fatal, with the exit code that fits, for an error that no retry mends."""
     if error is None:
         return
-    if any(KafkaError(code).str() in error.str() for code in _INSTANCE_TAKEN):
-        raise Fatal(ExitCode.FENCED, f"another process uses our group.instance.id: {error.str()}")
+    if any(KafkaError(code).str() in words(error) for code in _INSTANCE_TAKEN):
+        raise Fatal(ExitCode.FENCED, f"another process uses our group.instance.id: {words(error)}")
     if error.fatal() or error.code() == KafkaError._FATAL:
-        raise Fatal(ExitCode.KAFKA, f"{error.name()}: {error.str()}")
+        raise Fatal(ExitCode.KAFKA, f"{error.name()}: {words(error)}")
 
 
 @dataclass(slots=True)
@@ -113,7 +114,7 @@ class Reports:
         due = now - self._logged.get(code, -math.inf) >= REMIND_SECONDS
         if due:
             self._logged[code] = now
-            self._log.error("kafka_error", error=f"{error.name()}: {error.str()}", hint=hint)
+            self._log.error("kafka_error", error=f"{error.name()}: {words(error)}", hint=hint)
         before = self._troubles.get(code)
         logged = due or (before is not None and before.logged)
         self._troubles[code] = _Trouble(f"{error.name()}: {hint}", now, logged)

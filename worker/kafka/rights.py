@@ -1,6 +1,5 @@
 """What the user of the worker may do with topics and groups, as far as Kafka lets one ask; for `check`."""
 
-import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -10,6 +9,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient
 
+from worker.kafka.words import LOGGER, words
 from worker.sinks.protocol import Proof
 
 ANSWER_SECONDS = 10.0
@@ -31,7 +31,7 @@ def prove_rights(
 
     Changes nothing, raises nothing. Rights to transactional ids cannot be asked for.
     """
-    admin = AdminClient(dict(properties), logger=logging.getLogger("librdkafka"))
+    admin = AdminClient(dict(properties), logger=LOGGER)
 
     def of_topic(name: str) -> Future[Any]:
         return admin.describe_topics(
@@ -57,7 +57,7 @@ def _proof(what: str, needed: Sequence[str], ask: Callable[[], Future[Any]]) -> 
         error = failure.args[0]
         if error.code() in _DENIED:
             return Proof(what, "failed", f"this user may not even describe it; grant {', '.join(needed)}")
-        return Proof(what, "unproved", f"Kafka does not say: {error.str()}")
+        return Proof(what, "unproved", f"Kafka does not say: {words(error)}")
     except TimeoutError:
         return Proof(what, "unproved", "Kafka does not say: no answer")
     if not operations:

@@ -1,6 +1,5 @@
 """A topic of another cluster as a sink. No transaction spans two clusters: at least once."""
 
-import logging
 import math
 import threading
 import time
@@ -16,6 +15,7 @@ from worker.chunk import Partition
 from worker.errors import SinkError, SinkRefused, SinkRefusesAll, SinkUnavailable
 from worker.kafka.handed_through import plain
 from worker.kafka.topics import record_limit, too_small
+from worker.kafka.words import LOGGER, words
 from worker.sinks.kafka import (
     DEFAULT_LIMIT,
     KafkaSettings,
@@ -250,7 +250,7 @@ class OtherClusterSink:
     def _made(self, limit: int) -> Producer:
         properties = {**self._properties(), **self._fixed(limit)}
         self._fatal = None
-        return Producer(properties, logger=logging.getLogger("librdkafka"))
+        return Producer(properties, logger=LOGGER)
 
     def _ask_again(self) -> None:
         """A producer's limit is fixed, so another limit takes another producer."""
@@ -274,7 +274,7 @@ class OtherClusterSink:
         self._said.clear()
         try:
             client: dict[str, Any] = {**self._properties(), "error_cb": self._said.append}
-            admin = AdminClient(client, logger=logging.getLogger("librdkafka"))
+            admin = AdminClient(client, logger=LOGGER)
             topics = admin.list_topics(timeout=ANSWER_SECONDS).topics
         except KafkaException as failure:
             # The reason, where the time-out tells none. It is told by a callback, which poll() calls.
@@ -297,7 +297,7 @@ class OtherClusterSink:
         return record_limit(settings.topic, config)
 
     def _text(self, error: KafkaError) -> str:
-        return f"{self._settings.topic}: {error.name()}: {error.str()}"
+        return f"{self._settings.topic}: {error.name()}: {words(error)}"
 
     def _error(self, error: KafkaError) -> SinkError:
         text = self._text(error)

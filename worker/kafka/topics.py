@@ -2,7 +2,6 @@
 calls.
 """
 
-import logging
 import re
 import threading
 import time
@@ -18,6 +17,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, Resourc
 from worker.config.settings import TopicSettings
 from worker.errors import ConfigError
 from worker.kafka.transactions import DEFAULT_LIMIT, LARGEST_LIMIT, SMALLEST_LIMIT
+from worker.kafka.words import LOGGER, words
 from worker.sinks.protocol import Proof
 
 log = structlog.get_logger(__name__)
@@ -98,7 +98,7 @@ class TopicIds:
                 return ""
             self._forget()
             raise TopicsNotReady(
-                f"the id of topic {topic} is not told: {_AFTER.sub('', error.str())}"
+                f"the id of topic {topic} is not told: {_AFTER.sub('', words(error))}"
             ) from failure
         except TimeoutError as failure:
             self._forget()
@@ -115,7 +115,7 @@ class TopicIds:
     def _admin(self) -> AdminClient:
         with self._making:
             if self._made is None:
-                self._made = AdminClient(dict(self._properties), logger=logging.getLogger("librdkafka"))
+                self._made = AdminClient(dict(self._properties), logger=LOGGER)
             return self._made
 
 
@@ -130,7 +130,7 @@ def examine(properties: Mapping[str, Any], settings: TopicSettings, needed: Iter
         _create(admin, settings, missing)
     configs, unseen = _configs(admin, names)
     for name, error in unseen.items():
-        log.warning("topic_settings_unseen", topic=name, error=error.str())
+        log.warning("topic_settings_unseen", topic=name, error=words(error))
     if problems := [fault for name, config in configs.items() if (fault := _fault(settings, name, config))]:
         raise ConfigError(problems)
     for name, config in configs.items():
@@ -144,7 +144,7 @@ def examine(properties: Mapping[str, Any], settings: TopicSettings, needed: Iter
             )
     ids, unseen = _ids(admin, names)
     for name, error in unseen.items():
-        log.warning("topic_id_unseen", topic=name, error=error.str())
+        log.warning("topic_id_unseen", topic=name, error=words(error))
     limits = {name: record_limit(name, config) for name, config in configs.items()}
     return TopicFacts(limits, ids)
 
@@ -203,7 +203,7 @@ def prove(properties: Mapping[str, Any], settings: TopicSettings, needed: Iterab
     for name in names:
         what = f"topic {name}"
         if name in unseen:
-            yield Proof(what, "unproved", f"is there, but its settings cannot be seen: {unseen[name].str()}")
+            yield Proof(what, "unproved", f"is there, but its settings cannot be seen: {words(unseen[name])}")
         elif name in configs:
             fault = _fault(settings, name, configs[name])
             size = f"{known[name]} partition{'' if known[name] == 1 else 's'}"
@@ -220,14 +220,14 @@ def _connect(properties: Mapping[str, Any]) -> tuple[AdminClient, dict[str, int]
     """A client, and the topics that it may see, each with its number of partitions. Raises TopicsNotReady."""
     said: list[KafkaError] = []
     client: dict[str, Any] = {**properties, "error_cb": said.append}
-    admin = AdminClient(client, logger=logging.getLogger("librdkafka"))
+    admin = AdminClient(client, logger=LOGGER)
     try:
         topics = admin.list_topics(timeout=ANSWER_SECONDS).topics
     except KafkaException as failure:
         admin.poll(0)  # fills `said`: the reason, where the time-out tells none
         error = next((e for e in reversed(said) if e.code() != KafkaError._ALL_BROKERS_DOWN), failure.args[0])
         what = _WHAT.get(error.code(), "no broker answers at kafka.bootstrap_servers")
-        raise TopicsNotReady(f"{what}: {_AFTER.sub('', error.str())}") from failure
+        raise TopicsNotReady(f"{what}: {_AFTER.sub('', words(error))}") from failure
     return admin, {name: len(found.partitions) for name, found in topics.items()}
 
 
@@ -247,7 +247,7 @@ def _create(admin: AdminClient, settings: TopicSettings, missing: Sequence[str])
             error = failure.args[0]
             if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise TopicsNotReady(
-                    f"topic {name} cannot be created: {error.str()}", kind="topic"
+                    f"topic {name} cannot be created: {words(error)}", kind="topic"
                 ) from failure
 
 

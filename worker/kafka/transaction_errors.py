@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from confluent_kafka import KafkaError
 
 from worker.errors import TransactionAborted
+from worker.kafka.words import words
 
 FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
 """Kafka counts another epoch of the transactional.id than ours: another holder has registered it, or Kafka
@@ -60,7 +61,7 @@ def described(error: KafkaError, topics: Iterable[str]) -> str:
     """One line: Kafka's name and text of the error, and what a person can do. ``topics`` are those that the
     transaction has written to; the error's own text mostly names none.
     """
-    text = f"{error.name()}: {error.str()}"
+    text = f"{error.name()}: {words(error)}"
     if error.code() == KafkaError.INVALID_TIMESTAMP:
         return f"{text}; look at the clock of this machine and the topic's message.timestamp.*.max.ms"
     right = _RIGHTS.get(error.code())
@@ -75,7 +76,7 @@ def aborted(error: KafkaError, topics: Iterable[str], text: str) -> TransactionA
     if error.code() in OF_A_RECORD:
         untimely = error.code() == KafkaError.INVALID_TIMESTAMP
         return TransactionRefused(text, of_a_record=True, untimely=untimely)
-    if error.code() in _OF_A_TOPIC or any(topic in error.str() for topic in topics):
+    if error.code() in _OF_A_TOPIC or any(topic in words(error) for topic in topics):
         return TransactionRefused(text, of_a_record=False)
     return TransactionAborted(text)
 

@@ -2,7 +2,6 @@
 do.
 """
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +23,7 @@ from worker.kafka.transaction_errors import (
     aborted,
     described,
 )
+from worker.kafka.words import LOGGER, words
 from worker.operate import sleeping
 from worker.operate.health import Problem
 from worker.operate.retry import Backoff
@@ -181,7 +181,7 @@ class TransactionalProducer:
                 "message.max.bytes": self.limit,
                 "error_cb": self._on_error,
             },
-            logger=logging.getLogger("librdkafka"),
+            logger=LOGGER,
         )
 
     def _room_for_one(self) -> dict[str, int]:
@@ -415,7 +415,7 @@ class TransactionalProducer:
             except KafkaException:
                 return ""
             if error is not None:
-                wrong.append(f"; topic {topic}: {error.str()}")
+                wrong.append(f"; topic {topic}: {words(error)}")
         return "".join(wrong)
 
     def _recovered(self, error: KafkaError, *, committing: bool = False) -> Exception:
@@ -478,7 +478,7 @@ class TransactionalProducer:
         if (troubled or timed_out) and not stood_still and len(self._fences) < FENCES:
             return None
         why = "after the process stood still" if stood_still else "by another producer"
-        return Fatal(ExitCode.FENCED, f"{self._name}: fenced {why}: {error.name()}: {error.str()}")
+        return Fatal(ExitCode.FENCED, f"{self._name}: fenced {why}: {error.name()}: {words(error)}")
 
     def _text(self, error: KafkaError) -> str:
         return f"{self._name}: {described(error, self._topics)}"

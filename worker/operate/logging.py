@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import structlog
@@ -44,23 +45,26 @@ class _Handler(logging.Handler):
 
 
 class _Renderer:
-    """Renders one line. A field whose text cannot be made costs the field, not the work that logs it."""
+    """Renders one line, and masks the secrets that are known in it, whoever wrote them there: a trace ends
+    with the text of a library's error. A line that cannot be made costs itself, not the work that logs it.
+    """
 
-    def __init__(self, renderer: Any) -> None:
+    def __init__(self, renderer: Any, mask: Callable[[str], str]) -> None:
         self._renderer = renderer
+        self._mask = mask
 
     def __call__(self, logger: Any, method: str, event: structlog.typing.EventDict) -> str:
         name = event.get("event")
         try:
-            return str(self._renderer(logger, method, event))
+            return self._mask(str(self._renderer(logger, method, event)))
         except Exception as error:
             log.error("log_line_unreadable", of=str(name), error=type(error).__name__)
             raise structlog.DropEvent from error
 
 
-def configure(settings: LoggingSettings) -> LogWriter:
+def configure(settings: LoggingSettings, mask: Callable[[str], str] = str) -> LogWriter:
     """Send structlog's and the standard library's messages the same way. Called once, before anything else
-    starts. Returns what writes them, for who closes the stream or measures.
+    starts. ``mask`` takes secrets out of a line. Returns what writes the lines, for who closes the stream.
     """
     writer = LogWriter(sys.stderr)
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
@@ -68,7 +72,8 @@ def configure(settings: LoggingSettings) -> LogWriter:
         # Its default shows the local variables of every frame, and secrets are among them.
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if console
-        else structlog.processors.JSONRenderer()
+        else structlog.processors.JSONRenderer(),
+        mask,
     )
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
