@@ -133,19 +133,24 @@ def test_a_source_that_fails_keeps_its_flags_and_stops_no_other() -> None:
     one, two = Shelf(flag("a")), Shelf(flag("b"))
     used: list[FlagSet] = []
     slept: list[float] = []
+    in_use = asyncio.Event()
     chances: Iterator[float] = iter([0.0, 0.5, 1.0, 1.0])
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
         if len(slept) > 3:
             raise Ended
-        while len(slept) > 2 and not used:  # the other one's thread may be slower
-            await asyncio.sleep(0)
+        if len(slept) > 2:  # the other one's thread may be slower
+            await in_use.wait()
+
+    def use(flags: FlagSet) -> None:
+        used.append(flags)
+        in_use.set()
 
     watching = FlagWatch(
         [KeptFlags("one", one), KeptFlags("two", two)],
         10,
-        used.append,
+        use,
         chance=lambda: next(chances),
         sleep=sleep,
     )
