@@ -13,6 +13,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
+from tests.support.exporting import Exporting
 from tests.support.kafka_records import Sent, produce
 from tests.support.running_worker import RunningWorker, Topics, await_records, configuration, eventually
 from worker.memory import MemoryShare
@@ -124,6 +125,32 @@ def test_memory_stays_within_the_budget(admin: AdminClient, bootstrap: str, tmp_
         assert 0 < seen[f"{source}-taken"] <= share.taken + 2 * share.chunk + share.pipeline
     assert seen["-windows"] <= share.total
     assert peak < 64 * MIB + 200 * MB
+
+
+def test_partitions_that_are_stuck_leave_room_for_others(
+    admin: AdminClient, bootstrap: str, tmp_path: Path
+) -> None:
+    """Three of four cannot be delivered. What they have no room for fills all that may wait, so it is given
+    back, and the fourth goes on. When they are mended, each of their events is delivered once.
+    """
+    setting = Exporting.create(admin, bootstrap, tmp_path, partitions=4, max_events=200)
+    setting.config["export"] = {"memory_budget": "1MiB"}
+    obstacles = [setting.folder / setting.topics.output / str(partition) for partition in range(3)]
+    obstacles[0].parent.mkdir(parents=True)
+    for obstacle in obstacles:
+        obstacle.write_text("a file where a folder has to be")
+    values = [b'{"kind":"feature","userKey":"u%d","value":"%b"}' % (n, b"x" * 500) for n in range(2_000)]
+    for partition in range(4):
+        setting.produce(values, partition)
+
+    with setting.worker() as worker:
+        assert setting.await_lines(2_000, partition=3) == values
+        worker.await_problem(lambda problems: problems)
+        for obstacle in obstacles:
+            obstacle.unlink()
+        for partition in range(3):
+            assert setting.await_lines(2_000, partition) == values
+        assert not worker.seen("chunk_out_of_order")
 
 
 def peak_bytes(pid: int) -> int:

@@ -31,6 +31,8 @@ from worker.window import Manifest, Range
 log = structlog.get_logger(__name__)
 
 ANSWER_SECONDS = 10.0
+QUEUE_KBYTES = 64 * 1024
+"""What the producer may hold of records that are not acknowledged; when it is full, deliveries wait."""
 _UNSEEN = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
 _REFUSED = frozenset(
     {
@@ -248,7 +250,9 @@ class OtherClusterSink:
             return self._producer
 
     def _made(self, limit: int) -> Producer:
-        properties = {**self._properties(), **self._fixed(limit)}
+        # Windows are copied into it as they are sent; librdkafka's own default is 1 GiB.
+        queue = {"queue.buffering.max.kbytes": max(QUEUE_KBYTES, limit // 1024 + 1)}
+        properties = {**queue, **self._properties(), **self._fixed(limit)}
         self._fatal = None
         return Producer(properties, logger=LOGGER)
 

@@ -260,6 +260,8 @@ def begin(version: str, librdkafka: str, *, enrich: bool, sinks: Sequence[str]) 
 def _begin_source(source: str) -> None:
     ASSIGNED.labels(source)
     STOPPED.labels(source)
+    for where in ("fetched", "taken"):
+        WAITING_MEMORY.labels(source, where)
     for kind in KINDS:
         PROBLEMS.labels(source, kind)
     for error in (*_KAFKA_ERRORS, _OTHER):

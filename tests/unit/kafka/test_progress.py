@@ -190,3 +190,20 @@ def test_a_backlog_that_shrinks_does_not_grow() -> None:
         rig.passed(3)
 
     assert rig.progress.growing() is None
+
+
+def test_what_is_given_back_counts_as_not_read() -> None:
+    """It is read again later, and is no older for having been read twice."""
+    rig = Rig()
+    rig.progress.read(ONE, 30, rig.now - 50)
+    rig.progress.read(ONE, 40, rig.now - 20)
+    rig.progress.looked(ONE, 40)
+
+    rig.progress.begin_again(ONE, 30)
+    rig.passed(5)
+    rig.progress.measured({ONE: Ends(10, 40, 40)})
+    assert (rig.figures.lag, rig.figures.behind) == (20, 55)
+    rig.progress.read(ONE, 40, rig.now - 25)
+    rig.progress.committed(ONE, 40)
+
+    assert (rig.figures.lag, rig.figures.behind) == (0, 0)
