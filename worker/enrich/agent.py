@@ -446,18 +446,24 @@ class EnrichStage:
             told.info("transaction_aborted")
         elif not isinstance(error, TransactionRefused):
             told.warning("transaction_aborted", retry_in=round(self._setbacks.failed(str(error), now), 2))
-        elif alone is None:
-            self._setbacks.part(epochs, now)
+        elif alone is None or not self._holds(alone.partition, epochs):
+            # What was lost meanwhile is its next owner's, whose page would not clear ours of it.
+            self._setbacks.part([p for p in epochs if self._holds(p, epochs)], now)
             told.warning("transaction_aborted")
         elif found := await self._refused_by_topic(alone, error):
             self.enricher.refused.setdefault(alone.partition, {}).update(found)
             told.warning("transaction_aborted", refused_records=len(found))
-        else:
+        elif self._holds(alone.partition, epochs):  # still, after the search
             pause = self._setbacks.refused(alone.partition, str(error), now)
             told.warning("transaction_aborted", retry_in=round(pause, 2))
             await self._wait(epochs, pause)
             return
         await self._rewind(epochs)
+
+    def _holds(self, partition: Partition, epochs: Mapping[Partition, int]) -> bool:
+        """Whether the partition is held in the epoch of ``epochs``."""
+        held = self._held.get(partition)
+        return held is not None and held.epoch == epochs.get(partition)
 
     async def _refused_by_topic(self, batch: Batch, error: TransactionRefused) -> dict[int, str]:
         """The offsets of the records that the output topic refuses, with the reason; none where it is not for

@@ -17,7 +17,7 @@ from worker.flags import FlagSet
 from worker.kafka.offsets import Committed, Since
 from worker.kafka.progress import Progress
 from worker.kafka.source import ChunkSource
-from worker.kafka.transactions import TransactionalProducer
+from worker.kafka.transactions import TransactionalProducer, TransactionRefused
 
 PARTITION = Partition("ingest", 0)
 EVENT = b'{"kind":"feature","userKey":"u","creationDate":1,"key":"f","value":true}'
@@ -318,3 +318,34 @@ async def test_deleted_records_of_the_same_topic_stop_the_partition() -> None:
 
     assert "records were deleted" in stage.stopped[PARTITION]
     assert source.trace == [("pause", 0)]
+
+
+class RefusingProducer(Producer):
+    """A topic refuses each transaction; meanwhile the partition is lost."""
+
+    stage: EnrichStage
+
+    def commit(self, offsets: Mapping[Partition, tuple[int, str]], group: Any) -> None:  # type: ignore[override]
+        self.stage._forget([PARTITION])
+        raise TransactionRefused("no right", of_a_record=False)
+
+
+@in_virtual_time
+async def test_a_refused_transaction_of_a_lost_partition_is_no_problem_of_ours() -> None:
+    """Nothing that this worker does would clear it."""
+    source = Kafka()
+    stage = make_stage(source)
+    producer = RefusingProducer(source.trace)
+    producer.stage = stage
+    stage._producer = cast(TransactionalProducer, producer)
+    await stage.open(1_000_000, lambda: True, lambda: "")
+    await stage.assigned({PARTITION: Position(1, 5, None, "", 0, 5)})
+
+    async def chunks() -> Any:
+        yield Chunk(PARTITION, 1, 5, 6, [Record(5)])
+
+    await stage.run(chunks())
+    await asyncio.sleep(1)
+
+    assert not stage._setbacks.alone(PARTITION)
+    assert list(stage._setbacks.problems()) == []
