@@ -64,3 +64,15 @@ def test_a_partition_keeps_to_itself_for_a_while() -> None:
 
     setbacks.committed([ONE], ALONE_SECONDS + 1)
     assert not setbacks.alone(ONE)
+
+
+def test_what_failed_goes_with_the_partitions() -> None:
+    """Their next owner commits, and no commit of ours would end the problem; if it is ours, it comes again."""
+    setbacks = Setbacks()
+    for _ in range(3):
+        setbacks.failed("why", 0.0)
+    setbacks.forget([ONE])
+    assert texts(setbacks) == []
+
+    setbacks.failed("why", 0.0)
+    assert "4 in a row" in texts(setbacks)[0]
