@@ -84,7 +84,7 @@ class Setbacks:
                     del self._alone[partition]
 
     def forget(self, partitions: Collection[Partition]) -> None:
-        """These are not ours any more. If what failed was not only theirs, it fails again and is told then."""
+        """These are not ours any more. What fails for others too fails again, and is told then."""
         self._problem = ""
         for partition in partitions:
             self._alone.pop(partition, None)

@@ -67,7 +67,7 @@ def test_a_partition_keeps_to_itself_for_a_while() -> None:
 
 
 def test_what_failed_goes_with_the_partitions() -> None:
-    """Their next owner commits, and no commit of ours would end the problem; if it is ours, it comes again."""
+    """Their next owner commits, and no commit of ours would end the problem. If it is ours, it comes back."""
     setbacks = Setbacks()
     for _ in range(3):
         setbacks.failed("why", 0.0)
