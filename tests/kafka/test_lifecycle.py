@@ -192,7 +192,7 @@ class TestRefusing:
                 Topics("a", "b", "c"),
                 enrich={"commit_interval": "soon", "strat": "latest"},
             )
-            with RunningWorker(settings, tmp_path) as worker:
+            with RunningWorker(settings, tmp_path, arguments=ENRICH) as worker:
                 assert worker.wait() == 2
                 told = worker.log
             listener.settimeout(0)
