@@ -393,7 +393,7 @@ class ExportStage:
         """
         if not self._opened.is_set():
             if export := self._exports.get(partition):
-                await export.commit_start()  # this process may end before the sink opens
+                await export.commit_start(asked=False)  # this process may end before the sink opens
             await self._opened.wait()
         return await self._until_done(what, function, partition)
 

@@ -600,7 +600,13 @@ class PartitionExport:
         self._planned = following
 
     def _metadata(
-        self, offset: int, named: int, planned: Closed | None, division: Division | None = None
+        self,
+        offset: int,
+        named: int,
+        planned: Closed | None,
+        division: Division | None = None,
+        *,
+        asked: bool = True,
     ) -> str:
         plan = None
         if planned is not None and planned.manifest is not None:
@@ -615,7 +621,7 @@ class PartitionExport:
             )
         return Committed(
             plan,
-            named_from=None if named == offset else named,
+            named_from=None if named == offset and asked else named,
             topic_id=self._topic_id,
             since=self._kafka.since,
         ).text()
@@ -626,6 +632,8 @@ class PartitionExport:
         """Find out where the last owner left off: its plan, or objects that it stored without our knowing."""
         origin, settings = self._origin, self._to.settings
         found = Committed.parse(origin.metadata)
+        if found.unasked(origin.committed):
+            origin = self._origin = replace(origin, committed=None)
         topic_id = await self._kafka.topic_id()
         check_topic(self.partition, found.topic_id, topic_id, self._to.unit)
         self._topic_id = topic_id or found.topic_id
@@ -634,8 +642,10 @@ class PartitionExport:
         sink = self._to.sink
         # A sink that refuses a window may refuse to list as well.
         if self._condemned is None and not isinstance(sink, TransactionalSink):
+            # Lost offsets may have led to a start behind what is held, as "latest" does.
+            start = self._named if origin.committed is not None else min(origin.low, self._named)
             held = await self._kafka.persist(
-                "holdings", self.partition, lambda: sink.holdings(self.partition, self._named)
+                "holdings", self.partition, lambda: sink.holdings(self.partition, start)
             )
         self._held = held or ()
         if found.plan is not None:
@@ -657,6 +667,7 @@ class PartitionExport:
                     self._kafka.restart(self.partition, self.epoch, to=at)
                     raise OwnershipLost(f"{self.partition} starts again at {at}")
                 self._log.error("offsets_lost", continues_at=at)
+                held = self._held = [window for window in held if window.end > at]
             inherited = adopt(self.partition, origin, self._named, held, self._to.unit)
         check_names(self.partition, self._held, inherited)
         if held and found.plan is None:
@@ -675,11 +686,13 @@ class PartitionExport:
         self._ready = True
         self.unblock()
 
-    async def commit_start(self) -> None:
-        """Commit where "latest" is, for that is decided once, also if nothing comes before the next start."""
+    async def commit_start(self, *, asked: bool = True) -> None:
+        """Commit where "latest" is, for that is decided once, also if nothing comes before the next start.
+        Unless the sink was ``asked`` what it holds, the next owner asks it as if nothing were committed.
+        """
         origin = self._origin
         if origin.committed is None and self._kafka.since is not None:
-            text = self._metadata(origin.offset, self._named, None)
+            text = self._metadata(origin.offset, self._named, None, asked=asked)
             await self._kafka.commit(self.partition, self.epoch, origin.offset, text)
 
     # ── the end ────────────────────────────────────────────────────────────

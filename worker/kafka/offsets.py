@@ -6,7 +6,8 @@ Kafka keeps up to 4,095 characters of metadata with each committed offset. Ours 
 ``v``       version of this format: 1, or 2 for a plan that is divided, which a worker that knows only
             version 1 refuses
 ``from``    the offset from which the next window is *named*, when the records before the committed offset
-            were exported nowhere (all rejected); absent when it is the committed offset itself
+            were exported nowhere (all rejected); absent when it is the committed offset itself, unless
+            that was committed before the sink could be asked what it holds
 ``end``     a plan: the window ``[committed offset, end)`` is to be delivered before anything else
 ``n``       its exported records
 ``digest``  their content digest
@@ -129,6 +130,12 @@ class Committed:
     topic_id: str = ""
     since: Since | None = None
     ours: bool = True
+
+    def unasked(self, offset: int | None) -> bool:
+        """Whether ``offset``, beside which this stands, is where the group began, committed before the sink
+        could be asked what it holds: windows that it holds mean all the same that offsets were lost.
+        """
+        return self.plan is None and self.named_from is not None and self.named_from == offset
 
     def text(self) -> str:
         """As committed: ``{"v":1}`` and whatever else is known. At most :data:`LIMIT` characters, unless a

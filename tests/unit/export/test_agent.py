@@ -239,7 +239,9 @@ async def test_a_sink_that_cannot_be_opened_is_tried_for_ever() -> None:
 
 @in_virtual_time
 async def test_latest_is_decided_before_the_sink_opens() -> None:
-    """It may stay shut for longer than the process lives: the next one must not begin later."""
+    """It may stay shut for longer than the process lives: the next one must not begin later, but still has to
+    ask what the sink holds.
+    """
     rig = Stage()
     rig.source.since = Since(1_700_000_000_000, 1)
     rig.sink.failures_to_open.extend(SinkRefused("no such bucket") for _ in range(100))
@@ -249,6 +251,7 @@ async def test_latest_is_decided_before_the_sink_opens() -> None:
 
     offset, metadata = rig.source.committed[PARTITION]
     assert (offset, Metadata.parse(metadata).since) == (0, rig.source.since)
+    assert Metadata.parse(metadata).unasked(offset)
 
 
 @in_virtual_time

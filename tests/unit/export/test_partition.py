@@ -1106,6 +1106,55 @@ async def test_lost_offsets_go_on_with_the_last_window_if_told_so() -> None:
 
 
 @in_virtual_time
+@pytest.mark.parametrize("early", [False, True])
+async def test_lost_offsets_are_seen_from_a_later_start(early: bool) -> None:
+    """A group that starts at "latest" would begin behind all windows and pass over what came since the last
+    one, also where it committed its start before the sink could be asked.
+    """
+    rig = Rig()
+    rig.kafka.since = Since(1_700_000_000_000, 4)
+    rig.hold(0, 7)
+    text = Metadata(named_from=50, since=rig.kafka.since).text() if early else ""
+    export = await rig.begin(offset=50, committed=50 if early else None, metadata=text, high=50)
+
+    assert rig.trace == [Paused()]
+    assert "reset the group's offset of this partition to 0," in str(export.stopped)
+
+
+@in_virtual_time
+async def test_lost_offsets_go_on_with_the_last_window_from_a_later_start() -> None:
+    """Nothing between the last window and the start is passed over."""
+    rig = Rig(on_lost_offsets="continue")
+    rig.kafka.since = Since(1_700_000_000_000, 4)
+    rig.hold(0, 7)
+    rig.hold(7, 9)
+    early = Metadata(named_from=50, since=rig.kafka.since).text()
+    await rig.begin(offset=50, committed=50, metadata=early, high=50)
+    assert rig.trace == [Restarted(to=7)]
+
+    rig.trace.clear()
+    rig.kafka.held.add(EPOCH)
+    export = await rig.begin(offset=7, committed=50, metadata=early, high=50)
+    export.accept(chunk(7, 12))
+    await settled()
+
+    assert rig.trace == [Committed(7), Found(name(7, 9)), Committed(9)]
+
+
+@in_virtual_time
+async def test_a_start_that_was_committed_early_is_kept() -> None:
+    """Where the sink turns out to hold nothing; from then on it counts as any other offset."""
+    rig = Rig()
+    rig.kafka.since = Since(1_700_000_000_000, 4)
+    early = Metadata(named_from=50, since=rig.kafka.since)
+    assert early.unasked(50)
+    await rig.begin(committed=50, metadata=early.text(), high=50)
+
+    assert rig.trace == [Committed(50)]
+    assert not Metadata.parse(rig.kafka.texts[-1]).unasked(50)
+
+
+@in_virtual_time
 async def test_lost_offsets_of_another_topic_stop() -> None:
     """A topic that was made anew under the name holds other records where the last window was."""
     rig = Rig(on_lost_offsets="continue")
