@@ -448,12 +448,14 @@ class ExportStage:
                     text = f"transaction: {error}"
                     self._failing.failed("deliver", partition, "transaction", text, loop.time(), pause)
                     self._log.warning("transaction_aborted", error=str(error), retry_in=round(pause, 2))
-                    if self._takes_less() or await self._refuses_some(error, produce):
+                    if self._takes_less() or await self._refuses_some(error, partition, offset, produce):
                         self.restart(partition, epoch)  # its records are encoded again, without those
                         raise OwnershipLost(str(error)) from error
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), pause)
         self._failing.over("deliver", partition)
+        if isinstance(self._sink, TopicSink):
+            self._sink.committed(partition, offset)
         self.source.progress.committed(partition, offset)
         self._went_on(partition, offset)
         metrics.TRANSACTIONS.labels(f"sink.{self._name}", "committed").inc()
@@ -461,9 +463,15 @@ class ExportStage:
             metrics.REJECTED.labels(self._name, letter.reason).inc()
         self._dead_letters.tell(summary(letters))
 
-    async def _refuses_some(self, error: TransactionAborted, produce: Callable[[Transaction], None]) -> bool:
+    async def _refuses_some(
+        self,
+        error: TransactionAborted,
+        partition: Partition,
+        offset: int,
+        produce: Callable[[Transaction], None],
+    ) -> bool:
         """Whether the topic of a Kafka sink refuses some of the records for what they are: the sink is told
-        which, and rejects them from now on.
+        which, and rejects them from now on, up to ``offset``. One search may not find all of them.
         """
         sink = self._sink
         if not isinstance(sink, TopicSink) or not isinstance(error, TransactionRefused):
@@ -485,7 +493,8 @@ class ExportStage:
         except (TopicRefusesAll, TransactionAborted) as failure:
             self._log.warning("search_failed", error=str(failure))
             return False
-        sink.refused = {(made[index][0] or b"", made[index][1] or b""): str(error) for index in found}
+        refused = {(made[index][0] or b"", made[index][1] or b""): str(error) for index in found}
+        sink.refuse(partition, offset, refused)
         return bool(found)
 
     def _takes_less(self) -> bool:

@@ -212,13 +212,25 @@ class TopicSink:
         self.topic = settings.topic
         self.partitioner: str = settings.partitioner
         self.limit = DEFAULT_LIMIT
-        self.refused: Mapping[tuple[bytes, bytes], str] = {}
-        """Keys and values of records that the topic refuses, with the reason; set by the engine."""
+        self._refused: dict[Partition, tuple[int, dict[tuple[bytes, bytes], str]]] = {}
         self.fingerprint = fingerprint(settings)
         self._event_ids = settings.event_ids
 
     def begin(self, partition: Partition, start: int) -> RecordEncoder:
-        return RecordEncoder(partition, event_ids=self._event_ids, limit=self.limit, refused=self.refused)
+        _, refused = self._refused.get(partition, (0, {}))
+        return RecordEncoder(partition, event_ids=self._event_ids, limit=self.limit, refused=refused)
+
+    def refuse(self, partition: Partition, until: int, refused: Mapping[tuple[bytes, bytes], str]) -> None:
+        """Reject these keys and values, with the reason, beside those that are known already, until the
+        offset ``until`` of the partition is committed. Called by the engine.
+        """
+        last, known = self._refused.get(partition, (0, {}))
+        self._refused[partition] = (max(last, until), {**known, **refused})
+
+    def committed(self, partition: Partition, offset: int) -> None:
+        """Called by the engine: what was refused before ``offset`` does not come again."""
+        if partition in self._refused and offset >= self._refused[partition][0]:
+            del self._refused[partition]
 
     def deliver_in(self, transaction: Transaction, manifest: Manifest, payload: Sequence[Produce]) -> None:
         for record in payload:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+import pytest
+
 from tests.support.recording import EPOCH, PARTITION, Committed, RecordingKafka, chunk, event
 from tests.support.virtual_time import in_virtual_time, passed, settled
 from tests.unit.export.test_agent import RecordingProducer, RecordingSource
@@ -243,6 +245,34 @@ async def test_an_event_that_the_topic_refuses_becomes_a_dead_letter() -> None:
     [letter] = [headers for topic, _, headers in rig.producer.records if topic == "dead"]
     assert letter["flagstream-reason"] == b"refused_by_topic"
     assert rig.source.committed[PARTITION][0] == 4
+
+
+class PickierProducer(PickyProducer):
+    """The topic refuses three events of four."""
+
+    def commit(self, offsets: Mapping[Partition, tuple[int, str]], group: object) -> None:
+        if any(topic == "copies" and value != event(2) for topic, value, _ in self.open_records):
+            raise TransactionRefused("INVALID_RECORD", of_a_record=True)
+        RecordingProducer.commit(self, offsets, group)
+
+    def takes(self, topic: str, records: Sequence[Mapping[str, Any]]) -> bool:
+        return all(record["value"] == event(2) for record in records)
+
+
+@in_virtual_time
+async def test_more_refused_events_than_one_search_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each search adds to what is known, until all of them are dead letters; then it is forgotten."""
+    monkeypatch.setattr("worker.kafka.refusals.TRIES", 3)
+    rig = Stage(PickierProducer)
+    await rig.begin()
+
+    for turn in range(6):
+        await rig.feed(0, 4, EPOCH + turn)
+
+    assert rig.source.committed[PARTITION][0] == 4
+    assert [value for topic, value, _ in rig.producer.records if topic == "copies"] == [event(2)]
+    assert len(rig.producer.records) == 4
+    assert rig.sink.begin(PARTITION, 4).add([event(1)], cast(Any, chunk(4, 5).records)) == []
 
 
 @in_virtual_time
