@@ -323,8 +323,13 @@ class TransactionalProducer:
             if error is not None:
                 refused.append(error)
 
-        self.begin()
+        try:
+            self.begin()
+        except NotQueued as error:
+            self.abort()  # raises what has ended the client
+            raise TransactionAborted(str(error)) from error
         self._topics.add(topic)
+        local = False
         give_up = self._clock() + self._timeout
         for record in records:
             while not refused and self._clock() < give_up:
@@ -333,12 +338,15 @@ class TransactionalProducer:
                     break
                 except BufferError:
                     self._poll(0.1)
-                except KafkaException as failure:  # one of those before has broken it
+                except KafkaException as failure:
+                    # One of those before has broken it; or the client itself refuses this one, which breaks
+                    # nothing: what is in the transaction must not be committed to learn the error.
+                    local = failure.args[0].code() != KafkaError._STATE
                     refused.append(failure.args[0])
         left = 1
         with suppress(KafkaException):
             left = self._producer.flush(self._timeout)
-        self._broken = bool(refused)
+        self._broken = bool(refused) and not local
         try:
             self.abort()
         except TransactionRefused as reason:

@@ -120,6 +120,9 @@ class Client:
             if answer is not None:
                 raise answer
 
+    def flush(self, timeout: float) -> int:
+        return 0
+
     def list_topics(self, topic: str, timeout: float) -> Any:
         raise failure(KafkaError._TRANSPORT)
 
@@ -227,6 +230,28 @@ def test_a_client_that_begins_nothing_is_replaced(rig: Rig) -> None:
         rig.producer.begin()
     with pytest.raises(TransactionAborted, match="UNKNOWN_PRODUCER_ID"):
         rig.producer.abort()
+
+    rig.fill()
+    rig.commit()
+    assert rig.trace[-1] == "commit 2"
+
+
+def test_a_search_for_refused_records_never_commits_them(rig: Rig) -> None:
+    """The client refuses one by itself, which breaks no transaction: a commit would succeed."""
+    rig.answers = {"produce": [None, failure(KafkaError.MSG_SIZE_TOO_LARGE)]}
+
+    with pytest.raises(TransactionAborted):
+        rig.producer.takes("out", [{"value": b"good"}, {"value": b"large"}])
+
+    assert rig.trace == ["begin 1", "produce 1", "produce 1", "abort 1"]
+
+
+def test_a_search_for_refused_records_outlives_its_client(rig: Rig) -> None:
+    """The client may have ended before the next try begins: that ends the search, not the process."""
+    rig.answers = {"begin": [failure(KafkaError.UNKNOWN_PRODUCER_ID, fatal=True)]}
+
+    with pytest.raises(TransactionAborted, match="UNKNOWN_PRODUCER_ID"):
+        rig.producer.takes("out", [{"value": b"good"}])
 
     rig.fill()
     rig.commit()
