@@ -78,6 +78,9 @@ class SinkRefused(SinkError):
 
     ``events``: for a sink that took all of the window but for some events, their offsets, each with the
     reason. They alone become dead letters, and ``accepted`` says nothing.
+
+    ``repeated``: the sink sent what it was given twice within this try, and the first one may have been
+    taken unseen.
     """
 
     def __init__(
@@ -87,10 +90,12 @@ class SinkRefused(SinkError):
         *,
         denied: bool = False,
         events: Mapping[int, str] | None = None,
+        repeated: bool = False,
     ) -> None:
         self.accepted = accepted
         self.denied = denied
         self.events = events
+        self.repeated = repeated
         super().__init__(message)
 
     def reason(self, offset: int) -> str | None:
@@ -109,13 +114,11 @@ class SinkRefused(SinkError):
 class PartRefused(SinkRefused):
     """The sink refuses one part of a window (:class:`worker.sinks.protocol.PartsSink`), perhaps for one event
     in it or for its size. ``code`` is the sink's word for the refusal, of at most 16 characters.
-    ``repeated``: the sink sent the part twice within this try, and the first one may have been taken.
     """
 
     def __init__(self, message: str, code: str, *, denied: bool = False, repeated: bool = False) -> None:
         self.code = code
-        self.repeated = repeated
-        super().__init__(message, denied=denied)
+        super().__init__(message, denied=denied, repeated=repeated)
 
 
 class SinkRefusesAll(SinkRefused):

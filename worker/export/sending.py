@@ -77,7 +77,11 @@ def _attempt(
             if (judged := course.judge(error)) is not None:
                 raise judged from error
             return error
-        except (SinkRefused, PartitionStopped):
+        except SinkRefused as error:
+            if error.repeated:
+                course.doubt()
+            raise
+        except PartitionStopped:
             raise
         except Exception as error:
             if not isinstance(error, SinkUnavailable) or error.unanswered:

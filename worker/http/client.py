@@ -89,7 +89,7 @@ class HttpClient:
             exchange = Exchange(self._connect_timeout, self._timeout, fresh=True)
             try:
                 response = self._send(request, exchange)
-            except HttpUnavailable as again:
+            except HttpError as again:
                 again.sent = again.sent or repeated
                 raise
         with exchange:

@@ -13,15 +13,15 @@ from worker.errors import FlagstreamError
 
 
 class HttpError(FlagstreamError):
-    """There is no answer to a request. The message is fit for a log."""
-
-
-class HttpUnavailable(HttpError):
-    """It passes by itself: a name that does not resolve, no connection, no answer in time, a broken one.
-    ``sent``: some of the request was sent, so it may have arrived.
+    """There is no answer to a request. The message is fit for a log. ``sent``: some of the request was sent,
+    so it may have arrived.
     """
 
     sent = False
+
+
+class HttpUnavailable(HttpError):
+    """It passes by itself: a name that does not resolve, no connection, no answer in time, a broken one."""
 
 
 class HttpRefused(HttpError):

@@ -89,7 +89,7 @@ class GuardedClient:
             raise SinkUnavailable(f"{self.shown}: {error}", unanswered=error.sent) from None
         except HttpError as error:
             # No answer judged what was sent: trust, addresses and headers may be mended without a new window.
-            raise SinkRefused(f"{self.shown}: {error}", denied=True) from None
+            raise SinkRefused(f"{self.shown}: {error}", denied=True, repeated=error.sent) from None
 
 
 def is_public(address: str) -> bool:

@@ -179,13 +179,13 @@ class WebhookSink:
             raise self._stopped()
         if status >= 500 or status in _PASSING:
             wait = seconds_to_wait(answer.retry_after, self._now())
-            raise SinkUnavailable(text, wait, unanswered=status in _UNANSWERED)
+            raise SinkUnavailable(text, wait, unanswered=answer.repeated or status in _UNANSWERED)
         if 300 <= status <= 399:
             text += "; redirects are not followed, write the final address into endpoint_url"
         denied = _turned_away(status)
         if status in _DIVISIBLE:
             raise PartRefused(text, str(status), denied=denied, repeated=answer.repeated)
-        raise SinkRefused(text, denied=denied)
+        raise SinkRefused(text, denied=denied, repeated=answer.repeated)
 
     def _stopped(self) -> PartitionStopped:
         return PartitionStopped(

@@ -164,6 +164,21 @@ async def test_an_unanswered_try_is_not_divided() -> None:
 
 
 @in_virtual_time
+async def test_an_unanswered_try_behind_a_refusal_is_not_divided() -> None:
+    """The answer got lost, and the repetition met missing rights; then the receiver refuses the part."""
+    rig, sink = rig_of(max_events=8)
+    sink.failures.append(SinkRefused("answers 401", denied=True, repeated=True))
+    export = await rig.begin()
+
+    export.accept(chunk(0, 8, values=bad(5)))
+    await passed(5)
+
+    assert {step.name for step in rig.trace if isinstance(step, Failed)} == {name(0, 8)}
+    assert all('"v":1' in text for text in rig.kafka.texts)
+    export.drop()
+
+
+@in_virtual_time
 async def test_what_was_surely_not_sent_may_be_divided() -> None:
     """A receiver that was down, or said that it is busy, has taken nothing."""
     rig, sink = rig_of(max_events=8)

@@ -13,7 +13,8 @@ import pytest
 from pydantic import ValidationError
 
 from tests.support.receiver import Answer, CloseHalfWay, Hang, Receiver, Reply, Request, receiving
-from worker.errors import PartitionStopped, PartRefused, SinkRefused, SinkUnavailable
+from worker.errors import PartitionStopped, PartRefused, SinkError, SinkRefused, SinkUnavailable
+from worker.http.failures import HttpRefused
 from worker.sinks.registry import SINKS, build
 from worker.sinks.webhook import WebhookSink
 from worker.sinks.webhook_settings import WebhookSettings
@@ -315,6 +316,42 @@ class TestParts:
             sink.send(window.manifest, sink.parts(window.payload)[0])
         assert error.value.repeated
         assert receiver.connections == 2
+
+    @pytest.mark.parametrize("status", [401, 404, 503])
+    def test_another_answer_to_a_repeated_request_hides_nothing(
+        self, receiver: Receiver, make: MakeSink, status: int
+    ) -> None:
+        """It says nothing of the request before, which may have been taken: no later refusal may divide the
+        part.
+        """
+        receiver.plan(Reply(), CloseHalfWay(), Reply(status))
+        sink = make()
+        window = fill(sink, events(1))
+        deliver(sink, window)
+        with pytest.raises(SinkError) as error:
+            sink.send(window.manifest, sink.parts(window.payload)[0])
+        match error.value:
+            case SinkUnavailable() as unavailable:
+                assert unavailable.unanswered
+            case SinkRefused() as refused:
+                assert refused.repeated
+
+    def test_a_host_that_is_doubted_after_a_request_was_sent(
+        self, receiver: Receiver, make: MakeSink, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The kept connection ended, and no other is made: its name leads to a forbidden address now."""
+        sink = make()
+        window = fill(sink, events(1))
+        deliver(sink, window)
+        receiver.plan(CloseHalfWay())
+
+        def refused(*_: object) -> object:
+            raise HttpRefused("no public address")
+
+        monkeypatch.setattr("worker.http.connecting.Addresses.resolve", refused)
+        with pytest.raises(SinkRefused) as error:
+            sink.send(window.manifest, sink.parts(window.payload)[0])
+        assert error.value.repeated
 
 
 class TestCircuit:
