@@ -120,6 +120,7 @@ try:
 except ValueError:
     log.exception("caught")
 log.info("end")
+writer.flush(30)  # the second that the end of a process has can be short on a busy machine
 """
 
 

@@ -12,7 +12,7 @@ import structlog
 from worker.config.settings import LoggingSettings
 from worker.operate.logging import configure
 
-configure(LoggingSettings(format=sys.argv[1], level=sys.argv[2]))
+writer = configure(LoggingSettings(format=sys.argv[1], level=sys.argv[2]))
 log = structlog.get_logger("worker.test").bind(source="enrich")
 log.debug("unseen_mostly")
 log.info("flags_loaded", flags=3)
@@ -23,6 +23,7 @@ try:
     1 / 0
 except ZeroDivisionError as error:
     log.critical("worker_failed", exc_info=error)
+writer.flush(30)  # the second that the end of a process has can be short on a busy machine
 """
 
 
