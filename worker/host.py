@@ -135,7 +135,7 @@ class Host:
     ) -> None:
         self._stop = asyncio.Event()
         self._name_is_looked_at = False
-        self.health = Health(stopping=self._stop.is_set)
+        self.health = Health(stopping=self._stop.is_set, mask=mask_of(settings).whole)
         self.sources: dict[str, ChunkSource] = {}
         self._stages: dict[str, EnrichStage | ExportStage] = {}
         self._flag_watch: FlagWatch | None = None

@@ -8,7 +8,7 @@ wrong, neither inside nor outside.
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 ALIVE_SECONDS = 90.0
 """A consumer's thread that did not move for so long hangs in a call to Kafka (the bound of one call is 60
@@ -57,7 +57,8 @@ class Health:
 
     ``threads``: when each consumer's thread moved last (monotonic seconds). ``stopped``: the partitions of
     each stage that wait for a person. ``checks``: what is wrong with each source now. ``starting``: what a
-    stage waits for before it can join its group. ``joined``: whether each stage is in its group.
+    stage waits for before it can join its group. ``joined``: whether each stage is in its group. ``mask``
+    takes out of each text what must not be shown: the pages have no password.
     """
 
     threads: dict[str, Callable[[], float]] = field(default_factory=dict)
@@ -67,6 +68,7 @@ class Health:
     joined: dict[str, Callable[[], bool]] = field(default_factory=dict)
     stopping: Callable[[], bool] = lambda: False
     dead: Callable[[], Collection[str]] = tuple
+    mask: Callable[[str], str] = str
 
     def stuck(self) -> list[str]:
         """Return the threads that hang."""
@@ -86,7 +88,11 @@ class Health:
         for name, problem in self.starting.items():
             found.setdefault(name, []).append(problem)
         found.setdefault(PROCESS, []).extend(self._of_the_process())
-        return {name: problems for name, problems in found.items() if problems}
+        return {
+            name: [replace(problem, text=self.mask(problem.text)) for problem in problems]
+            for name, problems in found.items()
+            if problems
+        }
 
     def _of_the_process(self) -> Iterator[Problem]:
         if self.stopping():

@@ -6,6 +6,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from worker.config import load
+from worker.host import Host
 from worker.operate.health import ALIVE_SECONDS, KINDS, Health, Problem
 from worker.operate.pages import healthy, live, ready
 
@@ -40,6 +44,20 @@ def test_problems_are_told_by_source() -> None:
     found.clear()
     health.starting.clear()
     assert health.problems() == {}
+
+
+def test_pages_show_no_value_that_must_not_be_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values of ``${NAME}`` and of mounted files are masked in the texts of problems, as in the log."""
+    monkeypatch.setenv("PLANTED", "hunter2-of-the-file")
+    file = tmp_path / "flagstream.toml"
+    file.write_text('[sinks.archive]\ntype = "file"\npath = "/data/${PLANTED}"\n')
+    health = Host(load(file, enrich=False), enrich=False, sinks=("archive",)).health
+    full = Problem("sink_unavailable", "/data/hunter2-of-the-file/t: No space left on device", "t-0")
+    health.checks["archive"] = lambda: iter([full])
+
+    for body, _ in (ready(health), healthy(health, ("archive",))):
+        assert body["problems"]["archive"] == ["**********/t: No space left on device"]
+        assert body["kinds"]["archive"] == {"sink_unavailable": 1}
 
 
 def test_what_is_wrong_outside_leaves_a_process_ready() -> None:
