@@ -7,6 +7,7 @@ is taken, but for one: whoever readably says that a flag's events are not to be 
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -193,7 +194,7 @@ def _says_untracked(table: Mapping[str, Any]) -> bool | None:
 
 
 def _folded(name: str) -> str:
-    return name.replace("_", "").replace("-", "").lower()
+    return _NOT_OF_A_WORD.sub("", name).lower()
 
 
 def _meaning(value: object) -> bool | None:
@@ -202,12 +203,15 @@ def _meaning(value: object) -> bool | None:
     if isinstance(value, int | float) and value == 0:
         return False
     if isinstance(value, str):
-        word = value.strip(_AROUND).lower()
+        word = _AROUND.sub("", unicodedata.normalize("NFKC", value)).lower()
         return False if _FALSE.fullmatch(word) else _WORDS.get(word)
     return None
 
 
-_AROUND: Final = " \t\r\n\"',;:."
+_NOT_OF_A_WORD: Final = re.compile(r"[\W_]+")
+_AROUND: Final = re.compile(r"^[\W_]+|[\W_]+$")
+"""Quotes, commas and white space of every kind: web pages and office programs leave spaces that nobody
+sees."""
 _FALSE: Final = re.compile(r"f(?:a(?:l(?:se?)?)?)?|no?|off?|0+")
 """The words for false, and what is left of one where a file was cut short."""
 
