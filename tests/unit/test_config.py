@@ -362,6 +362,13 @@ def test_the_environment_is_stronger_than_the_file(tmp_path: Path) -> None:
             "FLAGSTREAM_KAFKA__BOOTSTRAP_SERVER: unknown variable; "
             "did you mean FLAGSTREAM_KAFKA__BOOTSTRAP_SERVERS?",
         ),
+        ("FLAGSTREAM_PORT", "8080", "FLAGSTREAM_PORT: unknown variable; did you mean FLAGSTREAM_WEB__PORT?"),
+        (
+            "FLAGSTREAM_BOOTSTRAP_SERVERS",
+            "b:9092",
+            "FLAGSTREAM_BOOTSTRAP_SERVERS: unknown variable; did you mean "
+            "FLAGSTREAM_KAFKA__BOOTSTRAP_SERVERS?",
+        ),
         (
             "FLAGSTREAM_SINKS__C__TEMPLAT",
             "x",

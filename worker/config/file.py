@@ -28,6 +28,10 @@ def read_file(path: Path) -> dict[str, object]:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{path}: {problem}" for problem in _no_toml(text, str(error))]) from None
+    except RecursionError:
+        raise ConfigError([f"{path}: is no TOML that can be read: it is nested too deeply"]) from None
+    except ValueError:  # of Python's own bound, in words about Python
+        raise ConfigError([f"{path}: holds a number with thousands of digits; write a smaller one"]) from None
     if not raw:
         raise ConfigError(
             [f"{path}: is empty; {_EXAMPLE}. Where all settings are in the environment, name no file"]

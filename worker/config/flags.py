@@ -12,7 +12,7 @@ from worker.config.section import Section
 from worker.http import address
 from worker.sinks.gcs import GcsAccess
 from worker.sinks.s3 import S3Access
-from worker.sinks.store_values import GcsBucket, MaybeRegion, RoleArn, S3Bucket
+from worker.sinks.store_values import GcsBucket, MaybeRegion, RoleArn, S3Bucket, endpoint_problem
 from worker.units import MIB, Bytes, Line, Seconds, Written, shown, wrong
 
 Format = Literal["yaml", "json", "toml"]
@@ -186,6 +186,8 @@ class S3FlagSettings(FetchedSettings):
         )
 
     def problems(self) -> Iterator[str]:
+        if fault := endpoint_problem(self.endpoint or "", self.bucket):
+            yield f"endpoint {fault}"
         if self.external_id and not self.role_arn:
             yield "external_id belongs to role_arn, which is not set"
 

@@ -79,6 +79,8 @@ def _unknown(path: Path, model: type[BaseModel] | None, origins: Origins) -> str
     if not from_variable:
         hint = _word_of_goff(path, known) or (None if near else _elsewhere(path))
         return f"{dotted(path)}: unknown key" + (f"; {hint}" if hint else nearest(path[-1], known))
+    if section := _section_with(path):
+        return f"{origins[path]}: unknown variable; did you mean {variable((section, path[-1]))}?"
     known_as = [
         variable((*path[:-1], key)) + (f"{DELIMITER}<KEY>" if _is_table(known[key]) else "")
         for key in ([near] if near else known)
@@ -116,11 +118,30 @@ def _elsewhere(path: Path) -> str | None:
         return None
     if path[0] == "flags" and (kinds := [kind for kind, one in SOURCES.items() if word in one.model_fields]):
         return f'did you mean a table [[flags.sources]] with type = "{kinds[0]}"?'
+    if section := _section_with(path):
+        return f"did you mean {section}.{word}?"
+    if word not in Settings.model_fields or len(path) == 1:
+        return None
+    return (
+        f"did you mean [{word}]?"
+        if _is_table(Settings.model_fields[word])
+        else (f"did you mean {word}, above all tables?")
+    )
+
+
+def _section_with(path: Path) -> str | None:
+    """Another section that has a setting of the name at the end of ``path``."""
+    if path[0] == "sinks" or len(path) > 2:
+        return None
     for section, field in Settings.model_fields.items():
         model = field.annotation
-        if isinstance(model, type) and issubclass(model, BaseModel) and word in model.model_fields:
-            return f"did you mean {section}.{word}?"
-    return f"did you mean [{word}]?" if word in Settings.model_fields and len(path) > 1 else None
+        if (
+            isinstance(model, type)
+            and issubclass(model, BaseModel)
+            and path[-1].lower() in model.model_fields
+        ):
+            return section
+    return None
 
 
 def _is_table(field: FieldInfo) -> bool:
@@ -168,6 +189,8 @@ def _message(details: ErrorDetails, field: FieldInfo | None, path: Path) -> str:
         return f"type {shown(tag)} is no source{_source_type(tag)}"
     if kind == "literal_error":
         return f"{text} is not possible; write {_alternatives(field)}" + _near_literal(found, field)
+    if kind == "dict_type" and path == ("sinks",) and isinstance(found, list):
+        return "is no list; write [sinks.<name>] for each, with a name of your own"
     if kind == "string_type" and isinstance(found, list):
         return 'is one text, not a list; write its parts with commas: "a,b"'
     if kind in _WRONG_TYPE:

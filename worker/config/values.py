@@ -136,8 +136,8 @@ def _path_problem(path: Path, value: str, written: object, replaced: bool) -> st
             'begins with "~", which only a shell replaces; write the whole path, '
             "or ${HOME}/... in the file, or ./~... for a folder of that name"
         )
-    if not replaced and (found := re.search(r"\$(\w+|\{\w+\})", text)):
-        name = found[1].strip("{}").upper()
+    if not replaced and (found := re.search(r"\$(\w+|\{\w+\}|\(\w+\))", text)):
+        name = found[1].strip("{}()").upper()
         return (
             f'holds "{found[0]}", which is taken as it stands; in the file write ${{{name}}}, '
             "and in a variable of the environment the value itself"

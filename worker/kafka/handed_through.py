@@ -144,9 +144,13 @@ def _brokers(text: str) -> str:
             raise wrong(f"{shown(broker)} is no host and port; separate several by commas")
         if "@" in broker:
             raise wrong("holds no user or password; they are sasl.username and sasl.password in properties")
-        if not colon or (broker.count(":") > 1 and not broker.startswith("[")) or broker.endswith("]"):
-            bare = f"[{broker}]" if broker.count(":") > 1 else broker
-            raise wrong(f'{shown(broker)} has no port; write "{bare.rstrip(":")}:9092"')
+        if broker.count(":") > 1 and not broker.startswith("["):
+            address, of_port = broker, "9092"
+            if re.fullmatch(r".*[0-9a-fA-F]:[0-9]{4,5}", broker):  # likely a port
+                address, of_port = host, port
+            raise wrong(f'{shown(broker)} has no port; write "[{address}]:{of_port}"')
+        if not colon or broker.endswith("]"):
+            raise wrong(f'{shown(broker)} has no port; write "{broker.rstrip(":")}:9092"')
         if not _HOST.fullmatch(host):
             raise wrong(f"{shown(broker)} is no host and port; write host:port, separated by commas")
         if not port.isdecimal() or not 0 < int(port) < 65536:
@@ -220,6 +224,9 @@ def contradictions(properties: Properties) -> Iterator[tuple[str, str]]:
 
 
 def _sasl_contradictions(given: Mapping[str, bool | int | float | str]) -> Iterator[tuple[str, str]]:
+    if {"sasl.mechanism", "sasl.mechanisms"} <= given.keys():
+        yield "sasl.mechanism", "is another name of sasl.mechanisms, which is there too; leave one out"
+        return
     key = "sasl.mechanism" if "sasl.mechanism" in given else "sasl.mechanisms"
     mechanism = str(given.get(key, ""))
     if not mechanism:

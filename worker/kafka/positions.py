@@ -122,7 +122,7 @@ class StartingPoints:
         if self._start == "beginning":
             return low
         if isinstance(self._start, datetime):
-            millis = int(self._start.timestamp() * 1000)
+            millis = max(0, int(self._start.timestamp() * 1000))  # -1 would ask for the end
         elif self.since is None or partition.index >= self.since.partitions:
             return low
         else:

@@ -84,6 +84,11 @@ class FileSettings(ObjectSettings):
     def where(self) -> str:
         return os.path.join(self.path, "")
 
+    def problems(self) -> Iterator[tuple[str, str]]:
+        yield from super().problems()
+        if self.name.partition("/")[0] == STAGING:
+            yield "name", f"begins with {STAGING}/, whose files are removed after a day; write another folder"
+
 
 class FileSink(ObjectSink):
     """An :class:`~worker.sinks.objects.ObjectSink` of files."""

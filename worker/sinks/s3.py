@@ -23,6 +23,7 @@ from worker.sinks.store_values import (
     StorageClass,
     Tags,
     class_problem,
+    endpoint_problem,
 )
 from worker.sinks.variables import AWS, AWS_CREDENTIALS, PROXIES, malformed
 from worker.units import MIB, Bytes, Line, Seconds, wrong
@@ -35,8 +36,9 @@ Acl = Literal[
     "aws-exec-read",
     "bucket-owner-read",
     "bucket-owner-full-control",
+    "",
 ]
-"""The canned ACLs of S3."""
+"""The canned ACLs of S3, and none."""
 
 MAX_TAGS = 10
 """Tags that S3 takes on an object."""
@@ -120,7 +122,7 @@ class S3Settings(ObjectSettings):
         default="",
         description="Storage class of the objects, such as STANDARD_IA; the bucket's own when empty.",
     )
-    acl: Acl | Literal[""] = Field(
+    acl: Acl = Field(
         default="", description="Canned ACL of the objects; none when empty, as buckets without ACLs need it."
     )
     tags: Tags = Field(
@@ -186,6 +188,8 @@ class S3Settings(ObjectSettings):
             yield "access_key", "access_key and secret_key go together; set both or none"
         if self.access_key and self.profile:
             yield "profile", "contradicts access_key; leave one of them out"
+        if fault := endpoint_problem(self.endpoint, self.bucket):
+            yield "endpoint", fault
         if self.external_id and not self.role_arn:
             yield "external_id", "belongs to role_arn, which is not set"
         if self.kms_key_id and not self.encryption.startswith("aws:kms"):

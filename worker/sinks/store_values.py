@@ -11,6 +11,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
@@ -18,6 +19,11 @@ from worker.units import Line, shown, wrong
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _TAG = re.compile(r"[\w\s+\-=.:/@]*")
+_AMAZON = re.compile(
+    r"arn:[\w-]+:s3:::(?P<arn>[^/]+)(/.*)?"
+    r"|(https?://)?((?P<bucket>[\w.-]+)\.)?s3[a-z0-9.-]*\.amazonaws\.com(\.cn)?/?(?P<first>[^/]*).*"
+)
+"""What consoles and documents call a bucket: its ARN, and its addresses with it in the host or the path."""
 S3_CLASSES = (
     "STANDARD",
     "STANDARD_IA",
@@ -37,6 +43,9 @@ GCS_CLASSES = ("STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE", "MULTI_REGIONAL", 
 
 def _bucket(scheme: str, pattern: str) -> AfterValidator:
     def check(text: str) -> str:
+        named = _AMAZON.fullmatch(text)
+        if named and (bucket := named["arn"] or named["bucket"] or named["first"]):
+            raise wrong(f"{shown(text)} is an address of the bucket; write its name alone: {shown(bucket)}")
         if re.fullmatch(pattern, text):
             return text
         name = re.sub(r"^[A-Za-z0-9]+://", "", text).strip().strip("/")
@@ -63,6 +72,15 @@ def _prefix(text: str) -> str:
 
 
 Prefix = Annotated[Line, AfterValidator(_prefix)]
+
+
+def endpoint_problem(endpoint: str, bucket: str) -> str | None:
+    """What is wrong where S3's ``endpoint`` holds the bucket too, as consoles show it; None if nothing is."""
+    parts = urlsplit(endpoint)
+    host = parts.netloc.removeprefix(f"{bucket}.") if "amazonaws.com" in parts.netloc else parts.netloc
+    if host == parts.netloc and parts.path.strip("/") != bucket:
+        return None
+    return f"holds the bucket, which stands in bucket; write {parts.scheme}://{host}"
 
 
 def _region(text: str | None) -> str | None:

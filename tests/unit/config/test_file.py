@@ -32,6 +32,19 @@ def test_an_empty_file_is_refused(tmp_path: Path, content: str | bytes) -> None:
     assert problem.startswith("flagstream.toml: is empty; flagstream.example.toml is one to begin with")
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a = " + "[" * 20_000, "is no TOML that can be read: it is nested too deeply"),
+        (f"[web]\nport = {'9' * 5_000}", "holds a number with thousands of digits; write a smaller one"),
+    ],
+    ids=["nested", "digits"],
+)
+def test_what_python_cannot_read_is_one_line(tmp_path: Path, content: str, said: str) -> None:
+    """Its own bounds are no reason for a trace."""
+    assert problems(tmp_path, content) == [f"flagstream.toml: {said}"]
+
+
 def test_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     """Some editors begin a file with one."""
     assert accepted(tmp_path, b"\xef\xbb\xbf" + WHOLE.encode()) == []

@@ -266,6 +266,58 @@ def properties(lines: str) -> str:
             "sinks.a.properties: librdkafka cannot make its producer: sasl.username and sasl.password "
             "must be set",
         ),
+        (
+            kafka('bootstrap_servers = "::1:9092"'),
+            'kafka.bootstrap_servers: "::1:9092" has no port; write "[::1]:9092"',
+        ),
+        (
+            kafka('bootstrap_servers = "[::1]"'),
+            'kafka.bootstrap_servers: "[::1]" has no port; write "[::1]:9092"',
+        ),
+        (
+            kafka(
+                '[kafka.properties]\n"security.protocol" = "sasl_ssl"\n"sasl.username" = "u"\n'
+                '"sasl.password" = "p"\n"sasl.mechanism" = "PLAIN"\n"sasl.mechanisms" = "SCRAM-SHA-256"'
+            ),
+            'kafka.properties."sasl.mechanism": is another name of sasl.mechanisms, which is there too',
+        ),
+        (s3('acl = "public"'), 'sinks.a.acl: "public" is not possible; write "private" or "public-read" or'),
+        (
+            s3('bucket = "arn:aws:s3:::flag-events"'),
+            'sinks.a.bucket: "arn:aws:s3:::flag-events" is an address of the bucket; write its name alone: '
+            '"flag-events"',
+        ),
+        (
+            s3('bucket = "https://flag-events.s3.eu-west-1.amazonaws.com/"'),
+            'sinks.a.bucket: "https://flag-events.s3.eu-west-1.amazonaws.com/" is an address of the bucket; '
+            'write its name alone: "flag-events"',
+        ),
+        (
+            s3('bucket = "s3.amazonaws.com/flag-events/x"'),
+            'sinks.a.bucket: "s3.amazonaws.com/flag-events/x" is an address of the bucket; write its name '
+            'alone: "flag-events"',
+        ),
+        (
+            s3('endpoint = "https://account.r2.cloudflarestorage.com/b"'),
+            "sinks.a.endpoint: holds the bucket, which stands in bucket; write "
+            "https://account.r2.cloudflarestorage.com",
+        ),
+        (
+            s3('endpoint = "https://b.s3.eu-west-1.amazonaws.com"'),
+            "sinks.a.endpoint: holds the bucket, which stands in bucket; write "
+            "https://s3.eu-west-1.amazonaws.com",
+        ),
+        (
+            source('type = "s3"\nbucket = "bb"\nkey = "k"\nendpoint = "http://minio:9000/bb/"'),
+            'flags.sources: "s3://bb/k": endpoint holds the bucket, which stands in bucket; write '
+            "http://minio:9000",
+        ),
+        (
+            file('name = ".flagstream-tmp/{{ .Topic }}.{{ .Partition }}.{{ .Start }}-{{ .End }}"'),
+            "sinks.a.name: begins with .flagstream-tmp/, whose files are removed after a day",
+        ),
+        (f'{FLAGS}[[sinks]]\ntype = "log"', "sinks: is no list; write [sinks.<name>] for each"),
+        (f'{WHOLE}[web]\nname = "x"', "web.name: unknown key; did you mean name, above all tables?"),
         (webhook('url = "https://x/"'), "sinks.a.url: unknown key; did you mean endpoint_url?"),
         # ── sources of flags ──
         (

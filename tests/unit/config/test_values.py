@@ -144,6 +144,7 @@ PATHS = {
             'begins with "~", which only a shell replaces; write the whole path, or ${HOME}/... in the',
         ),
         ("'$HOME/x'", 'holds "$HOME", which is taken as it stands; in the file write ${HOME}'),
+        ("'/a/$(HOME)/x'", 'holds "$(HOME)", which is taken as it stands; in the file write ${HOME}'),
         ("'/a/${home}/x'", 'holds "${home}", which is taken as it stands; in the file write ${HOME}'),
         ("'file:///x'", 'is an address ("file://"), and a path is needed'),
     ],

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -81,6 +82,7 @@ class Group:
         return 3, 90
 
     def offsets_for_times(self, wanted: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        assert all(tp.offset >= 0 for tp in wanted)  # negative numbers have meanings of their own in Kafka
         return [TopicPartition(tp.topic, tp.partition, 40 if tp.offset <= BEGAN.at else -1) for tp in wanted]
 
 
@@ -96,6 +98,14 @@ def begin(group: Group, *indexes: int, start: Start = "latest") -> tuple[Startin
 def told(since: Since | None) -> str:
     """The metadata of a commit that carries ``since``."""
     return Committed(since=since).text()
+
+
+@pytest.mark.parametrize("when", ["1969-12-31T23:59:59.999+00:00", "0001-01-01T00:00:00+00:00"])
+def test_a_start_before_1970_is_the_first_record_since_then(when: str) -> None:
+    """Kafka takes the millisecond before 1970 for the end; Go writes the year 1 for no time."""
+    _, offsets = begin(Group(1, {}), 0, start=datetime.fromisoformat(when))
+
+    assert offsets == [40]
 
 
 def test_a_group_begins_at_latest_once() -> None:
