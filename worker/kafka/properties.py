@@ -197,10 +197,22 @@ def _reason(settings: Settings, error: KafkaException, *more: Properties) -> str
     reason = str(words(error.args[0])).strip()
     kafka = settings.kafka
     for properties in (kafka.properties, kafka.consumer_properties, kafka.producer_properties, *more):
-        for value in properties.values():
+        for name, value in properties.items():
             if isinstance(value, SecretStr) and value.get_secret_value():
                 reason = reason.replace(value.get_secret_value(), str(value))
+            elif name.endswith(".location") and name in reason and (why := _unreadable(str(value))):
+                return f"{name}: {value} cannot be read: {why}"
     return reason.partition(": ")[2] or reason
+
+
+def _unreadable(path: str) -> str | None:
+    """Why no file can be read at ``path``, of which OpenSSL says nothing; None if one can."""
+    try:
+        with open(path, "rb") as file:
+            file.read(1)
+    except OSError as error:
+        return error.strerror
+    return None
 
 
 def _ms(seconds: float) -> int:

@@ -281,6 +281,19 @@ def properties(lines: str) -> str:
             ),
             'kafka.properties."sasl.mechanism": is another name of sasl.mechanisms, which is there too',
         ),
+        *(
+            (
+                f'{WHOLE}[kafka.properties]\nsecurity.protocol = "ssl"\nssl.{which}.location = "/no.pem"',
+                "kafka.properties: librdkafka cannot make consumers and producers: "
+                f"ssl.{which}.location: /no.pem cannot be read: No such file or directory",
+            )
+            for which in ("ca", "certificate", "key", "crl")
+        ),
+        (
+            kafka_sink('properties = { "security.protocol" = "ssl", "ssl.ca.location" = "/no.pem" }'),
+            "sinks.a.properties: librdkafka cannot make its producer: ssl.ca.location: /no.pem cannot be "
+            "read: No such file or directory",
+        ),
         (s3('acl = "public"'), 'sinks.a.acl: "public" is not possible; write "private" or "public-read" or'),
         (
             s3('bucket = "arn:aws:s3:::flag-events"'),
