@@ -27,7 +27,10 @@ def earlier_output(properties: Mapping[str, Any], settings: Settings) -> str | N
     topics, group = settings.topics, enrich_group(settings)
     # It never joins the group, so it disturbs nobody. The administrative calls for offsets end the process
     # where the group is unknown (a segmentation fault in confluent-kafka 2.16).
-    client = Consumer({**properties, "group.id": group}, logger=LOGGER)
+    try:
+        client = Consumer({**properties, "group.id": group}, logger=LOGGER)
+    except KafkaException as failure:
+        raise NotTold(words(failure.args[0])) from failure
     with closing(client):
         try:
             # In this order: what our own group wrote came together with its offsets.

@@ -3,11 +3,14 @@
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
+import structlog
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from worker.chunk import Partition
-from worker.kafka.words import LOGGER
+from worker.kafka.words import LOGGER, words
+
+log = structlog.get_logger(__name__)
 
 ANSWER_SECONDS = 4.0
 
@@ -33,7 +36,11 @@ class TopicEnds:
         """Return the ends of those partitions whose brokers answer in time. Blocks."""
         committed, uncommitted = IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED
         if self._admin is None:
-            self._admin = AdminClient(dict(self._properties), logger=LOGGER)
+            try:
+                self._admin = AdminClient(dict(self._properties), logger=LOGGER)
+            except KafkaException as failure:
+                log.warning("ends_not_asked", error=words(failure.args[0]))
+                return {}
         first: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
         last: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         low = self._offsets(partitions, first, uncommitted)

@@ -31,7 +31,11 @@ def prove_rights(
 
     Changes nothing, raises nothing. Rights to transactional ids cannot be asked for.
     """
-    admin = AdminClient(dict(properties), logger=LOGGER)
+    try:
+        admin = AdminClient(dict(properties), logger=LOGGER)
+    except KafkaException as failure:
+        yield Proof("rights", "failed", f"no Kafka client can be made: {words(failure.args[0])}")
+        return
 
     def of_topic(name: str) -> Future[Any]:
         return admin.describe_topics(

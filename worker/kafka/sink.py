@@ -254,7 +254,10 @@ class OtherClusterSink:
         queue = {"queue.buffering.max.kbytes": max(QUEUE_KBYTES, limit // 1024 + 1)}
         properties = {**queue, **self._properties(), **self._fixed(limit)}
         self._fatal = None
-        return Producer(properties, logger=LOGGER)
+        try:
+            return Producer(properties, logger=LOGGER)
+        except KafkaException as failure:  # such as a file of certificates that is being replaced
+            raise self._error(failure.args[0]) from failure
 
     def _ask_again(self) -> None:
         """A producer's limit is fixed, so another limit takes another producer."""
@@ -279,6 +282,9 @@ class OtherClusterSink:
         try:
             client: dict[str, Any] = {**self._properties(), "error_cb": self._said.append}
             admin = AdminClient(client, logger=LOGGER)
+        except KafkaException as failure:
+            raise self._error(failure.args[0]) from failure
+        try:
             topics = admin.list_topics(timeout=ANSWER_SECONDS).topics
         except KafkaException as failure:
             # The reason, where the time-out tells none. It is told by a callback, which poll() calls.

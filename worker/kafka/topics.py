@@ -89,8 +89,8 @@ class TopicIds:
         """The id of ``topic``; empty where the brokers do not tell it. Raises TopicsNotReady if they do not
         answer.
         """
-        answer = self._admin.describe_topics(TopicCollection([topic]), request_timeout=ID_SECONDS)[topic]
         try:
+            answer = self._admin.describe_topics(TopicCollection([topic]), request_timeout=ID_SECONDS)[topic]
             return _id(answer.result(2 * ID_SECONDS))
         except KafkaException as failure:
             error = failure.args[0]
@@ -220,7 +220,10 @@ def _connect(properties: Mapping[str, Any]) -> tuple[AdminClient, dict[str, int]
     """A client, and the topics that it may see, each with its number of partitions. Raises TopicsNotReady."""
     said: list[KafkaError] = []
     client: dict[str, Any] = {**properties, "error_cb": said.append}
-    admin = AdminClient(client, logger=LOGGER)
+    try:
+        admin = AdminClient(client, logger=LOGGER)
+    except KafkaException as failure:
+        raise TopicsNotReady(f"no Kafka client can be made: {words(failure.args[0])}") from failure
     try:
         topics = admin.list_topics(timeout=ANSWER_SECONDS).topics
     except KafkaException as failure:

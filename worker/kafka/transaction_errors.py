@@ -64,6 +64,8 @@ def described(error: KafkaError, topics: Iterable[str]) -> str:
     text = f"{error.name()}: {words(error)}"
     if error.code() == KafkaError.INVALID_TIMESTAMP:
         return f"{text}; look at the clock of this machine and the topic's message.timestamp.*.max.ms"
+    if error.code() == KafkaError.INVALID_RECORD:
+        return f"{text}; a topic with cleanup.policy=compact takes no record without a key: look at the topic"
     right = _RIGHTS.get(error.code())
     if right is None:
         return text

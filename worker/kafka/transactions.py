@@ -151,22 +151,25 @@ class TransactionalProducer:
     def _register(self) -> None:
         backoff = Backoff(FIRST_REGISTRATION_PAUSE, LONGEST_REGISTRATION_PAUSE)
         self._broken, self._lost = False, None
-        self._connect()
+        connected = False
         self._call_since = ("init_transactions", self._clock())
         try:
             while self._keep_trying():
                 try:
+                    if not connected:
+                        self._connect()
+                        connected = True
                     bounded(lambda: self._producer.init_transactions(TRY_SECONDS))
                     self._problem = ""
                     return
                 except Hangs:
                     self._note("init_transactions does not come back")
-                    self._connect()
+                    connected = False
                 except KafkaException as failure:
                     error: KafkaError = failure.args[0]
                     self._note(described(error, ()))
                     if not error.retriable() or error.code() in UNSUPPORTED:
-                        self._connect()  # a client with a fatal error answers nothing else
+                        connected = False  # a client with a fatal error answers nothing else
                 self._log.warning("transactions_not_ready", error=self._problem)
                 self._pause(backoff.next_pause())
         finally:
@@ -227,7 +230,7 @@ class TransactionalProducer:
         try:
             queued = self._producer.produce_batch(topic, records)
         except (KafkaException, BufferError) as failure:
-            raise NotQueued(f"records not queued: {failure}") from failure
+            raise NotQueued(f"records for {topic} not queued: {_reason(failure, topic)}") from failure
         if queued != len(records):
             errors = [record["_error"] for record in records if "_error" in record]
             if all(error.code() == KafkaError._QUEUE_FULL for error in errors):
@@ -236,8 +239,9 @@ class TransactionalProducer:
                     del record["_error"]
                 raise QueueFull(queued)
             self._broken = any(error.code() == KafkaError._STATE for error in errors)
-            texts = sorted(set(map(str, errors)))
-            raise NotQueued(f"{len(records) - queued} records not queued: {texts[:3]}")
+            told = next(error for error in errors if error.code() != KafkaError._QUEUE_FULL)
+            reason = described(told, (topic,))
+            raise NotQueued(f"{len(records) - queued} records for {topic} not queued: {reason}")
 
     def produce(
         self,
@@ -268,7 +272,7 @@ class TransactionalProducer:
                 self._poll(0.1)  # delivery reports keep their place in the queue until they are read
             except KafkaException as failure:
                 self._broken = failure.args[0].code() == KafkaError._STATE
-                raise NotQueued(f"record not queued: {failure}") from failure
+                raise NotQueued(f"record for {topic} not queued: {_reason(failure, topic)}") from failure
 
     def commit(self, offsets: Mapping[Partition, tuple[int, str]], group_metadata: Any) -> None:
         """Commit records and ``offsets`` (next offset and metadata text of each partition) as one.
@@ -431,6 +435,8 @@ class TransactionalProducer:
         if error.code() == KafkaError._STATE and error.txn_requires_abort():
             error = self._broken_by() or error  # a delivery failed meanwhile
         text = self._text(error)
+        if error.code() == KafkaError._INCONSISTENT:  # deliveries failed; by which error, it does not say
+            text += self._missing_topics()
         usable = (
             error.code() not in FENCED | UNKNOWN_STATE
             and (error.txn_requires_abort() or error.code() in UNSUPPORTED)
@@ -500,3 +506,10 @@ class TransactionalProducer:
         while seconds > 0 and self._keep_trying():
             self._sleep(min(seconds, 0.5))
             seconds -= 0.5
+
+
+def _reason(failure: Exception, topic: str) -> str:
+    """Why a record for ``topic`` was not queued, for people."""
+    if not isinstance(failure, KafkaException):
+        return str(failure)
+    return described(failure.args[0], (topic,))

@@ -1,6 +1,7 @@
 """The transactional producer over a recorded client: what each error of librdkafka makes of it."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -47,6 +48,7 @@ class Rig:
         self.clients: list[Client] = []
         self.stood_still = False
         self.properties: dict[str, Any] = {}
+        self.wrong: dict[str, KafkaError] = {}
         monkeypatch.setattr(transactions, "bounded", lambda function: function())
         self.producer = TransactionalProducer(
             {"transactional.id": "t", "transaction.timeout.ms": TIMEOUT * 1000},
@@ -124,7 +126,9 @@ class Client:
         return 0
 
     def list_topics(self, topic: str, timeout: float) -> Any:
-        raise failure(KafkaError._TRANSPORT)
+        if topic not in self._rig.wrong:
+            raise failure(KafkaError._TRANSPORT)
+        return SimpleNamespace(topics={topic: SimpleNamespace(error=self._rig.wrong[topic])})
 
 
 @pytest.fixture
@@ -431,6 +435,30 @@ def test_a_queue_that_refuses_for_another_reason_is_not_waited_for(rig: Rig) -> 
         rig.producer.produce_batch("out", records)
 
     assert not isinstance(failed.value, QueueFull)
+
+
+def test_what_a_topic_refuses_is_told_with_its_name_and_what_to_do(rig: Rig) -> None:
+    """librdkafka's own text names neither the topic nor the right that is missing."""
+    rig.producer.begin()
+    rig.clients[0].room, rig.clients[0].why = 2, KafkaError.TOPIC_AUTHORIZATION_FAILED
+    records: list[dict[str, Any]] = [{"value": b"v", "key": None} for _ in range(5)]
+
+    with pytest.raises(NotQueued, match=r"may not write \(WRITE\) to out; grant it"):
+        rig.producer.produce_batch("out", records)
+
+    rig.answers["produce"] = [failure(KafkaError.TOPIC_AUTHORIZATION_FAILED)]
+    with pytest.raises(NotQueued, match=r"may not write \(WRITE\) to out; grant it"):
+        rig.producer.produce("out", key=None, value=b"v", headers=[])
+
+
+def test_deliveries_that_failed_are_told_with_what_is_wrong_with_their_topics(rig: Rig) -> None:
+    """A commit says only that some failed (_INCONSISTENT); the brokers say why."""
+    rig.answers["offsets"] = [failure(KafkaError._INCONSISTENT, "5 message(s) failed delivery")]
+    rig.wrong["out"] = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+
+    rig.fill()
+    with pytest.raises(TransactionAborted, match="topic out: Broker: Topic authorization failed"):
+        rig.commit()
 
 
 def test_a_record_is_not_waited_for_where_the_caller_cannot(rig: Rig) -> None:
