@@ -245,6 +245,12 @@ def _object_names(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
     for name, sink in read.items():
         if fault := sink.name_problem(topic):
             yield ("sinks", name, "name"), f"every name would be too long: {fault}"
+        if sink.takes_own_index(topic):
+            yield (
+                ("sinks", name, "name"),
+                'an event with the value "_index" would get the name of its window\'s index, and stop the '
+                "partition; write a text in front of the value, such as flag={{ .Key }}",
+            )
     for (name, sink), (other, its) in combinations(read.items(), 2):
         if sink.shares_names(its, topic):
             yield (

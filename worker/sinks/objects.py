@@ -173,6 +173,14 @@ class ObjectSettings(SinkSettings):
         except ImportError:
             return False  # another problem, told elsewhere
 
+    def takes_own_index(self, topic: str) -> bool:
+        """Whether an event with the right value in it would give an object the name of its window's index."""
+        try:
+            names, *index = self.templates()
+        except ImportError:
+            return False  # another problem, told elsewhere
+        return overlap(("", (names,)), ("", index), topic)
+
     def name_problem(self, topic: str) -> str | None:
         """Why no object of ``topic`` could ever be stored: its name would be too long. None if it can be."""
         try:

@@ -329,6 +329,17 @@ def properties(lines: str) -> str:
             file('name = ".flagstream-tmp/{{ .Topic }}.{{ .Partition }}.{{ .Start }}-{{ .End }}"'),
             "sinks.a.name: begins with .flagstream-tmp/, whose files are removed after a day",
         ),
+        *(
+            (
+                file(f"name = '{name}'"),
+                'sinks.a.name: an event with the value "_index" would get the name of its window\'s index, and '
+                "stop the partition; write a text in front of the value, such as flag={{ .Key }}",
+            )
+            for name in (
+                "{{ .Key }}/{{ .Topic }}/{{ .Partition }}/{{ .Start }}-{{ .End }}.json",
+                "a/{{ .Metadata.app }}/{{ .Topic }}/{{ .Partition }}/{{ .Start }}-{{ .End }}.json",
+            )
+        ),
         (f'{FLAGS}[[sinks]]\ntype = "log"', "sinks: is no list; write [sinks.<name>] for each"),
         (f'{WHOLE}[web]\nname = "x"', "web.name: unknown key; did you mean name, above all tables?"),
         (webhook('url = "https://x/"'), "sinks.a.url: unknown key; did you mean endpoint_url?"),
@@ -428,6 +439,9 @@ def test_an_hour_without_a_unit_and_a_day_with_one_are_taken(tmp_path: Path) -> 
         webhook('endpoint_url = "http://10.0.0.1/x"\nallow_private_addresses = true'),
         webhook('endpoint_url = "https://[2606:4700::1111]/x?y=%20z"'),
         file('format = "csv"\ncsv_template = "{{ .Key}}\\n"\ncompression_level = 9'),
+        file("name = '{{ .Topic }}/{{ .Key }}/{{ .Partition }}/{{ .Start }}-{{ .End }}.json'"),
+        file("name = 'flag={{ .Key }}/{{ .Topic }}/{{ .Partition }}/{{ .Start }}-{{ .End }}.json'"),
+        file("name = '{{ .Key }}/{{ .Topic }}/{{ .Partition }}/{{ .Start }}-{{ .End }}.{{ .Extension }}'"),
         properties('security.protocol = "ssl"\nenable.ssl.certificate.verification = "true"'),
         properties(
             'security.protocol = "sasl_plaintext"\nsasl.mechanisms = "OAUTHBEARER"\n'
