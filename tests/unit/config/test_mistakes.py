@@ -332,8 +332,8 @@ def properties(lines: str) -> str:
         *(
             (
                 file(f"name = '{name}'"),
-                'sinks.a.name: an event with the value "_index" would get the name of its window\'s index, and '
-                "stop the partition; write a text in front of the value, such as flag={{ .Key }}",
+                'sinks.a.name: an event with the value "_index" would get the name of its window\'s index, '
+                "and stop the partition; write a text in front of the value, such as flag={{ .Key }}",
             )
             for name in (
                 "{{ .Key }}/{{ .Topic }}/{{ .Partition }}/{{ .Start }}-{{ .End }}.json",
