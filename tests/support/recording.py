@@ -9,6 +9,7 @@ from typing import TypeVar
 from worker.chunk import Chunk, Headers, Partition
 from worker.dead_letters import DeadLetter
 from worker.errors import ObjectConflict, OwnershipLost, SinkError, SinkRefused, SinkRefusesAll
+from worker.export.partition import Condemned
 from worker.formats.compression import Compression
 from worker.formats.jsonl import JsonLinesEncoder
 from worker.kafka.offsets import Committed as Metadata
@@ -298,11 +299,11 @@ class RecordingKafka:
         function()
 
     def restart(
-        self, partition: Partition, epoch: int, *, condemned: SinkRefused | None = None, to: int | None = None
+        self, partition: Partition, epoch: int, *, condemned: Condemned | None = None, to: int | None = None
     ) -> None:
         self.held.discard(epoch)
-        why = None if condemned is None else str(condemned)
-        self.trace.append(Restarted(to, why, 0 if condemned is None else condemned.accepted))
+        why = None if condemned is None else str(condemned.error)
+        self.trace.append(Restarted(to, why, 0 if condemned is None else condemned.error.accepted))
 
     def fail(self, error: BaseException) -> None:
         self.trace.append(Broke(repr(error)))

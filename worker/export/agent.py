@@ -30,7 +30,7 @@ from worker.export.dead import DeadLetterSink
 from worker.export.denials import Denials
 from worker.export.failing import HANGS, HINTS, UNDER_WAY_SECONDS, Failing, called
 from worker.export.filling import Limits
-from worker.export.partition import Destination, PartitionExport
+from worker.export.partition import Condemned, Destination, PartitionExport
 from worker.export.takeover import unit_of
 from worker.kafka.identity import TopicIdentity
 from worker.kafka.missing import explain
@@ -302,7 +302,7 @@ class ExportStage:
         if goes_on and not export.stopped and export.epoch == position.epoch:
             self.restart(export.partition, position.epoch, to=position.low)
 
-    def _begin(self, partition: Partition, position: Position, condemned: SinkRefused | None = None) -> None:
+    def _begin(self, partition: Partition, position: Position, condemned: Condemned | None = None) -> None:
         self._drop(partition)
         self._exports[partition] = PartitionExport(
             self._to, partition, position, self, self._budget, condemned
@@ -364,7 +364,7 @@ class ExportStage:
             export.give_back()
 
     def restart(
-        self, partition: Partition, epoch: int, *, condemned: SinkRefused | None = None, to: int | None = None
+        self, partition: Partition, epoch: int, *, condemned: Condemned | None = None, to: int | None = None
     ) -> None:
         """Begin the partition anew at its committed offset (or at ``to``), with a new epoch."""
         self._drop(partition)

@@ -73,6 +73,16 @@ QUEUE = 2
 """Closed windows of a partition: one is delivered, one waits behind it; the next one fills meanwhile."""
 
 
+@dataclass(frozen=True, slots=True)
+class Condemned:
+    """A planned window that is to become dead letters: the sink refused it with ``error``. ``position`` is
+    the offset that was committed with its plan.
+    """
+
+    error: SinkRefused
+    position: int | None
+
+
 class Kafka(Protocol):
     """What a partition asks of the stage: commits, and calls of the sink off the event loop."""
 
@@ -97,7 +107,7 @@ class Kafka(Protocol):
     async def persist(self, what: str, partition: Partition, function: Callable[[], T]) -> T: ...
     async def in_thread(self, function: Callable[[], None]) -> None: ...
     def restart(
-        self, partition: Partition, epoch: int, *, condemned: SinkRefused | None = None, to: int | None = None
+        self, partition: Partition, epoch: int, *, condemned: Condemned | None = None, to: int | None = None
     ) -> None: ...
     def fail(self, error: BaseException) -> None: ...
 
@@ -120,8 +130,8 @@ class Destination:
 
 
 class PartitionExport:
-    """``condemned``: the sink refused the planned window with this error, and it is to become dead
-    letters.
+    """``condemned`` says nothing of a partition that has been committed beyond it: a transaction may have
+    ended while the partition was begun again.
     """
 
     def __init__(
@@ -131,7 +141,7 @@ class PartitionExport:
         position: Position,
         kafka: Kafka,
         budget: MemoryBudget,
-        condemned: SinkRefused | None = None,
+        condemned: Condemned | None = None,
     ) -> None:
         self.partition = partition
         self.epoch = position.epoch
@@ -142,7 +152,9 @@ class PartitionExport:
         self._origin = position
         self._kafka = kafka
         self._budget = budget
-        self._condemned = condemned
+        self._condemned: SinkRefused | None = None
+        if condemned is not None and condemned.position == position.committed:
+            self._condemned = condemned.error
         self._log = log.bind(sink=to.name, partition=str(partition))
         self._topic_id = ""
         self._position = self._named = position.offset
@@ -208,8 +220,12 @@ class PartitionExport:
 
     def _start_over(self, chunk: Chunk) -> None:
         self._log.error("chunk_out_of_order", expected=self._expected, found=chunk.start)
-        self._kafka.restart(self.partition, self.epoch, condemned=self._condemned)
+        self._kafka.restart(self.partition, self.epoch, condemned=self._still_condemned)
         self.drop()
+
+    @property
+    def _still_condemned(self) -> Condemned | None:
+        return None if self._condemned is None else Condemned(self._condemned, self._origin.committed)
 
     def unblock(self) -> None:
         """Fill windows with the chunks that wait, as far as there is room; pause or resume fetching
@@ -527,7 +543,8 @@ class PartitionExport:
             # Only told when refused windows are to become dead letters. Their records are no longer in
             # memory.
             self._log.error("window_refused", range=str(window.range), events=window.events, error=str(error))
-            self._kafka.restart(self.partition, self.epoch, condemned=error)
+            condemned = Condemned(error, window.position)
+            self._kafka.restart(self.partition, self.epoch, condemned=condemned)
             raise OwnershipLost(f"{window.range} was refused and becomes dead letters") from error
         reached("export.delivered")
         self._delivered(window, delivery)
@@ -718,7 +735,7 @@ class PartitionExport:
         mended.
         """
         with self._failing_whole():
-            self._kafka.restart(self.partition, self.epoch, condemned=self._condemned)
+            self._kafka.restart(self.partition, self.epoch, condemned=self._still_condemned)
 
     async def deliver_held(self, end: int) -> None:
         """Deliver all records before the offset ``end``, however long it takes: what comes next was deleted,

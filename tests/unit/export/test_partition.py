@@ -30,11 +30,11 @@ from tests.support.recording import (
 )
 from tests.support.virtual_time import in_virtual_time, passed, settled
 from worker.chunk import Partition, Position, Record
-from worker.errors import ObjectConflict, SinkRefused, SinkUnavailable
+from worker.errors import ObjectConflict, RangesRefused, SinkRefused, SinkUnavailable
 from worker.export.budget import WINDOW_OVERHEAD, MemoryBudget
 from worker.export.dead import DeadLetterSink
 from worker.export.filling import Limits
-from worker.export.partition import Destination, PartitionExport
+from worker.export.partition import Condemned, Destination, PartitionExport
 from worker.formats.compression import Compression
 from worker.formats.jsonl import JsonLinesEncoder
 from worker.kafka.offsets import Committed as Metadata
@@ -91,7 +91,8 @@ class Rig:
         at = committed if committed is not None and offset == 0 else offset
         self.kafka.at = at
         position = Position(EPOCH, at, committed, metadata, low, high)
-        export = PartitionExport(self.to, partition, position, self.kafka, self.budget, condemned)
+        refused = None if condemned is None else Condemned(condemned, committed)
+        export = PartitionExport(self.to, partition, position, self.kafka, self.budget, refused)
         await settled()
         return export
 
@@ -1324,6 +1325,23 @@ async def test_only_the_refused_window_is_condemned() -> None:
     await settled()
 
     assert rig.trace[-1] == Restarted(condemned=None)
+
+
+@in_virtual_time
+async def test_what_was_refused_before_condemns_no_window_behind_it() -> None:
+    """The partition was begun again while the refused window was being committed as dead letters, and the
+    plan of the next one travelled along.
+    """
+    rig = Rig()
+    position = Position(EPOCH, 13, 13, Metadata(plan(13, 16)).text(), 0, 1_000)
+    refused = Condemned(RangesRefused("no more", [(10, 13, "no more")], until=13), 10)
+    export = PartitionExport(rig.to, PARTITION, position, rig.kafka, rig.budget, refused)
+    await settled()
+
+    export.accept(chunk(13, 16))
+    await settled()
+
+    assert rig.trace == [Put(name(13, 16)), Committed(16)]
 
 
 @in_virtual_time
