@@ -65,7 +65,10 @@ class EventClocks:
             yield Problem("event_clock", f"{self._seen[1]}; {HINT}")
 
     def _found(self, place: str, seconds: float) -> None:
-        says = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        try:
+            says = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        except (ValueError, OverflowError, OSError):  # no calendar has it
+            says = "a time before the year 1"
         text = f"events at {place} or shortly after say that they were made at {says}"
         at = self._clock()
         self._seen = (at, text)

@@ -41,10 +41,25 @@ def test_times_that_can_be_right(date: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "date", [NOW + AHEAD_SECONDS + 60, (NOW + 10**7) * 1000, 10**8, -(10**6), 10**30, "1e300"]
+    "date",
+    [
+        NOW + AHEAD_SECONDS + 60,
+        (NOW + 10**7) * 1000,
+        10**8,
+        -(10**6),
+        10**30,
+        "1e300",
+        -62_135_596_801,
+        -(10**14),
+        -(2**63),
+        "-1e300",
+        "-" + "9" * 300,
+    ],
 )
 def test_times_that_cannot(date: object) -> None:
-    """In the future, in whatever unit, or of a clock that was never set."""
+    """In the future, in whatever unit, of a clock that was never set, or before all calendars: whatever an
+    event says, it ends no worker.
+    """
     rig = Rig()
 
     with capture_logs() as lines:
