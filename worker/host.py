@@ -45,6 +45,7 @@ from worker.kafka.transactions import TransactionalProducer
 from worker.memory import MemoryShare
 from worker.operate import metrics
 from worker.operate.health import ALIVE_SECONDS, PROCESS, Health, Problem
+from worker.operate.ignored_errors import IgnoredErrors
 from worker.operate.logging import configure, end_process, lines_lost
 from worker.operate.lost_lines import LostLines
 from worker.operate.pages import add as add_pages
@@ -140,6 +141,7 @@ class Host:
         self._stages: dict[str, EnrichStage | ExportStage] = {}
         self._flag_watch: FlagWatch | None = None
         self._lost_lines = LostLines(lines_lost)
+        self._ignored = IgnoredErrors()
         self.health.checks[PROCESS] = self._lost_lines.problems
         self._settings = settings
         self._sinks = tuple(sinks)
@@ -456,8 +458,8 @@ class Host:
             self._lost_lines.look()
             if not self._watchdog.alive:
                 raise TaskEnded("the watchdog's thread ended")
-            for source in self.sources.values():
-                source.look()
+            for name, source in self.sources.items():
+                source.look([problem.kind for problem in self.health.checks[name]()])
             for stage in self._stages.values():
                 stage.look()
 
@@ -482,7 +484,7 @@ class Host:
         if "handle" in context and isinstance(error, Exception):
             self.fail(error)
         else:
-            log.error("error_ignored", reason=str(context.get("message", "")), exc_info=error)
+            self._ignored.tell(str(context.get("message", "")), error)
 
     async def _follow_ends(self) -> None:
         """Keep the lag up to date, also of partitions that are paused: librdkafka asks about no others."""

@@ -179,7 +179,9 @@ class EnrichStage:
         self._stops.follow(self._stopped)
         if self._blocked > UNDER_WAY_SECONDS and not self._told_blocked:
             self._told_blocked = True
-            log.warning("transaction_under_way", seconds=UNDER_WAY_SECONDS, hint=HANGS)
+            known = next(self._producer.problems(), None)
+            hint = known.text if known is not None else HANGS
+            log.warning("transaction_under_way", seconds=UNDER_WAY_SECONDS, hint=hint)
 
     def look_now(self) -> None:
         """Let stopped partitions look again at once: a person says that it is mended."""

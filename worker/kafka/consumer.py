@@ -134,7 +134,9 @@ class ConsumerThread:
         self.positions: dict[Partition, Position] = {}
         self.calls = Calls(name)
         self.progress = Progress(name, topic)
-        self.reports = reports = Reports(name, topic, looked=self.progress.looked)
+        self.reports = reports = Reports(
+            name, topic, looked=self.progress.looked, group=str(properties["group.id"])
+        )
         self.finishing = False
         """Fetch nothing more."""
         self.rejoins = 0

@@ -33,9 +33,11 @@ HINTS = {
     "kafka.bootstrap_servers and the DNS; retried until it does",
     KafkaError._AUTHENTICATION: "check the credentials in kafka.properties",
     KafkaError._SSL: "check the TLS settings in kafka.properties",
-    KafkaError.UNKNOWN_TOPIC_OR_PART: "the topic does not exist; create it, or set topics.create = true",
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "this user may not read the topic; give it the right to",
-    KafkaError.GROUP_AUTHORIZATION_FAILED: "this user may not use the consumer group; give it the right to",
+    KafkaError.UNKNOWN_TOPIC_OR_PART: "the topic {topic} does not exist; create it, or set "
+    "topics.create = true",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "this user may not read the topic {topic}; give it the right to",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "this user may not use the consumer group {group}; give it the "
+    "right to",
 }
 
 
@@ -65,8 +67,8 @@ class _Trouble:
 
 
 class Reports:
-    """What librdkafka tells the consumer ``name`` of ``topic``, in its thread. ``member``: the group has
-    taken it in and has not lost it since. ``clock`` is monotonic. ``looked`` is called with the
+    """What librdkafka tells the consumer ``name`` of ``topic`` and ``group``, in its thread. ``member``: the
+    group has taken it in and has not lost it since. ``clock`` is monotonic. ``looked`` is called with the
     offset of a partition before which librdkafka holds no records that were not handed over.
     """
 
@@ -76,7 +78,9 @@ class Reports:
         topic: str,
         clock: Callable[[], float] = time.monotonic,
         looked: Callable[[Partition, int], None] = lambda partition, offset: None,
+        group: str = "",
     ) -> None:
+        self._group = group
         self._looked = looked
         self.member = False
         self._name = name
@@ -108,7 +112,7 @@ class Reports:
         if code in (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID):
             self._fatal = error
             return
-        hint = HINTS.get(code, "retried until it passes")
+        hint = HINTS.get(code, "retried until it passes").format(topic=self._topic, group=self._group)
         metrics.kafka_error(self._name, error.name())
         now = self._clock()
         due = now - self._logged.get(code, -math.inf) >= REMIND_SECONDS

@@ -10,7 +10,7 @@ where no rebalance can slip in between (design: "Epochs and commits").
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 import structlog
@@ -160,9 +160,12 @@ class ChunkSource(Service):
             text = f"{records:.0f} records wait, the oldest for {seconds:.0f} s, and more come in than go out"
             yield Problem("lag_grows", f"{text}; {LAGS}")
 
-    def look(self) -> None:
-        """Log what only time shows, once each time; to be called every second or so, on the event loop."""
-        lagging = next(self.lagging(), None)
+    def look(self, kinds: Collection[str] = ()) -> None:
+        """Log what only time shows, once each time; to be called every second or so, on the event loop.
+        ``kinds`` of problems are told of the source now: where something else is wrong, that is why the lag
+        grows, and more workers are no help.
+        """
+        lagging = None if set(kinds) - {"lag_grows"} else next(self.lagging(), None)
         if lagging is not None and not self._told_lag:
             self._log.warning("lag_grows", problem=lagging.text)
         self._told_lag = lagging is not None

@@ -3,18 +3,22 @@
 It lives in a thread of its own, so that an event loop that is blocked is noticed too.
 """
 
+import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 
 LOOK_SECONDS = 1.0
-LASTING = ("consumer-", "enrich-", "sink-", "dead-letters-", "asyncio_", "log-writer")
+THREADS_SECONDS = 0.1
+"""Between looks at the threads: one that begins and ends between two of them was never there."""
+LASTING = ("consumer-", "enrich-", "sink-", "dead-letters-", "asyncio_", "log-writer", "sleep-watch")
 """How the names of threads begin that live until the process stops. Others (a call with a bound of its own, a
 library's pool) come and go."""
 
 
 class Watchdog:
-    """Looks every second whether each of ``moved`` moves on, and whether the threads that have to last live.
+    """Looks every second whether each of ``moved`` moves on, and more often whether the threads that have to
+    last live.
 
     ``moved`` gives, by name, a number that changes while that part is alive. A part that did not change for
     ``limit`` looks in a row is stuck: ``stuck`` is called with the names, in this thread. Looks are counted,
@@ -55,7 +59,7 @@ class Watchdog:
         self._over.set()
 
     def look(self) -> None:
-        """One look; the thread calls it every second."""
+        """One look at what moves; the thread makes it every second."""
         now = dict(self._moved())
         self._still = {
             name: self._still.get(name, 0) + 1 if self._last.get(name) == moved else 0
@@ -64,6 +68,9 @@ class Watchdog:
         self._last = now
         if hang := sorted(name for name, looks in self._still.items() if looks >= self._limit):
             self._stuck(hang)
+
+    def look_at_threads(self) -> None:
+        """One look at which threads live; the thread makes it more often."""
         # One that is about to start is listed, but does not live yet.
         self._lasting.update(
             thread for thread in self._threads() if thread.is_alive() and thread.name.startswith(LASTING)
@@ -75,5 +82,9 @@ class Watchdog:
             self._dead(sorted(thread.name for thread in gone))
 
     def _run(self) -> None:
-        while not self._over.wait(LOOK_SECONDS):
-            self.look()
+        for turn in itertools.count(1):
+            self.look_at_threads()
+            if self._over.wait(THREADS_SECONDS):
+                return
+            if turn % round(LOOK_SECONDS / THREADS_SECONDS) == 0:
+                self.look()

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.support.virtual_time import in_virtual_time, settled
 from tests.unit.enrich.test_agent import Kafka, Record
@@ -16,6 +17,7 @@ from worker.flags import FlagSet
 from worker.kafka.source import ChunkSource
 from worker.kafka.transactions import QueueFull, TransactionalProducer
 from worker.memory import Account, MemoryShare, Weight
+from worker.operate.health import Problem
 
 FIRST, SECOND = Partition("ingest", 0), Partition("ingest", 1)
 
@@ -44,8 +46,10 @@ class SmallQueue(Kafka):
     def release_delivered(self) -> None:
         self.queued = max(0, self.queued - self.taken)
 
+    waits_for = ""
+
     def problems(self) -> Any:
-        return iter(())
+        return iter([Problem("transaction", self.waits_for)] if self.waits_for else ())
 
     def abort(self) -> None:
         self.queued = 0
@@ -179,3 +183,20 @@ async def test_dead_letters_are_waited_for_as_well(content: bytes) -> None:
 
     assert sum(count for what, count in rig.kafka.trace if what == "queue") == 7
     assert rig.kafka.trace[-1] == ("commit 0", 7)
+
+
+@in_virtual_time
+async def test_a_transaction_that_waits_for_a_known_reason_is_told_with_it() -> None:
+    """The log and the page say the same: to look at the brokers is no help where a right is missing."""
+    rig = Rig()
+    rig.kafka.waits_for = "this user may not use the transactional.id; grant it"
+    rig.stage._blocked_since = asyncio.get_running_loop().time()
+    await asyncio.sleep(11)
+
+    with capture_logs() as lines:
+        rig.stage.look()
+        rig.stage.look()
+
+    assert [(line["event"], line["hint"]) for line in lines] == [
+        ("transaction_under_way", rig.kafka.waits_for)
+    ]

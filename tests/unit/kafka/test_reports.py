@@ -39,7 +39,7 @@ class Kafka:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.reports = Reports("archive", TOPIC, lambda: self.now)
+        self.reports = Reports("archive", TOPIC, lambda: self.now, group="flagstream.sink.archive")
         self.positions = {Partition(TOPIC, 0): 7}
 
     def tell(self, seconds: float, late: float = 0.0, **facts: object) -> str:
@@ -183,7 +183,7 @@ def test_one_error_may_be_over_and_another_not() -> None:
     kafka.positions = {}
 
     assert "no broker answers" in kafka.reports.problem
-    assert "the topic does not exist" in kafka.tell(5, **GONE)
+    assert "the topic events does not exist" in kafka.tell(5, **GONE)
 
 
 def test_the_log_has_an_error_once_a_minute_and_its_end() -> None:
@@ -214,3 +214,22 @@ def test_a_member_is_who_was_steady_once() -> None:
     kafka.tell(5)
     kafka.tell(5, join="wait-join")
     assert kafka.reports.member
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, TOPIC),
+        (KafkaError.UNKNOWN_TOPIC_OR_PART, TOPIC),
+        (KafkaError.GROUP_AUTHORIZATION_FAILED, "flagstream.sink.archive"),
+    ],
+)
+def test_what_a_person_has_to_act_on_is_named(code: int, name: str) -> None:
+    """The page knows a sink's name alone, and rights are given to topics and groups."""
+    kafka = Kafka()
+
+    with capture_logs() as lines:
+        kafka.reports.error(KafkaError(code))
+
+    assert name in kafka.reports.problem
+    assert name in lines[0]["hint"]

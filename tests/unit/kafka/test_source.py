@@ -146,3 +146,17 @@ def test_commits_that_always_fail_are_a_problem() -> None:
     [problem] = rig.problems
     assert problem.kind == "group"
     assert "GROUP_AUTHORIZATION_FAILED" in problem.text
+
+
+def test_a_lag_that_grows_for_a_known_reason_is_not_told_as_one() -> None:
+    """More workers are no help while transactions fail; when that is over and the lag goes on, it is told."""
+    rig = Rig()
+    rig.source._thread.progress.growing = lambda: (10.0, 70.0)  # type: ignore[method-assign]
+
+    with capture_logs() as lines:
+        rig.source.look(["transaction"])
+        assert lines == []
+        rig.source.look(["lag_grows"])
+        rig.source.look([])
+
+    assert [line["event"] for line in lines] == ["lag_grows"]

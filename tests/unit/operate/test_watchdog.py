@@ -2,7 +2,7 @@
 
 import threading
 
-from worker.operate.watchdog import Watchdog
+from worker.operate.watchdog import LOOK_SECONDS, Watchdog
 
 
 class Watched:
@@ -26,6 +26,7 @@ class Watched:
         for name in moving:
             self.moved[name] += 1
         self.dog.look()
+        self.dog.look_at_threads()
 
 
 def test_a_part_that_stands_still_for_the_limit_is_stuck() -> None:
@@ -67,7 +68,7 @@ def test_a_thread_that_has_to_last_and_ended_is_reported_once() -> None:
     """A consumer's thread that is gone is a death; the thread of one bounded call is not."""
     watched = Watched()
     go = threading.Event()
-    for name in ("consumer-archive", "transaction-call"):
+    for name in ("consumer-archive", "sleep-watch", "transaction-call"):
         thread = threading.Thread(target=go.wait, name=name)
         thread.start()
         watched.threads.append(thread)
@@ -79,7 +80,7 @@ def test_a_thread_that_has_to_last_and_ended_is_reported_once() -> None:
     watched.look()
     watched.look()
 
-    assert watched.dead == [["consumer-archive"]]
+    assert watched.dead == [["consumer-archive", "sleep-watch"]]
 
 
 def test_a_thread_that_is_about_to_start_has_not_ended() -> None:
@@ -104,3 +105,24 @@ def test_threads_end_with_the_process() -> None:
     watched.look()
 
     assert watched.dead == []
+
+
+def test_a_thread_that_dies_early_is_seen() -> None:
+    """Threads are looked at from the start on, and far more often than what moves."""
+    watched = Watched()
+    died = threading.Event()
+    go = threading.Event()
+    thread = threading.Thread(target=go.wait, name="sink-archive_0")
+    thread.start()
+    looked = threading.Event()
+
+    def threads() -> list[threading.Thread]:
+        looked.set()
+        return [thread]
+
+    dog = Watchdog(dict, limit=3, stuck=watched.stuck.append, dead=lambda _: died.set(), threads=threads)
+    dog.start()
+    assert looked.wait(LOOK_SECONDS / 2)
+    go.set()
+    assert died.wait(10)
+    dog.stop()
