@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import requests
 from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import DefaultCredentialsError
 from google.cloud import storage
@@ -13,6 +14,7 @@ from google.oauth2 import service_account
 from requests.adapters import HTTPAdapter
 
 from worker.errors import SinkRefused, SinkUnavailable
+from worker.sinks.bounded_answers import AnswerTooLarge, whole
 from worker.sinks.gcs import GcsAccess
 from worker.sinks.gcs_failures import translated
 from worker.sinks.renewed import Renewed
@@ -21,6 +23,9 @@ T = TypeVar("T")
 
 _CONNECTIONS = 24
 """Connections that are kept: eight deliveries at once, eight objects of wide windows, and listings."""
+
+_PIECE = 64 * 1024
+"""Bytes of an answer that are read at a time."""
 
 _KEEPALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
@@ -93,10 +98,22 @@ def _made(access: GcsAccess) -> storage.Client:
 
 
 class _Adapter(HTTPAdapter):
-    """Keeps more connections than the library's ten (one more is closed after each request), and alive."""
+    """Keeps more connections than the library's ten (one more is closed after each request), and alive. Takes
+    no more of an answer into memory than a store gives; bodies of objects are read as they come.
+    """
 
     def __init__(self) -> None:
         super().__init__(pool_maxsize=_CONNECTIONS)
+
+    def send(self, request: Any, stream: bool = False, *args: Any, **kwargs: Any) -> requests.Response:
+        answer = super().send(request, stream, *args, **kwargs)
+        if not stream:
+            try:
+                answer._content = whole(answer.iter_content(_PIECE))  # what the library would do next
+            except AnswerTooLarge:
+                answer.close()
+                raise
+        return answer
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs, socket_options=_KEEPALIVE)

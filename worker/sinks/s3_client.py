@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import boto3
+import botocore.awsrequest
 import botocore.session
 from botocore.config import Config
 from botocore.credentials import (
@@ -19,6 +20,7 @@ from botocore.exceptions import NoCredentialsError, ProfileNotFound
 from botocore.loaders import create_loader
 
 from worker.errors import SinkRefused
+from worker.sinks.bounded_answers import AnswerTooLarge, whole
 from worker.sinks.renewed import Renewed
 from worker.sinks.s3 import S3Access, S3Settings
 from worker.sinks.s3_failures import translated
@@ -36,6 +38,26 @@ _CONNECTIONS = 16
 # These write headers, addresses and what credential commands printed into their messages, and traces of them.
 for _quoting in ("boto3", "botocore", "s3transfer", "urllib3"):
     logging.getLogger(_quoting).setLevel(logging.CRITICAL + 1)
+
+
+class _Answer(botocore.awsrequest.AWSResponse):  # type: ignore[misc]  # botocore has no types
+    """Takes no more of an answer into memory than a store gives; bodies of objects are read as they come."""
+
+    _content: bytes | None
+
+    @property
+    def content(self) -> bytes:
+        if self._content is None:
+            try:
+                self._content = whole(self.raw.stream())
+            except AnswerTooLarge:
+                self.raw.close()
+                raise
+        return self._content
+
+
+# The library has no place for it in a client; it looks the class up there for each answer.
+botocore.awsrequest.AWSResponse = _Answer
 
 
 @dataclass(frozen=True, slots=True)

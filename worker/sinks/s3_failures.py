@@ -14,6 +14,7 @@ from botocore import exceptions as boto
 from botocore.exceptions import BotoCoreError, ClientError
 
 from worker.errors import FlagstreamError, SinkError, SinkRefused, SinkUnavailable
+from worker.sinks.bounded_answers import AnswerTooLarge
 from worker.sinks.retry_after import seconds_to_wait
 
 THROTTLING = {
@@ -187,6 +188,8 @@ def _failed(error: Exception, what: str, preparing: bool) -> SinkError:
     """For everything that is no answer."""
     ours = isinstance(error, BotoCoreError)
     inner = error.kwargs.get("error") if isinstance(error, BotoCoreError) else None
+    if isinstance(inner, AnswerTooLarge):
+        return SinkUnavailable(f"{what}: {inner}")
     if isinstance(inner, ValueError) or (isinstance(error, ValueError) and not ours):
         # Such as a line break in a token: http.client quotes the whole header.
         return _refused(what, _MALFORMED, error)

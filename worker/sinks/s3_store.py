@@ -290,7 +290,7 @@ class S3Store:
 
         def read() -> bytes:
             with self._client.get_object(**self._at(name))["Body"] as body:
-                return bytes(body.read())
+                return bytes(body.read(len(_PROBE) + 1))
 
         content = self._connection.call(f"reading {self.place}{name}", read)
         if content != _PROBE:
