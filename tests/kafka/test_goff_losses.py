@@ -201,7 +201,7 @@ def test_row_5_an_event_that_a_format_cannot_hold_blocks_nothing(setting: Export
     with running(setting, "columns", "rows") as worker:
         eventually(lambda: bool(list(folder.rglob("*.parquet"))) and bool(list(folder.rglob("*.csv"))))
         (letter,) = await_records(setting.bootstrap, setting.topics.dead_letters, 1)
-        worker.healthy()
+        worker.healthy_but_for_dead_letters()
     (columns,) = folder.rglob("*.parquet")
     (rows,) = folder.rglob("*.csv")
 

@@ -213,6 +213,15 @@ class RunningWorker:
         self.await_problem(lambda problems: not problems, timeout)
         assert self.ready()
 
+    def healthy_but_for_dead_letters(self, timeout: float = PATIENCE) -> None:
+        """Wait until /health finds nothing but the dead letters that the test has made."""
+        self.await_problem(
+            lambda problems: all(
+                "became dead letters" in text for texts in problems.values() for text in texts
+            ),
+            timeout,
+        )
+
     def await_problem(
         self, wanted: Callable[[dict[str, list[str]]], object], timeout: float = PATIENCE
     ) -> dict[str, list[str]]:
