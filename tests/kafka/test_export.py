@@ -135,7 +135,7 @@ class TestWhatIsStored:
         eventually(lambda: lines(setting.stored(0))[-1:] == [event(204)])
         assert gzip.decompress(target.read_bytes()) == b"somebody else's\n"
         assert len(setting.stored(4)) == 2
-        assert setting.committed(4).offset == 0
+        assert setting.committed(4).offset == 1
 
 
 def test_latest_loses_nothing_of_a_partition_that_is_added_later(
