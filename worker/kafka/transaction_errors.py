@@ -78,12 +78,12 @@ def aborted(error: KafkaError, topics: Iterable[str], text: str) -> TransactionA
     if error.code() in OF_A_RECORD:
         untimely = error.code() == KafkaError.INVALID_TIMESTAMP
         return TransactionRefused(text, of_a_record=True, untimely=untimely)
-    if error.code() in _OF_A_TOPIC or any(topic in words(error) for topic in topics):
+    if error.code() in OF_A_TOPIC or any(topic in words(error) for topic in topics):
         return TransactionRefused(text, of_a_record=False)
     return TransactionAborted(text)
 
 
-_OF_A_TOPIC = frozenset(
+OF_A_TOPIC = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
         KafkaError.TOPIC_EXCEPTION,
@@ -95,3 +95,6 @@ _OF_A_TOPIC = frozenset(
         KafkaError._MSG_TIMED_OUT,
     }
 )
+"""A topic refuses whatever it is sent, or nobody is there to take it. None of these ends a commit that was
+sent.
+"""

@@ -17,6 +17,7 @@ from worker.kafka.bounded import Hangs, bounded
 from worker.kafka.transaction_errors import (
     FENCED,
     OF_A_RECORD,
+    OF_A_TOPIC,
     UNKNOWN_STATE,
     UNSUPPORTED,
     TransactionRefused,
@@ -454,10 +455,11 @@ class TransactionalProducer:
             self._abandon(text)
         elif error.code() in OF_A_RECORD:
             self._register()  # librdkafka has counted the batch, the broker has not: the next is out of order
-        reason = aborted(error, self._topics, text)
-        if committing and not usable and not isinstance(reason, TransactionRefused):
+        # What a topic has refused was not delivered, so no commit was sent. By its code: a text may name a
+        # topic by chance.
+        if committing and not usable and error.code() not in OF_A_RECORD | OF_A_TOPIC:
             return TransactionUncertain(text)
-        return reason  # what a topic has refused was not delivered, so no commit was sent
+        return aborted(error, self._topics, text)
 
     def _rolled_back(self) -> bool:
         """Roll back after an error; False where that fails, as it does when nothing could be added to the
