@@ -62,7 +62,10 @@ class S3Access:
     def variable_problems(self) -> Iterator[str]:
         """As :meth:`worker.sinks.settings.SinkSettings.variable_problems`."""
         own = bool(self.access_key or self.profile)
-        yield from malformed((*(() if own else AWS_CREDENTIALS), *AWS, *PROXIES))
+        names = (*(() if own else AWS_CREDENTIALS), *AWS, *PROXIES)
+        # Amazon's library asks the endpoint of the configuration, and STS at its own.
+        unread = {"AWS_ENDPOINT_URL_S3", "" if self.role_arn else "AWS_ENDPOINT_URL"} if self.endpoint else ()
+        yield from malformed(name for name in names if name not in unread)
 
 
 def _address(text: str) -> str:

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from urllib.parse import urlsplit
 
 AWS_CREDENTIALS = (
     "AWS_ACCESS_KEY_ID",
@@ -46,15 +47,38 @@ GOOGLE = (
 )
 PROXIES = ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "http_proxy", "https_proxy")
 
+ADDRESSES = frozenset(
+    {
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_ENDPOINT_URL_STS",
+        "STORAGE_EMULATOR_HOST",
+    }
+)
+"""What of these the libraries take as a whole address."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def malformed(names: Iterable[str], environ: Mapping[str, str] = os.environ) -> Iterator[str]:
-    """A line for each variable with a control character in it, without its value.
+    """A line for each variable with a control character in it, or without the address that it should hold;
+    never with its value.
 
-    Such a character is never meant (a line break at the end of a file that was read into the variable), and
-    the libraries would quote the whole value when they fail.
+    A control character is never meant (a line break at the end of a file that was read into the variable),
+    and the libraries would quote the whole value when they fail.
     """
     for name in names:
-        if _CONTROL.search(environ.get(name, "")):
+        value = environ.get(name, "")
+        if _CONTROL.search(value):
             yield f"the variable {name} holds a control character, such as a line break at its end; remove it"
+        elif value and name in ADDRESSES and not _is_address(value):
+            yield f"the variable {name} holds no address; write https://HOST or http://HOST:PORT"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, half of an IPv6 address
+        return False

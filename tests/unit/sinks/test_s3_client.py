@@ -403,6 +403,22 @@ def test_the_configuration_check_sees_control_characters(name: str, monkeypatch:
         assert CANARY not in problem[0]
 
 
+@pytest.mark.parametrize(
+    "value", [CANARY, f"{CANARY}:9000", f"http://u:{CANARY}@h:x", "s3://h", "http://[::1"]
+)
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_the_configuration_check_sees_what_is_no_address(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library's error says nothing of the variable. Where the sink has an endpoint, nobody reads it."""
+    monkeypatch.setenv(name, value)
+    (problem,) = S3Settings(bucket="flags").variable_problems()
+    assert problem == f"the variable {name} holds no address; write https://HOST or http://HOST:PORT"
+    assert list(S3Settings(bucket="flags", endpoint="http://minio:9000").variable_problems()) == []
+    monkeypatch.setenv(name, "https://bucket.vpce-1a2b3c4d.s3.eu-west-1.vpce.amazonaws.com")
+    assert list(S3Settings(bucket="flags").variable_problems()) == []
+
+
 def test_own_credentials_do_not_look_at_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable that is not read cannot be wrong."""
     monkeypatch.setenv("AWS_SESSION_TOKEN", f"{CANARY}\n")
