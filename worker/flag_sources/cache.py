@@ -36,6 +36,7 @@ class FlagCache:
     def read(self) -> dict[str, Document]:
         """What was written last; nothing where there is no file yet. Raises OSError, and ValueError for what
         is no cache."""
+        self._check()
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:
@@ -45,14 +46,21 @@ class FlagCache:
             raise ValueError(f"version {file.v} is not known")
         return {name: Document(kept.content.encode(), kept.format) for name, kept in file.sources.items()}
 
+    def _check(self) -> None:
+        """Raise OSError for what is there and no file: a device would be replaced, a pipe waited for."""
+        if self.path.exists() and not self.path.is_file():
+            raise OSError("is no regular file")
+
     def write(self, documents: Mapping[str, Document]) -> None:
         """Replace the file, whole or not at all; readable by its owner only. Raises OSError, with a message
         that names the file and the call.
         """
         kept = {name: _Kept(one.format, decoded(one.content)) for name, one in documents.items()}
-        call = "mkdir"
+        call = "stat"
         temporary = None
         try:
+            self._check()
+            call = "mkdir"
             self.path.parent.mkdir(parents=True, exist_ok=True)
             call = "open"
             descriptor, temporary = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)

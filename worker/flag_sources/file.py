@@ -1,6 +1,7 @@
 """Flags from a local file, for instance a mounted ConfigMap."""
 
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -77,8 +78,12 @@ class FilePlace:
         raise OSError("it is being written: it changes at every look; replace it by renaming another file")
 
     def _look(self, known: Stamp | None) -> _Look | None:
-        with self._path.open("rb") as file:
-            stamp = _stamp(os.fstat(file.fileno()))
+        # Without O_NONBLOCK a pipe that nobody writes to would be waited for.
+        with open(self._path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError("is no regular file")
+            stamp = _stamp(status)
             if stamp == known:
                 return None
             content = file.read()

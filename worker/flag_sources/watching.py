@@ -75,6 +75,7 @@ class FlagWatch:
         self._flags: dict[str, FlagSet] = {}
         self._unusable: set[str] = set()
         self._failing: dict[str, str] = {}
+        self._told: set[str] = set()
         self._contradictions: dict[str, str] = {}
         self._writing = threading.Lock()
         for source in sources:
@@ -130,7 +131,9 @@ class FlagWatch:
                 return False
             self._flags[source.name] = source.restore(document)
         except FlagFileError as error:
-            log.error("flags_cache_unusable", error=str(error))
+            if str(error) not in self._told:  # the start is tried until each source is there
+                log.error("flags_cache_unusable", error=str(error))
+            self._told.add(str(error))
             return False
         log.error(
             "flags_from_cache",
@@ -146,7 +149,7 @@ class FlagWatch:
         try:
             return self._cache.read()
         except (OSError, ValueError) as error:
-            raise FlagFileError(f"{self._cache.path}: {error}") from error
+            raise FlagFileError(f"{self._cache.path}: {getattr(error, 'strerror', None) or error}") from error
 
     async def run(self) -> None:
         """Poll each source by itself, for ever. The end of one poll, in whatever way, ends all."""

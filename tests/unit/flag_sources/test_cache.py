@@ -41,3 +41,14 @@ def test_an_error_names_file_and_call(
         FlagCache(file).write(FLAGS)
     assert str(raised.value) == f"{file}: No space left on device ({call})"
     assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
+    """A pipe is not waited for, and a device not replaced by a file."""
+    pipe = tmp_path / "flags.cache"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="is no regular file"):
+        FlagCache(pipe).read()
+    with pytest.raises(OSError, match="is no regular file"):
+        FlagCache(pipe).write(FLAGS)
+    assert pipe.is_fifo()

@@ -294,3 +294,12 @@ def test_an_unreadable_file_says_what_told_its_format(tmp_path: Path) -> None:
         KeptFlags("f", FilePlace(path, clock=settled)).load()
     with pytest.raises(FlagFileError, match="read as toml by the setting format"):
         KeptFlags("f", FilePlace(path, "toml", clock=settled)).load()
+
+
+def test_a_pipe_is_no_flag_file(tmp_path: Path) -> None:
+    """Opening it would wait for somebody who writes, and the worker would say nothing."""
+    path = tmp_path / "flags.yaml"
+    os.mkfifo(path)
+
+    with pytest.raises(OSError, match=r"flags\.yaml: is no regular file"):
+        KeptFlags("f", FilePlace(path, clock=settled)).load()

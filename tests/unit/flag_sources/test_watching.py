@@ -117,11 +117,17 @@ def test_the_cache_stands_in_at_the_start(tmp_path: Path) -> None:
 
 
 def test_a_broken_cache_is_no_cache(tmp_path: Path) -> None:
-    """The worker waits for the source, as it would without one."""
+    """The worker waits for the source, as it would without one. That is one line in the log, however often
+    it tries.
+    """
     cache = FlagCache(tmp_path / "flags.cache")
     cache.path.write_text("{")
-    with pytest.raises(FlagFileError):
-        watch(cache, one=Shelf(None)).load()
+    watching = watch(cache, one=Shelf(None))
+    with capture_logs() as logs:
+        for _ in range(3):
+            with pytest.raises(FlagFileError):
+                watching.load()
+    assert [line["event"] for line in logs] == ["flags_cache_unusable"]
 
 
 class Ended(Exception):
