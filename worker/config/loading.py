@@ -139,16 +139,19 @@ class _Reading:
     problems: dict[Path, str] = field(default_factory=dict)
 
     def refuse(self, raw: MutableMapping[str, object], at: Path, message: str) -> None:
-        """Report ``at`` and take its value out of ``raw``, so that nothing else is said of it."""
+        """Report ``at`` and take its value out of ``raw``, so that nothing else is said of it: of texts in a
+        list the whole list.
+        """
         self._report(at, message)
         table: object = raw
-        for key in at[:-1]:
-            if isinstance(table, Mapping):
-                table = table[key]
+        holder, name = raw, at[0]
+        for key in at:
+            if isinstance(table, MutableMapping):
+                holder, name = table, key
+                table = table.get(key)
             elif isinstance(table, list):
                 table = table[int(key)]
-        if isinstance(table, MutableMapping):
-            del table[at[-1]]
+        holder.pop(name, None)
 
     def settings(self, raw: MutableMapping[str, object], known: Mapping[str, type[SinkSettings]]) -> Settings:
         tables = raw.get("sinks", {})

@@ -8,7 +8,8 @@ MASK = "**********"
 
 _QUOTED = re.compile(r'"([^"]+?) \.\.\.|"([^"]+?)…?"')
 _SHORTEST_PART = 3
-"""Characters: what is quoted and shorter is no part of a value that anyone could use."""
+"""Characters: what is shorter is no secret, nor a part of one that anyone could use, but a word of any
+message."""
 _PLAIN_WORDS = frozenset({"true", "false"})
 """They tell nothing, and stand in every record."""
 _SHORT = 8
@@ -19,7 +20,11 @@ class Mask:
     """Masks ``values`` in texts: whole wherever they stand, and the parts of them that a text quotes."""
 
     def __init__(self, values: Iterable[str] = ()) -> None:
-        hidden = {value for value in values if value.strip() and value.lower() not in _PLAIN_WORDS}
+        hidden = {
+            value
+            for value in values
+            if len(value.strip()) >= _SHORTEST_PART and value.lower() not in _PLAIN_WORDS
+        }
         self._values = sorted(hidden, key=len, reverse=True)
 
     def __call__(self, text: str) -> str:

@@ -340,6 +340,10 @@ def properties(lines: str) -> str:
                 "a/{{ .Metadata.app }}/{{ .Topic }}/{{ .Partition }}/{{ .Start }}-{{ .End }}.json",
             )
         ),
+        (
+            f"{LOG}[flags]\npath = 'f.yaml'\ncache_path = 'x/../f.yaml'",
+            'flags.cache_path: "x/../f.yaml" is the flag file itself, which would be overwritten',
+        ),
         (f'{FLAGS}[[sinks]]\ntype = "log"', "sinks: is no list; write [sinks.<name>] for each"),
         (f'{WHOLE}[web]\nname = "x"', "web.name: unknown key; did you mean name, above all tables?"),
         (webhook('url = "https://x/"'), "sinks.a.url: unknown key; did you mean endpoint_url?"),

@@ -60,6 +60,18 @@ def test_values_of_the_environment_are_taken_as_they_are(tmp_path: Path) -> None
     assert load(_file(tmp_path, WHOLE), environ).enrich.metadata == {"key": "${HOME}"}
 
 
+def test_a_variable_of_a_list_that_is_not_set_is_told_in_whole_words(tmp_path: Path) -> None:
+    """Nothing of the message is taken for the secret of the list, or for a value of one letter."""
+    text = WHOLE + (
+        '[sinks.a]\ntype = "webhook"\nendpoint_url = "https://receiver.example.com/x"\n'
+        'secret = "${NOW}"\nprevious_secrets = ["${ONE}", "${TWO}"]\n'
+    )
+    assert problems(tmp_path, text, {"NOW": "hunter2", "ONE": "a"}) == [
+        "sinks.a.previous_secrets.1: the variable TWO is not set; set it, or write $${TWO} for the text "
+        "${TWO} itself"
+    ]
+
+
 def test_variables_that_are_not_set_are_told_with_their_paths(tmp_path: Path) -> None:
     """All of them, and nothing else of the same settings; an empty variable is set."""
     text = f'{WHOLE}[sinks.a]\ntype = "file"\npath = "${{NO_SUCH_DIR}}/x"\n[registry]\nuser = "${{EMPTY}}"\n'
