@@ -41,7 +41,7 @@ class Declared:
             return not _is_table(field) and path != ("flags", "sources")
         if len(inner) == 2 and model is not Settings and get_origin(field.annotation) is dict:
             # A table of secrets, such as headers: there NAME_FILE is what mounts one.
-            return not (mentions(field.annotation, SecretStr) and inner[1].endswith("_file"))
+            return not (mentions(field.annotation, SecretStr) and inner[1].endswith(("_file", "-file")))
         return False
 
     def paths(self, words: str) -> Iterator[Path]:

@@ -2,11 +2,11 @@
 
 Sinks by their names, with ``_`` for ``-``: ``FLAGSTREAM_SINKS__ARCHIVE__PATH``. In the tables of librdkafka
 properties ``_`` stands for ``.``: ``FLAGSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD`` is ``sasl.password``;
-likewise in the ``properties`` of a sink. With ``_FILE`` at its end a variable names a file that holds
-the value.
+likewise in the ``properties`` of a sink. In names of headers ``_`` stands for ``-``. With ``_FILE`` at its
+end a variable names a file that holds the value.
 """
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 
@@ -23,6 +23,9 @@ NO_SETTINGS = ("FLAGSTREAM_CONFIG", "FLAGSTREAM_CRASH", "FLAGSTREAM_TEST_")
 
 FILE = "_FILE"
 """The end of a variable that names a file with the value, as container platforms mount secrets."""
+
+HEADERS = "headers"
+"""The tables of HTTP headers, in whose names ``_`` stands for ``-``: proxies drop headers with ``_``."""
 
 Path = tuple[str, ...]
 Origins = Mapping[Path, str]
@@ -135,7 +138,24 @@ def _path(name: str, raw: Mapping[str, object]) -> Path:
         keys[1] = next((sink for sink in sinks if sink.replace("-", "_") == keys[1]), keys[1])
     if len(keys) > 3 and keys[0] == "sinks" and keys[2] == SINK_PROPERTIES:
         return (*keys[:3], DELIMITER.join(keys[3:]).replace("_", "."))
-    return tuple(keys)
+    return (*keys[:-1], _as_written(keys, raw))
+
+
+def _as_written(keys: Sequence[str], raw: Mapping[str, object]) -> str:
+    """The last key as the file has it: variables have no small letters, and names of headers no ``_``."""
+    header = len(keys) > 3 and keys[-2] == HEADERS
+    key = keys[-1].replace("_", "-") if header else keys[-1]
+    table: object = raw
+    for part in keys[:-1]:
+        if isinstance(table, list) and part.isdecimal() and int(part) < len(table):
+            table = table[int(part)]
+        else:
+            table = table.get(part) if isinstance(table, Mapping) else None
+    for written in table if isinstance(table, Mapping) else ():
+        folded = str(written).lower()
+        if (folded.replace("_", "-") if header else folded) == key:
+            return str(written)
+    return key
 
 
 def _is_table(path: Path, raw: Mapping[str, object]) -> bool:

@@ -81,6 +81,12 @@ def _unknown(path: Path, model: type[BaseModel] | None, origins: Origins) -> str
         return f"{dotted(path)}: unknown key" + (f"; {hint}" if hint else nearest(path[-1], known))
     if section := _section_with(path):
         return f"{origins[path]}: unknown variable; did you mean {variable((section, path[-1]))}?"
+    if (
+        not near
+        and len(path) == 1
+        and (hint := goff_words.counterpart(path[0].split("_")[0], goff_words.TOP))
+    ):
+        return f"{origins[path]}: unknown variable; {hint}"
     known_as = [
         variable((*path[:-1], key)) + (f"{DELIMITER}<KEY>" if _is_table(known[key]) else "")
         for key in ([near] if near else known)

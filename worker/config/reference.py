@@ -30,12 +30,13 @@ that. Relative paths begin at the working directory.
 * A **start** is `"beginning"`, `"latest"`, or a time with its zone, such as `"2026-01-31T00:00:00Z"`. It
   counts only where a group has no offset.
 * A setting's **environment variable** is its path in capitals, with `__` between the tables:
-  `FLAGSTREAM_KAFKA__BOOTSTRAP_SERVERS`, `FLAGSTREAM_SINKS__ARCHIVE__PATH`. A `-` in a sink's name is
-  written `_`, and so is a `.` in librdkafka's properties: `FLAGSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD`.
-  Unknown ones that begin with `FLAGSTREAM_` are refused, but for `FLAGSTREAM_CONFIG` (the file, in place of
-  `-c`), `FLAGSTREAM_CRASH` and `FLAGSTREAM_TEST_*` (both for tests). One underscore in place of two is not
-  forgiven, but the message names the right variable. What Kubernetes sets for a Service whose name begins
-  with `flagstream` (`FLAGSTREAM_PORT=tcp://...` and so on) is passed over.
+  `FLAGSTREAM_KAFKA__BOOTSTRAP_SERVERS`, `FLAGSTREAM_SINKS__ARCHIVE__PATH`. A `-` in the name of a sink or
+  of a header is written `_`, and so is a `.` in librdkafka's properties:
+  `FLAGSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD`. Unknown ones that begin with `FLAGSTREAM_` are refused, but
+  for `FLAGSTREAM_CONFIG` (the file, in place of `-c`), `FLAGSTREAM_CRASH` and `FLAGSTREAM_TEST_*` (both for
+  tests). One underscore in place of two is not forgiven, but the message names the right variable. What
+  Kubernetes sets for a Service whose name begins with `flagstream` (`FLAGSTREAM_PORT=tcp://...` and so on)
+  is passed over.
 * `FLAGSTREAM_..._FILE` names a file that holds the value of the variable without `_FILE`, as secrets are
   mounted: `FLAGSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD_FILE=/run/secrets/kafka`. One line break at the end
   of the file is left out. Where the longer name is a setting itself (`credentials_file`), it is that

@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.config.reading import WHOLE, accepted, problems
+from worker.config import load
+from worker.config.flags import HttpFlagSettings
+from worker.sinks.webhook_settings import WebhookSettings
 
 SERVICES = {
     "FLAGSTREAM_SERVICE_HOST": "10.0.0.11",
@@ -111,3 +114,51 @@ def test_a_wrong_number_of_underscores_names_the_right_variable(
     """Also between the words of sinks, properties and sources, and with small letters; never the value."""
     text = WHOLE + '[sinks.my-files]\ntype = "file"\npath = "a"\n'
     assert problems(tmp_path, text, {name: "hunter2"}) == [f"{name}: unknown variable; did you mean {meant}?"]
+
+
+def test_a_variable_is_stronger_than_the_same_header_of_the_file(tmp_path: Path) -> None:
+    """However its name is written there: two headers of one name would be sent. ``_`` stands for ``-``, as
+    proxies drop a header with ``_``; the same of a mounted file, and of a header that the file does not have.
+    """
+    text = (
+        'headers = { Authorization = "old", "X-Api-Key" = "old" }\n[[flags.sources]]\ntype = "http"\n'
+        'url = "https://h/f.yaml"\nheaders = { "X-Api-Key" = "old" }\n[enrich.metadata]\nTeam = "old"\n'
+    )
+    file = tmp_path / "flagstream.toml"
+    file.write_text(f'[sinks.hook]\ntype = "webhook"\nendpoint_url = "https://receiver.example.com/"\n{text}')
+    mounted = tmp_path / "key"
+    mounted.write_text("mounted\n")
+    settings = load(
+        file,
+        {
+            "FLAGSTREAM_SINKS__HOOK__HEADERS__AUTHORIZATION": "new",
+            "FLAGSTREAM_SINKS__HOOK__HEADERS__X_API_KEY_FILE": str(mounted),
+            "FLAGSTREAM_SINKS__HOOK__HEADERS__X_TEAM": "added",
+            "FLAGSTREAM_FLAGS__SOURCES__0__HEADERS__X_API_KEY": "new",
+            "FLAGSTREAM_FLAGS__SOURCES__0__HEADERS__AUTHORIZATION_FILE": str(mounted),
+            "FLAGSTREAM_ENRICH__METADATA__TEAM": "new",
+        },
+    )
+    hook, source = settings.sinks["hook"], settings.flags.sources[0]
+    assert isinstance(hook, WebhookSettings)
+    assert isinstance(source, HttpFlagSettings)
+    assert {
+        name: [value.get_secret_value() for value in values] for name, values in hook.headers.items()
+    } == {
+        "Authorization": ["new"],
+        "X-Api-Key": ["mounted"],
+        "x-team": ["added"],
+    }
+    assert {name: value.get_secret_value() for name, value in source.headers.items()} == {
+        "X-Api-Key": "new",
+        "authorization": "mounted",
+    }
+    assert settings.enrich.metadata == {"Team": "new"}
+
+
+def test_a_relays_variable_with_our_prefix_is_told_what_says_the_same(tmp_path: Path) -> None:
+    """The words are those of the file."""
+    (problem,) = problems(tmp_path, WHOLE, {"FLAGSTREAM_POLLINGINTERVAL": "60000"})
+    assert problem.startswith("FLAGSTREAM_POLLINGINTERVAL: unknown variable; for GO Feature Flag's polling")
+    (problem,) = problems(tmp_path, WHOLE, {"FLAGSTREAM_RETRIEVERS_0_KIND": "file"})
+    assert "write [[flags.sources]] with type, one for each" in problem
