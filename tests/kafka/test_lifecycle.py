@@ -334,6 +334,23 @@ class TestBrokerTrouble:
         assert Counter(json.loads(record.value or b"")["n"] for record in output) == expected
         assert Counter(archived(archive)) == expected
 
+    def test_a_frozen_broker_is_named(self, broker: KafkaBroker, tmp_path: Path) -> None:
+        """Its connections stand, so librdkafka tells nothing for half a minute. The session ends before: that
+        the group has no answer either is not told as if the worker waited for another member."""
+        bootstrap = broker.bootstrap_servers
+        topics = Topics.create(AdminClient({"bootstrap.servers": bootstrap}), "silent")
+        settings = configuration(bootstrap, tmp_path, topics)
+        with RunningWorker(settings, tmp_path, arguments=ENRICH) as worker:
+            worker.healthy()
+            with frozen(broker):
+                logged = worker.await_event("broker_silent", timeout=15)
+                assert "no answer for" in str(worker.problems()["enrich"])
+                assert worker.value("flagstream_problems", source="enrich", kind="kafka") == 1
+            worker.healthy()
+
+        assert bootstrap in logged["problem"]
+        assert "look whether the broker is frozen" in logged["problem"]
+
     def test_a_frozen_broker_has_not_recovered(self, broker: KafkaBroker, tmp_path: Path) -> None:
         """Its connections are made, and the group's session has not ended: still the worker is not ready
         until it answers, and until then no line says that it does, and no old lag stands for a true one."""

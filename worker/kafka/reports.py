@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError
 from worker.chunk import Partition
 from worker.errors import ExitCode, Fatal
 from worker.kafka.recovery import recovered
+from worker.kafka.silence import BrokerSilence
 from worker.kafka.words import words
 from worker.operate import metrics
 
@@ -90,6 +91,7 @@ class Reports:
         self._troubles: dict[int, _Trouble] = {}
         self._logged: dict[int, float] = {}
         self._born = math.inf
+        self._silence = BrokerSilence(clock)
         self._log = log.bind(source=name, topic=topic)
 
     @property
@@ -100,7 +102,7 @@ class Reports:
         last = max(
             troubles, key=lambda code: (code != KafkaError._TRANSPORT, troubles[code].told_at), default=0
         )
-        return troubles[last].problem if troubles else ""
+        return troubles[last].problem if troubles else self._silence.problem
 
     def raise_if_fatal(self) -> None:
         """Raises Fatal for an error, told before, that ends the process."""
@@ -130,6 +132,7 @@ class Reports:
         statistics = json.loads(text)
         self.member = self.member or statistics.get("cgrp", {}).get("join_state") == "steady"
         self._look_for_recovery(statistics, positions)
+        self._look_for_silence(statistics.get("brokers", {}))
         partitions = statistics.get("topics", {}).get(self._topic, {}).get("partitions", {})
         # Each partition reports the queue that all share.
         held = max((found.get("fetchq_size", 0) for found in partitions.values()), default=0)
@@ -138,6 +141,14 @@ class Reports:
             partition = Partition(self._topic, int(index))
             if partition in positions and found["fetchq_cnt"] == 0 and found["next_offset"] >= 0:
                 self._looked(partition, found["next_offset"])
+
+    def _look_for_silence(self, brokers: Mapping[str, Any]) -> None:
+        before = self._silence.problem
+        self._silence.look(brokers)
+        if self._silence.problem and not before:
+            self._log.warning("broker_silent", problem=self._silence.problem)
+        elif before and not self._silence.problem:
+            self._log.info("broker_answers")
 
     def _look_for_recovery(self, statistics: Mapping[str, Any], positions: Mapping[Partition, int]) -> None:
         # They wait while the thread does, so what they say may be old. Of all samples the freshest tells
