@@ -356,6 +356,31 @@ def test_lost_offsets_lose_nothing_of_a_window_that_was_half_stored(
     assert sorted(lines_below(setting.folder)) == sorted(events(40))
 
 
+def test_lost_offsets_lose_nothing_under_latest(
+    admin: AdminClient, bootstrap: str, tmp_path: Path, limits: BrokerLimits
+) -> None:
+    """The new start lies behind what came while no worker ran: it is stopped at, and nothing is passed
+    over.
+    """
+    kafka = kafka_section("classic", limits)
+    setting = Exporting.create(admin, bootstrap, tmp_path, kafka=kafka)
+    setting.produce(events(20))
+    with setting.worker() as worker:
+        setting.await_committed(20)
+        assert worker.stop() == 0
+    delete_group(admin, setting)
+    setting.produce(events(5, first=20))
+
+    for _ in range(2):  # what the first one did must not hide it from the second
+        with setting.worker(start="latest") as worker:
+            problem = worker.await_event("partition_stopped")["problem"]
+            assert "the group's offsets were lost" in problem
+            assert worker.stop() == 0
+    with setting.worker(start="latest", on_lost_offsets="continue"):
+        setting.await_committed(25)
+    assert sorted(lines_below(setting.folder)) == sorted(events(25))
+
+
 def test_records_deleted_before_they_were_exported_stop_or_are_passed_over(
     admin: AdminClient, bootstrap: str, tmp_path: Path
 ) -> None:
