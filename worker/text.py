@@ -17,3 +17,14 @@ def decoded(content: bytes) -> str:
         if content.startswith(mark):
             return content.decode(encoding)
     return content.decode()
+
+
+def is_unicode(text: str) -> bool:
+    """Whether ``text`` can be written at all. One from the environment that is no UTF-8 holds halves of
+    surrogate pairs in place of its bytes.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -13,7 +13,7 @@ from pathlib import Path as FilePath
 from worker.config.declared import PROPERTY_TABLES, SINK_PROPERTIES, Declared
 from worker.config.kubernetes import is_service_variable
 from worker.config.settings import Settings
-from worker.text import decoded
+from worker.text import decoded, is_unicode
 
 PREFIX = str(Settings.model_config["env_prefix"])
 DELIMITER = str(Settings.model_config["env_nested_delimiter"])
@@ -54,6 +54,10 @@ def merge(raw: MutableMapping[str, object], environ: Mapping[str, str], declared
     found = Environment()
     # What names files comes last: the other variables may say which type a sink has.
     for name, value in sorted(_settings(environ), key=lambda item: (item[0].endswith(FILE), item[0])):
+        if not is_unicode(name + value):
+            shown = name.encode(errors="backslashreplace").decode()
+            found.problems.append(f"{shown}: is not UTF-8 text")
+            continue
         path = _path(name, raw)
         if name.endswith(FILE) and not declared.is_setting(path):
             named = name.removesuffix(FILE)

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping, MutableMapping, MutableSequence
 from dataclasses import dataclass, field
 
+from worker.text import is_unicode
+
 Path = tuple[str, ...]
 
 _REFERENCE = re.compile(
@@ -75,6 +77,8 @@ def _text(text: str, here: Path, environ: Mapping[str, str], found: References) 
                 f"the variable {name} is not set; set it, or write $${{{name}}} for the text "
                 f"${{{name}}} itself"
             )
+        elif not is_unicode(environ[name]):
+            faults.append(f"the variable {name} is not UTF-8 text")
         else:
             names.append(name)
             return environ[name]

@@ -162,3 +162,29 @@ def test_a_relays_variable_with_our_prefix_is_told_what_says_the_same(tmp_path: 
     assert problem.startswith("FLAGSTREAM_POLLINGINTERVAL: unknown variable; for GO Feature Flag's polling")
     (problem,) = problems(tmp_path, WHOLE, {"FLAGSTREAM_RETRIEVERS_0_KIND": "file"})
     assert "write [[flags.sources]] with type, one for each" in problem
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "FLAGSTREAM_NAME",
+        "FLAGSTREAM_ENRICH__METADATA__TEAM",
+        "FLAGSTREAM_ENRICH__DEFAULT_SOURCE",
+        "FLAGSTREAM_KAFKA__PROPERTIES__CLIENT_RACK",
+        "FLAGSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD_FILE",
+        "FLAGSTREAM_FLAGS__PATH",
+    ],
+)
+def test_a_variable_that_is_no_utf_8_is_refused(tmp_path: Path, name: str) -> None:
+    """Python holds its bytes as halves of surrogate pairs, which nothing can write, not even a message."""
+    assert problems(tmp_path, WHOLE, {name: "a\udcff"}) == [f"{name}: is not UTF-8 text"]
+
+
+def test_a_name_and_a_reference_that_are_no_utf_8_are_refused(tmp_path: Path) -> None:
+    """The name is shown with its bytes."""
+    assert problems(tmp_path, WHOLE, {"FLAGSTREAM_SINKS__\udcff__TYPE": "log"}) == [
+        "FLAGSTREAM_SINKS__\\udcff__TYPE: is not UTF-8 text"
+    ]
+    assert problems(tmp_path, 'name = "${OWN}"\n' + WHOLE, {"OWN": "a\udcff"}) == [
+        "name: the variable OWN is not UTF-8 text"
+    ]
