@@ -197,6 +197,17 @@ def _message(details: ErrorDetails, field: FieldInfo | None, path: Path) -> str:
         return f"{text} is not possible; write {_alternatives(field)}" + _near_literal(found, field)
     if kind == "dict_type" and path == ("sinks",) and isinstance(found, list):
         return "is no list; write [sinks.<name>] for each, with a name of your own"
+    if kind == "list_type" and path[-1] != "sources":
+        return 'is a list; write ["a", "b"] in the file'
+    if kind in ("model_type", "model_attributes_type") and path[:-1] == ("flags", "sources"):
+        return "is no table; write a table [[flags.sources]] for each"
+    if kind == "path_type" and isinstance(found, list):
+        more = (
+            '; write a table [[flags.sources]] with type = "file" for each'
+            if path == ("flags", "path")
+            else ""
+        )
+        return f"is one path, not a list{more}"
     if kind == "string_type" and isinstance(found, list):
         return 'is one text, not a list; write its parts with commas: "a,b"'
     if kind in _WRONG_TYPE:

@@ -32,6 +32,10 @@ _UNFIT_FOR_URL = re.compile(r"[\x00-\x20\x7f<>]")
 
 def _listed(value: object) -> object:
     """One text stands for a list of one."""
+    if isinstance(value, str) and re.fullmatch(r'\s*\[\s*".*"\s*\]\s*', value, re.DOTALL):
+        raise wrong(
+            "is a list written as one text; a variable holds one text, and the file a list of several"
+        )
     if isinstance(value, str | SecretStr):
         return [value]
     if not isinstance(value, list):

@@ -344,6 +344,22 @@ def properties(lines: str) -> str:
             f"{LOG}[flags]\npath = 'f.yaml'\ncache_path = 'x/../f.yaml'",
             'flags.cache_path: "x/../f.yaml" is the flag file itself, which would be overwritten',
         ),
+        (
+            webhook('secret = "a"\nprevious_secrets = \'["b", "c"]\''),
+            "sinks.a.previous_secrets: is a list written as one text; a variable holds one text, and the",
+        ),
+        (
+            source('type = "relay"\nurl = "http://r"\nflags = "a,b"'),
+            'flags.sources.0.flags: is a list; write ["a", "b"] in the file',
+        ),
+        (
+            f"{LOG}[flags]\nsources = ['a.yaml']",
+            "flags.sources.0: is no table; write a table [[flags.sources]] for each",
+        ),
+        (
+            f"{LOG}[flags]\npath = ['a.yaml', 'b.yaml']",
+            'flags.path: is one path, not a list; write a table [[flags.sources]] with type = "file"',
+        ),
         (f'{FLAGS}[[sinks]]\ntype = "log"', "sinks: is no list; write [sinks.<name>] for each"),
         (f'{WHOLE}[web]\nname = "x"', "web.name: unknown key; did you mean name, above all tables?"),
         (webhook('url = "https://x/"'), "sinks.a.url: unknown key; did you mean endpoint_url?"),
