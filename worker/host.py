@@ -431,8 +431,8 @@ class Host:
             tell(flags)
 
         flag_watch = watch(self._settings.flags, use)
-        await self._patiently("enrich", flag_watch.begin, FlagFileError)
         self._flag_watch = flag_watch
+        await self._patiently("enrich", flag_watch.begin, FlagFileError)
         self._tasks.start("flags", flag_watch.run(), lasts=True)
 
     async def _patiently(self, component: str, function: Callable[[], T], *passing: type[Exception]) -> T:
@@ -456,6 +456,8 @@ class Host:
             await asyncio.sleep(1.0)
             self._beat = time.monotonic()
             self._lost_lines.look()
+            if self._flag_watch is not None:
+                self._flag_watch.look()
             if not self._watchdog.alive:
                 raise TaskEnded("the watchdog's thread ended")
             for name, source in self.sources.items():

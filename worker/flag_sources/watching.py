@@ -3,8 +3,10 @@
 import asyncio
 import random
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import islice
+from typing import TypeVar
 
 import structlog
 
@@ -17,6 +19,7 @@ from worker.operate import metrics
 from worker.operate.health import Problem
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 JITTER = 0.1
 """A poll comes up to this share of the interval early or late, so that a fleet that started together does not
@@ -29,6 +32,11 @@ MOST_TOLD = 20
 """Flags that one line of the log names."""
 
 STAY = "older flags stay in use: mend the source, it is looked at again"
+
+HANGS_SECONDS = 30.0
+"""After which a source that was asked and gives no answer is told. Requests have time-outs of their own; a
+file on a file system whose server is away has none."""
+WAITS = "the start waits for it: mend the source"
 
 EXPORTED = "exported unless they say trackEvents: false"
 """What becomes of the events of flags that cannot be read."""
@@ -53,7 +61,7 @@ class FlagWatch:
 
     First `begin`, in a thread, until it succeeds; from then on `run`. ``use`` is called with each new set of
     flags, first by `begin`, then on the event loop. A set that it raises for is not in use: the flags before
-    it stay. ``chance`` gives numbers in [0, 1).
+    it stay. ``chance`` gives numbers in [0, 1), ``clock`` monotonic seconds.
     """
 
     def __init__(
@@ -65,7 +73,13 @@ class FlagWatch:
         *,
         chance: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
+        self._asked: dict[str, float] = {}
+        """Sources that have not answered yet, and since when."""
+        self._told_hanging: set[str] = set()
+        self._begun = False
         self._sources = sources
         self._interval = interval
         self._use = use
@@ -93,11 +107,44 @@ class FlagWatch:
             raise FlagFileError(
                 f"flags: cannot be taken into use: {type(error).__name__}: {error}"
             ) from error
+        self._begun = True
 
     def problems(self) -> Iterator[Problem]:
-        """What is wrong with sources now, for the health page; on the event loop."""
-        for text in self._failing.values():
-            yield Problem("flags", f"{text}; {STAY}")
+        """What is wrong with sources now, for the health page; on the event loop. Before they are in use that
+        is who does not answer: what fails then, :meth:`begin` raises.
+        """
+        hanging = self._hanging()
+        for name, seconds in hanging.items():
+            yield Problem("flags", f"{name}: no answer for {seconds:.0f} s; {self._hint}")
+        for name, text in self._failing.items():
+            if self._begun and name not in hanging:
+                yield Problem("flags", f"{text}; {STAY}")
+
+    def look(self) -> None:
+        """Log once who does not answer; called every second or so, on the event loop."""
+        hanging = self._hanging()
+        for name in hanging.keys() - self._told_hanging:
+            metrics.FLAG_ERRORS.inc()
+            metrics.FLAG_SOURCE_FAILING.labels(name).set(1)
+            error = f"{name}: no answer for {HANGS_SECONDS:g} s"
+            log.error("flags_unreadable", source=name, error=error, hint=self._hint)
+        self._told_hanging = set(hanging)
+
+    @property
+    def _hint(self) -> str:
+        return STAY if self._begun else WAITS
+
+    def _hanging(self) -> dict[str, float]:
+        waited = {name: self._clock() - since for name, since in self._asked.copy().items()}
+        return {name: seconds for name, seconds in waited.items() if seconds >= HANGS_SECONDS}
+
+    def _ask(self, source: FlagSource, question: Callable[[], T]) -> T:
+        """Ask the source, in a thread."""
+        self._asked[source.name] = self._clock()
+        try:
+            return question()
+        finally:
+            del self._asked[source.name]
 
     def load(self) -> FlagSet:
         """The flags of all sources. The cache stands in for those that cannot be read now; what was read in
@@ -115,7 +162,7 @@ class FlagWatch:
         if source.name in self._flags:
             return None
         try:
-            self._flags[source.name] = source.load()
+            self._flags[source.name] = self._ask(source, source.load)
         except Exception as error:  # whatever a client library raises: the start waits, or uses the cache
             metrics.FLAG_SOURCE_FAILING.labels(source.name).set(1)
             self._failing[source.name] = words(error)
@@ -160,7 +207,7 @@ class FlagWatch:
         while True:
             await self._sleep(self._interval * (1 + JITTER * (2 * self._chance() - 1)))
             try:
-                flags = await asyncio.to_thread(source.poll)
+                flags = await asyncio.to_thread(self._ask, source, source.poll)
             except Exception as error:  # also what nobody thought of: other sources go on, and so does this
                 metrics.FLAG_ERRORS.inc()
                 failing.set(1)

@@ -1,6 +1,8 @@
 import asyncio
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from worker.flag_sources.cache import FlagCache
 from worker.flag_sources.document import Document
 from worker.flag_sources.kept import KeptFlags, utc_now
 from worker.flag_sources.merging import merged
-from worker.flag_sources.watching import FlagWatch, tell
+from worker.flag_sources.watching import STAY, WAITS, FlagWatch, tell
 from worker.flags import FlagFileError, FlagSet, parse_flags
 from worker.operate.metrics import REGISTRY
 
@@ -288,3 +290,53 @@ def test_a_file_in_utf_16_is_kept_in_the_cache(tmp_path: Path) -> None:
     cache.write({"one": Document(flag("é").encode("utf-16"), "yaml")})
 
     assert list(watch(cache, one=Shelf(None)).load()) == ["é"]
+
+
+class Silent(Shelf):
+    """A place on a file system whose server is away: it does not answer until it is ``back``."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.asked, self.back = threading.Event(), threading.Event()
+
+    def fetch(self, *, anew: bool) -> Document | None:
+        self.asked.set()
+        assert self.back.wait(30)
+        return super().fetch(anew=anew)
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_a_source_that_does_not_answer_is_told(started: bool) -> None:
+    """At the start, which waits for it, and later: by name, once in the log, until it answers."""
+    now = 0.0
+    place = Silent(flag("a"))
+    watch = FlagWatch([KeptFlags("there", place)], 0.01, lambda _: None, clock=lambda: now)
+    failing = partial(REGISTRY.get_sample_value, "flagstream_failing_flag_sources", {"source": "there"})
+
+    async def main() -> None:
+        nonlocal now
+        if started:
+            place.back.set()
+            watch.begin()
+            place.back.clear()
+            place.asked.clear()
+        work = asyncio.create_task(watch.run() if started else asyncio.to_thread(watch.begin))
+        await asyncio.to_thread(place.asked.wait)
+        now = 29.0
+        watch.look()
+        assert list(watch.problems()) == []
+        now = 31.0
+        with capture_logs() as lines:
+            watch.look()
+            watch.look()
+        [problem] = watch.problems()
+        hint = STAY if started else WAITS
+        assert problem.text == f"there: no answer for 31 s; {hint}"
+        assert [(line["event"], line["hint"]) for line in lines] == [("flags_unreadable", hint)]
+        assert failing() == 1
+        place.back.set()
+        while list(watch.problems()) or failing():  # noqa: ASYNC110  # the watch sets no event
+            await asyncio.sleep(0)
+        work.cancel()
+
+    asyncio.run(main())
