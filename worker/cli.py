@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -249,6 +250,8 @@ def version() -> None:
 
 def main() -> None:
     """The console command."""
+    if isinstance(sys.stdout, TextIOWrapper):  # what a terminal cannot show ends no command
+        sys.stdout.reconfigure(errors="backslashreplace")
     cli(prog_name="flagstream")
 
 

@@ -1,5 +1,6 @@
 """What the command line says and returns. The worker itself is not started here."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -65,6 +66,23 @@ def test_a_good_file_has_no_problems(tmp_path: Path) -> None:
         result.exit_code,
         result.output,
     )
+
+
+def test_a_terminal_that_cannot_show_a_letter_ends_no_command(tmp_path: Path) -> None:
+    """The letter is written as Python writes it."""
+    path = tmp_path / "\u65e5.toml"
+    path.write_text(GOOD, encoding="utf-8")
+    program = f"import sys; sys.argv[1:] = ['config', 'check', '-c', {str(path)!r}]; " + (
+        "from worker.cli import main; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert result.stdout == f"{tmp_path}/\\u65e5.toml: no problems\n".encode()
 
 
 def test_a_sink_that_is_not_configured_cannot_be_run(tmp_path: Path) -> None:

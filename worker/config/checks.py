@@ -6,7 +6,7 @@ anything that rests on one.
 
 from collections.abc import Collection, Iterator
 from itertools import combinations
-from os.path import realpath
+from os.path import abspath
 
 from worker.config.settings import Settings
 from worker.kafka import handed_through
@@ -159,8 +159,8 @@ def _flags(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
         for key, message in settings.flags.problems():
             yield ("flags", key), message
     cache = settings.flags.cache_path
-    files = {realpath(source.path) for source in settings.flags.all_sources() if source.type == "file"}
-    if cache and realpath(cache) in files:
+    files = {abspath(source.path) for source in settings.flags.all_sources() if source.type == "file"}
+    if cache and abspath(cache) in files:
         yield (
             ("flags", "cache_path"),
             f'"{cache}" is the flag file itself, which would be overwritten; write another path',

@@ -360,6 +360,10 @@ def properties(lines: str) -> str:
             f"{LOG}[flags]\npath = ['a.yaml', 'b.yaml']",
             'flags.path: is one path, not a list; write a table [[flags.sources]] with type = "file"',
         ),
+        (
+            f"{LOG}[flags]\npath = 'f.yaml'\ncache_path = \"a\\u0000\"",
+            "flags.cache_path: holds a control character (U+0000) at its end; write the path on one line",
+        ),
         (f'{FLAGS}[[sinks]]\ntype = "log"', "sinks: is no list; write [sinks.<name>] for each"),
         (f'{WHOLE}[web]\nname = "x"', "web.name: unknown key; did you mean name, above all tables?"),
         (webhook('url = "https://x/"'), "sinks.a.url: unknown key; did you mean endpoint_url?"),
