@@ -111,6 +111,9 @@ class ExportStage:
         self._revoke_budget = revoke_budget
         self._exports: dict[Partition, PartitionExport] = {}
         self._missing: dict[Partition, str] = {}
+        self._uncertain: dict[Partition, tuple[int, str]] = {}
+        """Transactions whose outcome was not known: up to which offset, and why. Shown until something of the
+        partition is seen to be committed up to there."""
         self._transacting = asyncio.Lock()
         self._threads = ThreadPoolExecutor(DELIVERIES, thread_name_prefix=f"sink-{name}")
         self._transactions = ThreadPoolExecutor(1, thread_name_prefix=f"dead-letters-{name}")
@@ -198,6 +201,10 @@ class ExportStage:
         for partition, text in stopped.items():
             yield Problem("partition_stopped", text, str(partition))
         yield from self._failing.problems(asyncio.get_running_loop().time(), leaving_out=stopped)
+        for partition, (_, text) in self._uncertain.items():
+            if partition not in stopped:
+                about = f"{partition}: a transaction did not come to an end, and is repeated if it failed"
+                yield Problem("transaction", f"{about}: {text}", str(partition))
         yield from self._dead_letters.problems()
         yield from self._producer.problems()
         if self._identity is not None and self._identity.problem:
@@ -304,6 +311,7 @@ class ExportStage:
 
     def _begin(self, partition: Partition, position: Position, condemned: Condemned | None = None) -> None:
         self._drop(partition)
+        self._certain(partition, position.offset)
         self._exports[partition] = PartitionExport(
             self._to, partition, position, self, self._budget, condemned
         )
@@ -322,6 +330,7 @@ class ExportStage:
 
     def _let_go(self, partition: Partition) -> None:
         self._drop(partition)
+        self._uncertain.pop(partition, None)
         self._denials.over(partition)
         self._stops.forget(partition)
 
@@ -345,9 +354,15 @@ class ExportStage:
 
     def _went_on(self, partition: Partition, offset: int) -> None:
         """Whatever stopped the partition did so at its committed offset; it is over beyond that."""
+        self._certain(partition, offset)
         export = self._exports.get(partition)
         if export is not None and not export.stopped and offset > export.origin:
             self._stops.forget(partition)
+
+    def _certain(self, partition: Partition, offset: int) -> None:
+        """What lies before ``offset`` is committed."""
+        if partition in self._uncertain and offset >= self._uncertain[partition][0]:
+            del self._uncertain[partition]
 
     async def pause(self, partition: Partition, epoch: int) -> None:
         await self.source.pause(partition, epoch)
@@ -440,6 +455,7 @@ class ExportStage:
                     await loop.run_in_executor(self._transactions, transaction, group)
                     break
                 except TransactionUncertain as error:
+                    self._uncertain[partition] = offset, str(error)
                     self.restart(partition, epoch)  # what is committed tells whether it was
                     raise OwnershipLost(str(error)) from error
                 except TransactionAborted as error:

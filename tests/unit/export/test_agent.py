@@ -20,6 +20,7 @@ from worker.errors import (
     SinkRefused,
     SinkUnavailable,
     TransactionAborted,
+    TransactionUncertain,
 )
 from worker.export.agent import LONGEST_PAUSE, ExportStage
 from worker.export.budget import MemoryBudget
@@ -94,6 +95,8 @@ class RecordingProducer:
 
     source: RecordingSource
     aborts: int = 0
+    uncertain: list[bool] = field(default_factory=list)
+    """Transactions whose outcome is not known: whether they were committed."""
     limit: int = 1_000_000
     stable: bool = False
     opened: int = 0
@@ -117,6 +120,10 @@ class RecordingProducer:
         if self.aborts:
             self.aborts -= 1
             raise TransactionAborted("try again")
+        if self.uncertain:
+            if self.uncertain.pop():
+                self.source.committed.update(offsets)
+            raise TransactionUncertain("topic letters: unknown")
         self.records += self.open_records
         self.source.committed.update(offsets)
 
@@ -444,6 +451,29 @@ async def test_an_aborted_transaction_is_repeated() -> None:
     assert line["first"] == "evaluations-3@1"
     assert rig.producer.opened == 1
     assert rig.source.committed[PARTITION][0] == 4
+
+
+@in_virtual_time
+@pytest.mark.parametrize("committed", [False, True])
+async def test_a_transaction_of_unknown_outcome_is_told_until_it_is_known(committed: bool) -> None:
+    """The partition begins again at what is committed. While the dead-letter topic is missing that goes
+    round, and the page says so all the while."""
+    rig = Stage()
+    rig.producer.uncertain = [committed]
+    await rig.assigned()
+    await rig.feed(chunk(0, 4, values={1: None}))
+    await passed(1)
+
+    texts = [problem.text for problem in rig.stage.problems()]
+    if committed:
+        assert texts == []
+        return
+    assert [problem.kind for problem in rig.stage.problems()] == ["transaction"]
+    assert "topic letters: unknown" in texts[0]
+    await rig.feed(chunk(0, 4, values={1: None}, epoch=EPOCH + 1))
+    await passed(1)
+    assert rig.source.committed[PARTITION][0] == 4
+    assert "transaction" not in [problem.kind for problem in rig.stage.problems()]
 
 
 @in_virtual_time
