@@ -381,8 +381,13 @@ class TestBrokerTrouble:
         with RunningWorker(settings, tmp_path, arguments=ENRICH) as worker:
             worker.healthy()
             admin.delete_topics([topics.ingest])[topics.ingest].result(30)
-            worker.await_problem(lambda problems: f"the topic {topics.ingest} does not exist" in str(problems))
-            for_certain(lambda: f"the topic {topics.ingest} does not exist" in str(worker.problems()), STATISTICS_SECONDS)
+            worker.await_problem(
+                lambda problems: f"the topic {topics.ingest} does not exist" in str(problems)
+            )
+            for_certain(
+                lambda: f"the topic {topics.ingest} does not exist" in str(worker.problems()),
+                STATISTICS_SECONDS,
+            )
             assert worker.seen("kafka_recovered") == []
             admin.create_topics([NewTopic(topics.ingest, 1, 1)])[topics.ingest].result(30)
             worker.await_event("kafka_recovered")
