@@ -52,7 +52,10 @@ def _registry_url(url: str) -> str:
 
 
 def _web_host(host: str) -> str:
-    if host != "*" and not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%\w+)?", host):
+    label = r"[A-Za-z0-9_-]{1,63}"  # of a name; with a longer or an empty one nothing can be asked for it
+    if host != "*" and not re.fullmatch(
+        rf"{label}(\.{label})*\.?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%\w+)?", host
+    ):
         raise wrong(f'{shown(host)} is no address; write "127.0.0.1", "::1" or "*", and the port in web.port')
     if ":" in host and not _is_ipv6(host):
         raise wrong(f"{shown(host)} is no address; write the host alone, and the port in web.port")

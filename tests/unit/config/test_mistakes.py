@@ -364,6 +364,14 @@ def properties(lines: str) -> str:
             f"{LOG}[flags]\npath = 'f.yaml'\ncache_path = \"a\\u0000\"",
             "flags.cache_path: holds a control character (U+0000) at its end; write the path on one line",
         ),
+        *(
+            (f"{WHOLE}[web]\nhost = '{host}'", f'web.host: "{host}" is no address; write "127.0.0.1", "::1"')
+            for host in ("a..b", ".a")
+        ),
+        (
+            f"{WHOLE}[web]\nhost = '{'a' * 64}'",
+            'web.host: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa',
+        ),
         (f'{FLAGS}[[sinks]]\ntype = "log"', "sinks: is no list; write [sinks.<name>] for each"),
         (f'{WHOLE}[web]\nname = "x"', "web.name: unknown key; did you mean name, above all tables?"),
         (webhook('url = "https://x/"'), "sinks.a.url: unknown key; did you mean endpoint_url?"),
