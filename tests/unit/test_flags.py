@@ -569,3 +569,18 @@ def test_scheduled_steps_apply_from_their_date_on(
 
     assert {"new": new, "old": old} == dict(flags)
     assert flags.next_change == (None if next_hour is None else NOW + timedelta(hours=next_hour))
+
+
+@pytest.mark.parametrize("text", ["a." * 100_000 + "b = 1", "[" + '"a" . ' * 100_000 + "b]"])
+def test_a_toml_key_of_thousands_of_parts_is_refused_at_once(text: str) -> None:
+    """Reading it would take minutes, in which no other change of a flag is seen."""
+    with pytest.raises(FlagFileError, match="nested too deeply"):
+        parse(text, "toml")
+
+
+def test_a_toml_key_of_several_parts_and_texts_with_many_dots_are_read() -> None:
+    """What people write is far below the bound."""
+    texts = {"a": "Dots. " * 500, "b": ".".join("1" * 500), "c": ",".join(["10.0.0.1"] * 500)}
+    values = "".join(f'{name} = "{text}"\n' for name, text in texts.items())
+    flags = parse(f"[f.variations]\n{values}[checkout.new.flow.variations]\na = 1\n", "toml")
+    assert flags["f"].variations == texts
