@@ -438,19 +438,23 @@ class TransactionalProducer:
         text = self._text(error)
         if error.code() == KafkaError._INCONSISTENT:  # deliveries failed; by which error, it does not say
             text += self._missing_topics()
+        fence = error if error.code() in FENCED else None
         usable = (
             error.code() not in FENCED | UNKNOWN_STATE
             and (error.txn_requires_abort() or error.code() in UNSUPPORTED)
             and not error.fatal()
-            and self._rolled_back()
         )
+        if usable and (failed := self._roll_back()) is not None:
+            usable = False
+            # What failed first may be what time alone does to a process that stood still.
+            fence = failed if isinstance(failed, KafkaError) and failed.code() in FENCED else None
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE and self.limit > SMALLEST_LIMIT:
             self.limit = max(self.limit // 2, SMALLEST_LIMIT)
             self._log.warning("topic_takes_less", limit_bytes=self.limit, error=text)
             self._register()
             return RecordTooLarge(text)
         if not usable:
-            if error.code() in FENCED and (holder := self._other_holder(error)) is not None:
+            if fence is not None and (holder := self._other_holder(fence)) is not None:
                 return holder
             self._abandon(text)
         elif error.code() in OF_A_RECORD:
@@ -461,18 +465,18 @@ class TransactionalProducer:
             return TransactionUncertain(text)
         return aborted(error, self._topics, text)
 
-    def _rolled_back(self) -> bool:
-        """Roll back after an error; False where that fails, as it does when nothing could be added to the
-        transaction: Kafka then knows of none.
+    def _roll_back(self) -> KafkaError | Hangs | None:
+        """Roll back after an error. Returns what kept it from that, such as that nothing could be added to
+        the transaction: Kafka then knows of none.
         """
         producer = self._producer
         try:
             self._call("abort_transaction", lambda: producer.abort_transaction(TRY_SECONDS))
         except (Hangs, KafkaException) as failure:
             self._log.info("transaction_abandoned", error=str(failure))  # and aborted by registering anew
-            return False
+            return failure if isinstance(failure, Hangs) else failure.args[0]
         self._poll(0)
-        return True
+        return None
 
     def _abandon(self, text: str) -> None:
         self._note(text)

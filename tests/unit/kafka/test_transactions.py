@@ -357,6 +357,21 @@ class TestFences:
 
         assert told.value.code == ExitCode.FENCED
 
+    def test_a_frozen_process_was_replaced_whatever_fails_first(self, rig: Rig) -> None:
+        """Its records timed out while it stood still; that it was replaced shows only in the roll-back."""
+        rig.answers = {
+            "offsets": [failure(KafkaError._TIMED_OUT)],
+            "abort": [failure(KafkaError._FENCED, fatal=True)],
+        }
+        rig.fill()
+        rig.now += TIMEOUT
+        rig.stood_still = True
+
+        with pytest.raises(Fatal) as told:
+            rig.commit()
+
+        assert told.value.code == ExitCode.FENCED
+
     def test_one_that_comes_again_and_again_is_another_process(self, rig: Rig) -> None:
         """Two that register in turn would go on for ever."""
         rig.answers = {"offsets": [failure(KafkaError._FENCED, fatal=True)] * 10}
