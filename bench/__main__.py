@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import uuid
+from pathlib import Path
 from typing import Any
 
 from bench.events import fill
@@ -26,8 +27,16 @@ GOALS = {
 }
 
 
-def measure(name: str, bootstrap: str, ingest: str, events: int) -> dict[str, float]:
-    """Run one contender in a process of its own."""
+def measure(
+    name: str,
+    bootstrap: str,
+    ingest: str,
+    events: int,
+    *,
+    python: str = sys.executable,
+    tree: Path | None = None,
+) -> dict[str, float]:
+    """Run one contender in a process of its own: that of ``tree`` (else this one), by its ``python``."""
     from confluent_kafka.admin import AdminClient
 
     admin = AdminClient({"bootstrap.servers": bootstrap})
@@ -42,7 +51,8 @@ def measure(name: str, bootstrap: str, ingest: str, events: int) -> dict[str, fl
         "BENCH_RUN": f"bench-{uuid.uuid4().hex[:8]}",
     }
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "bench.contenders", name],
+        [python, "-W", "ignore", "-m", "bench.contenders", name],
+        cwd=tree,
         env=environment,
         stdout=subprocess.PIPE,
         timeout=900,

@@ -6,19 +6,17 @@ CPU an event within a pair: a shared machine drifts.
 """
 
 import argparse
-import json
 import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import uuid
 from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
 
-from bench.__main__ import PARTITIONS, create_dead
+from bench.__main__ import PARTITIONS, measure
 from bench.events import fill
 from tests.support.kafka_jars import REPOSITORY
 from tests.support.kafka_records import create_topic
@@ -36,33 +34,6 @@ def unpacked(revision: str, folder: Path) -> Path:
     constraints = ["--constraint", "constraints.txt", "--editable", "."]
     subprocess.run([python, *install, *constraints], cwd=folder, check=True)
     return python
-
-
-def cost(python: Path, tree: Path, bootstrap: str, ingest: str, events: int) -> float:
-    """CPU an event in microseconds, of the whole process of an enrich stage in ``tree``."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    output = create_topic(admin, "bench-against", PARTITIONS)
-    create_dead(admin, output)
-    environment = {
-        **os.environ,
-        "BENCH_BOOTSTRAP": bootstrap,
-        "BENCH_INGEST": ingest,
-        "BENCH_OUTPUT": output,
-        "BENCH_EVENTS": str(events),
-        "BENCH_RUN": f"bench-{uuid.uuid4().hex[:8]}",
-    }
-    done = subprocess.run(
-        [python, "-W", "ignore", "-m", "bench.contenders", "worker"],
-        cwd=tree,
-        env=environment,
-        stdout=subprocess.PIPE,
-        timeout=900,
-        check=True,
-        text=True,
-    )
-    admin.delete_topics([output])
-    figures = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
-    return float(figures["cpu_us_per_event"])
 
 
 def interval(values: list[float]) -> tuple[float, float]:
@@ -93,9 +64,14 @@ def main() -> int:
         ingest = create_topic(AdminClient({"bootstrap.servers": bootstrap}), "bench-ingest", PARTITIONS)
         fill(bootstrap, ingest, chosen.events)
         ratios = []
+
+        def cost(python: Path, tree: Path) -> float:
+            figures = measure("worker", bootstrap, ingest, chosen.events, python=str(python), tree=tree)
+            return figures["cpu_us_per_event"]
+
         for number in range(-1, chosen.pairs):
             order = ("old", "new") if number % 2 else ("new", "old")
-            costs = {name: cost(*trees[name], bootstrap, ingest, chosen.events) for name in order}
+            costs = {name: cost(*trees[name]) for name in order}
             ratio = costs["new"] / costs["old"]
             if number < 0:
                 continue  # a broker that has just started is slow
