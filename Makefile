@@ -24,7 +24,7 @@ demo: .venv/.installed $(if $(filter s3,$(SINKS)),.venv/.installed-s3) ## See it
 	@$(BIN)/flagstream demo --sink $(or $(SINKS),file)
 
 test: .venv/.installed-dev ## Run every test against a real Kafka, provisioned on the way
-	$(BROKER) $(BIN)/python -m pytest -n 2 --dist worksteal tests/unit tests/contract tests/kafka tests/chaos $(PYTEST_ARGS)
+	$(BROKER) $(BIN)/python -m pytest -n 2 --dist worksteal tests/chaos tests/kafka tests/contract tests/unit $(PYTEST_ARGS)
 
 test-more: .venv/.installed-dev ## Run the heavier tests: they also need Go and promtool
 	$(BROKER) $(BIN)/python -m pytest -n 2 --dist worksteal tests/more $(PYTEST_ARGS)
