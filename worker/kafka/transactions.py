@@ -111,7 +111,7 @@ class TransactionalProducer:
         make: Callable[..., Producer] = Producer,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
-        stood_still_since: Callable[[float], bool] = sleeping.PROCESS.stood_still_since,
+        stood_still_since: Callable[[float, float], bool] = sleeping.PROCESS.stood_still_since,
     ) -> None:
         self._properties = dict(properties)
         self._deadline = deadline
@@ -494,7 +494,9 @@ class TransactionalProducer:
         troubled = now - self._troubled_at < TROUBLE_SECONDS
         timed_out = now - self._began >= self._timeout
         self._fences = [then for then in self._fences if now - then < FENCES_SECONDS] + [now]
-        stood_still = self._stood_still_since(self._began)
+        # Most of the time that the transaction had: with a short time-out a short sleep is enough.
+        still = min(sleeping.STILL_SECONDS, self._timeout / 2)
+        stood_still = self._stood_still_since(self._began, still)
         if (troubled or timed_out) and not stood_still and len(self._fences) < FENCES:
             return None
         why = "after the process stood still" if stood_still else "by another producer"

@@ -2,13 +2,18 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 TICK_SECONDS = 0.5
 STILL_SECONDS = 4.0
 """A longer gap between two ticks means that the process stood still: no busy machine makes a thread wait so
-long.
+long. Who has a shorter time-out may ask for a shorter gap.
 """
+LEAST_SECONDS = 1.0
+"""Shorter gaps are not noted."""
+KEPT = 32
+"""Gaps that are remembered."""
 
 
 class SleepWatch:
@@ -19,7 +24,8 @@ class SleepWatch:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._ticked = clock()
-        self._woke = float("-inf")
+        self._gaps: deque[tuple[float, float]] = deque(maxlen=KEPT)
+        """When each ended, and how long it was."""
         self._starting = threading.Lock()
         self._started = False
 
@@ -34,14 +40,15 @@ class SleepWatch:
     def tick(self) -> None:
         """Called at least every ``TICK_SECONDS`` while the process runs."""
         now = self._clock()
-        if now - self._ticked > STILL_SECONDS:
-            self._woke = now
+        if now - self._ticked > LEAST_SECONDS:
+            self._gaps.append((now, now - self._ticked))
         self._ticked = now
 
-    def stood_still_since(self, then: float) -> bool:
-        """Whether the process stood still at any time after ``then`` (monotonic seconds)."""
+    def stood_still_since(self, then: float, seconds: float = STILL_SECONDS) -> bool:
+        """Whether the process stood still for more than ``seconds`` after ``then`` (monotonic seconds)."""
         # Right after waking the thread may not have ticked yet.
-        return self._woke >= then or self._clock() - self._ticked > STILL_SECONDS
+        gaps = [*self._gaps, (now := self._clock(), now - self._ticked)]
+        return any(woke >= then and gap > seconds for woke, gap in gaps)
 
     def _run(self) -> None:
         while True:

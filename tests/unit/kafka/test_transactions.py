@@ -56,7 +56,7 @@ class Rig:
             make=self._make,
             clock=lambda: self.now,
             sleep=self._sleep,
-            stood_still_since=lambda then: self.stood_still,
+            stood_still_since=lambda then, seconds: self.stood_still,
         )
         self.producer.open()
         self.trace.clear()

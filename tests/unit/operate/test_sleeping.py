@@ -32,3 +32,17 @@ def test_a_gap_shows_before_and_after_the_first_tick() -> None:
     watch.tick()
     assert watch.stood_still_since(100.0)
     assert not watch.stood_still_since(clock.now + 1)
+
+
+def test_a_short_sleep_counts_for_who_has_little_time() -> None:
+    """A transaction of three seconds times out while the process stands still for less than four."""
+    now = 100.0
+    watch = SleepWatch(lambda: now)
+    now += 3.5
+    watch.tick()
+    now += TICK_SECONDS
+    watch.tick()
+
+    assert not watch.stood_still_since(100.0)
+    assert watch.stood_still_since(100.0, 1.5)
+    assert not watch.stood_still_since(104.0, 1.5)
