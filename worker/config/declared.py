@@ -71,14 +71,14 @@ class Declared:
         if len(path) > 2 and path[0] == "sinks":
             return self._sink(path[1]), path[2:]
         if len(path) > 3 and path[:2] == ("flags", "sources"):
-            return SOURCES.get(str(_at(self._raw, (*path[:3], "type")))), path[3:]
+            return SOURCES.get(str(written_at(self._raw, (*path[:3], "type")))), path[3:]
         field = Settings.model_fields.get(path[0])
         if len(path) > 1 and field and isinstance(field.annotation, type):
             return (field.annotation if issubclass(field.annotation, BaseModel) else None), path[1:]
         return Settings, path
 
     def _sink(self, name: str) -> type[SinkSettings]:
-        return self._type(str(_at(self._raw, ("sinks", name, "type"))))
+        return self._type(str(written_at(self._raw, ("sinks", name, "type"))))
 
     def _type(self, kind: str) -> type[SinkSettings]:
         try:
@@ -97,7 +97,8 @@ def _is_table(field: FieldInfo) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel | dict)
 
 
-def _at(raw: object, path: Path) -> object:
+def written_at(raw: object, path: Path) -> object:
+    """What was written at ``path`` of ``raw``; None where nothing was."""
     for key in path:
         if isinstance(raw, Mapping):
             raw = raw.get(key)

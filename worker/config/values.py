@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from worker.config.declared import written_at
 from worker.config.settings import Settings
 from worker.units import Written, bare_size_problem, control_character
 
@@ -50,7 +51,7 @@ def value_problems(settings: Settings, raw: Mapping[str, object], replaced: set[
     the texts of the file in which ``${NAME}`` or ``$${`` was replaced, so that a ``$`` in them is meant.
     """
     for path, field, value in each_value(settings):
-        written = _written(raw, path)
+        written = written_at(raw, path)
         if isinstance(value, SecretStr):
             if unfit := unfit_in_secret(value.get_secret_value()):
                 yield path, unfit
@@ -145,14 +146,3 @@ def _path_problem(path: Path, value: str, written: object, replaced: bool) -> st
     if found := re.match(r"([a-z][a-z0-9+.-]+)://", text, re.IGNORECASE):
         return f'is an address ("{found[1]}://"), and a path is needed; write /folder/name'
     return None
-
-
-def _written(raw: object, path: Path) -> object:
-    for key in path:
-        if isinstance(raw, Mapping):
-            raw = raw.get(key)
-        elif isinstance(raw, list) and key.isdecimal() and int(key) < len(raw):
-            raw = raw[int(key)]
-        else:
-            return None
-    return raw
