@@ -29,7 +29,7 @@ COMMIT_SECONDS = 0.2
 
 def settings(**enrich: Any) -> Any:
     """The worker's settings as a user has them who sets nothing but names."""
-    from worker.config import load
+    from flagstream.config import load
 
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     (folder / "flags.yaml").write_text(FLAGS)
@@ -73,8 +73,8 @@ def bare() -> None:
     """
     from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
-    from worker.kafka import properties
-    from worker.kafka.consumer import MAX_RECORDS, POLL_SECONDS
+    from flagstream.kafka import properties
+    from flagstream.kafka.consumer import MAX_RECORDS, POLL_SECONDS
 
     made = settings()
     consumer = Consumer(properties.consumer_properties(made, properties.enrich_group(made), None))
@@ -114,9 +114,9 @@ def bare() -> None:
 
 def worker(**enrich: Any) -> None:
     """(b) the enrich stage as users run it: the whole process, Faust app, agent, channel."""
-    from worker.host import Host
-    from worker.operate import metrics
-    from worker.operate.logging import configure
+    from flagstream.host import Host
+    from flagstream.operate import metrics
+    from flagstream.operate.logging import configure
 
     made = settings(**enrich)
     configure(made.log)
@@ -149,8 +149,8 @@ def stock_faust() -> None:
     """(c) a stock Faust agent doing the same job: one event at a time, at least once, no transactions."""
     import faust
 
-    from worker.enrich.transform import Transform
-    from worker.flags import parse_flags
+    from flagstream.enrich.transform import Transform
+    from flagstream.flags import parse_flags
 
     transform = Transform(parse_flags(FLAGS, "yaml", datetime.now(UTC)))
     app = faust.App(

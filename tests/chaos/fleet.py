@@ -31,7 +31,7 @@ class Worker:
         self._read = 0
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", "from worker.cli import main; main()", "run", *options],
+                [sys.executable, "-c", "from flagstream.cli import main; main()", "run", *options],
                 cwd=REPOSITORY,
                 env=environment,
                 stdin=subprocess.DEVNULL,

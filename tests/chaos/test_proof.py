@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from flagstream.crashpoints import POINTS
 from tests.chaos.destinations import SinkName
 from tests.chaos.proof import Protocol, Summary, Trial, prove
 from tests.chaos.scenario import WHOLE, in_layout
-from worker.crashpoints import POINTS
 
 EVENTS = 200_000
 FEW = 40_000

@@ -8,7 +8,7 @@ import pytest
 from tests.support.seaweed import SeaweedFs
 from tests.support.small_gcs import SmallGcs
 
-pytest.register_assert_rewrite("worker.testing")
+pytest.register_assert_rewrite("flagstream.testing")
 
 _BUCKETS = count(1)
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from worker.errors import SinkUnavailable
-from worker.sinks.bounded_answers import LARGEST
-from worker.sinks.gcs import GcsSettings
-from worker.sinks.gcs_store import GcsStore
-from worker.sinks.s3 import S3Settings
-from worker.sinks.s3_store import S3Store
+from flagstream.errors import SinkUnavailable
+from flagstream.sinks.bounded_answers import LARGEST
+from flagstream.sinks.gcs import GcsSettings
+from flagstream.sinks.gcs_store import GcsStore
+from flagstream.sinks.s3 import S3Settings
+from flagstream.sinks.s3_store import S3Store
 
 
 class Endless:

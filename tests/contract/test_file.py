@@ -11,19 +11,19 @@ from typing import ClassVar
 
 import pytest
 
-from worker.chunk import Partition
-from worker.errors import ObjectConflict, SinkRefused, SinkUnavailable
-from worker.formats.gzip import read_manifest
-from worker.formats.manifest import manifest_json
-from worker.formats.zstd import footer
-from worker.sinks.file import STAGING, FileSettings, FileSink
-from worker.sinks.protocol import Delivery
-from worker.testing import CreateOnlyContract, Window, event, events, fill
-from worker.window import OtherwiseNamed
+from flagstream.chunk import Partition
+from flagstream.errors import ObjectConflict, SinkRefused, SinkUnavailable
+from flagstream.formats.gzip import read_manifest
+from flagstream.formats.manifest import manifest_json
+from flagstream.formats.zstd import footer
+from flagstream.sinks.file import STAGING, FileSettings, FileSink
+from flagstream.sinks.protocol import Delivery
+from flagstream.testing import CreateOnlyContract, Window, event, events, fill
+from flagstream.window import OtherwiseNamed
 
 DIE_BEFORE_PUBLISHING = """
 import os, pickle, signal, sys
-from worker.sinks.file import FileSink
+from flagstream.sinks.file import FileSink
 settings, window = pickle.load(sys.stdin.buffer)
 os.link = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 FileSink(settings).deliver(window.manifest, window.payload)
@@ -32,9 +32,9 @@ FileSink(settings).deliver(window.manifest, window.payload)
 LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-from worker.errors import SinkRefused
-from worker.sinks.file import FileSettings, FileSink
-from worker.testing import events, fill
+from flagstream.errors import SinkRefused
+from flagstream.sinks.file import FileSettings, FileSink
+from flagstream.testing import events, fill
 sink = FileSink(FileSettings(path=sys.argv[1], compression="none"))
 sink.open()
 window = fill(sink, events(100))

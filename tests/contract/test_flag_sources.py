@@ -11,16 +11,22 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from flagstream.config.flags import (
+    SOURCES,
+    GcsFlagSettings,
+    HttpFlagSettings,
+    RelayFlagSettings,
+    S3FlagSettings,
+)
+from flagstream.flag_sources.gcs import GcsPlace
+from flagstream.flag_sources.http import HttpPlace
+from flagstream.flag_sources.kept import KeptFlags
+from flagstream.flag_sources.opening import place
+from flagstream.flag_sources.relay import RelayPlace
+from flagstream.flag_sources.s3 import S3Place
+from flagstream.flags import FlagFileError
 from tests.support.seaweed import ACCESS_KEY, SECRET_KEY, SeaweedFs
 from tests.support.small_gcs import SmallGcs
-from worker.config.flags import SOURCES, GcsFlagSettings, HttpFlagSettings, RelayFlagSettings, S3FlagSettings
-from worker.flag_sources.gcs import GcsPlace
-from worker.flag_sources.http import HttpPlace
-from worker.flag_sources.kept import KeptFlags
-from worker.flag_sources.opening import place
-from worker.flag_sources.relay import RelayPlace
-from worker.flag_sources.s3 import S3Place
-from worker.flags import FlagFileError
 
 CONFIGURATION = Path("tests/goff/v1.55.2/cmd/relayproxy/testdata/goff/configuration")
 A = b"a: {variations: {x: 1}}"

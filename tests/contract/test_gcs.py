@@ -10,21 +10,21 @@ from typing import Any, ClassVar
 
 import pytest
 
+from flagstream.chunk import Partition
+from flagstream.errors import ObjectConflict, SinkRefused
+from flagstream.formats.manifest import parse_manifest
+from flagstream.sinks.gcs import CHUNK_UNIT, GcsSettings
+from flagstream.sinks.gcs_store import CHECKSUM, MANIFEST, GcsStore
+from flagstream.sinks.names import DEFAULT_NAME
+from flagstream.sinks.protocol import Delivery, Proof, Sink
+from flagstream.sinks.registry import build
+from flagstream.testing import PARTITION, CreateOnlyContract, Window, event, events, fill
 from tests.support.faulty_proxy import Answer, FaultyProxy
 from tests.support.small_gcs import SmallGcs
-from worker.chunk import Partition
-from worker.errors import ObjectConflict, SinkRefused
-from worker.formats.manifest import parse_manifest
-from worker.sinks.gcs import CHUNK_UNIT, GcsSettings
-from worker.sinks.gcs_store import CHECKSUM, MANIFEST, GcsStore
-from worker.sinks.names import DEFAULT_NAME
-from worker.sinks.protocol import Delivery, Proof, Sink
-from worker.sinks.registry import build
-from worker.testing import PARTITION, CreateOnlyContract, Window, event, events, fill
 
 DIE_WHILE_SENDING = """
 import http.client, os, pickle, signal, sys
-from worker.sinks.registry import build
+from flagstream.sinks.registry import build
 settings, window, whole = pickle.load(sys.stdin.buffer)
 send = http.client.HTTPConnection.send
 bodies = 0

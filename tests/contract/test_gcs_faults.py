@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from flagstream.chunk import Partition
+from flagstream.errors import ObjectConflict, SinkError, SinkRefused, SinkUnavailable
+from flagstream.formats.manifest import manifest_json
+from flagstream.formats.protocol import EncodedObject
+from flagstream.sinks.gcs import CHUNK_UNIT, GcsSettings
+from flagstream.sinks.gcs_store import CHECKSUM, MANIFEST, GcsStore
+from flagstream.sinks.probing import PROBES
+from flagstream.window import Manifest, Range
 from tests.support.faulty_proxy import Answer, Fault, FaultyProxy, Hang, Reset
 from tests.support.small_gcs import SmallGcs
-from worker.chunk import Partition
-from worker.errors import ObjectConflict, SinkError, SinkRefused, SinkUnavailable
-from worker.formats.manifest import manifest_json
-from worker.formats.protocol import EncodedObject
-from worker.sinks.gcs import CHUNK_UNIT, GcsSettings
-from worker.sinks.gcs_store import CHECKSUM, MANIFEST, GcsStore
-from worker.sinks.probing import PROBES
-from worker.window import Manifest, Range
 
 NAME = "evaluations/3/0-10.jsonl"
 RANGE = Range(Partition("evaluations", 3), 0, 10)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from flagstream.kafka.sink import OtherClusterSink
+from flagstream.sinks.kafka import KafkaSettings, TopicSink
+from flagstream.sinks.protocol import ConfiguredTransactionalSink, TransactionalSink
+from flagstream.testing import PARTITION, Produced, SinkContract, TransactionalSinkContract
 from tests.support.kafka_records import consume_all, create_topic
-from worker.kafka.sink import OtherClusterSink
-from worker.sinks.kafka import KafkaSettings, TopicSink
-from worker.sinks.protocol import ConfiguredTransactionalSink, TransactionalSink
-from worker.testing import PARTITION, Produced, SinkContract, TransactionalSinkContract
 
 UNACCEPTABLE = (b"", b"text", b"[]", b'{"kind":"feature"}', b'{"userKey":1}')
 

@@ -16,13 +16,13 @@ import duckdb
 import pytest
 from pyarrow.dataset import dataset, partitioning
 
+from flagstream.chunk import Partition
+from flagstream.errors import ObjectConflict, SinkRefused, SinkUnavailable
+from flagstream.sinks.file import FileSettings, FileSink
+from flagstream.sinks.layouts import path_safe
+from flagstream.testing import PARTITION, StoredRecord, Window, event, events, fill
+from flagstream.window import Manifest, Range
 from tests.contract.test_file import FileContract, files
-from worker.chunk import Partition
-from worker.errors import ObjectConflict, SinkRefused, SinkUnavailable
-from worker.sinks.file import FileSettings, FileSink
-from worker.sinks.layouts import path_safe
-from worker.testing import PARTITION, StoredRecord, Window, event, events, fill
-from worker.window import Manifest, Range
 
 HIVE = (
     'date={{ .EventTime "%Y-%m-%d" }}/hour={{ .EventTime "%H" }}/flag={{ .Key }}/'
@@ -378,7 +378,7 @@ def test_memory_grows_by_what_waits_not_by_paths(folder: Path) -> None:
 
 
 def fill_records(values: Sequence[bytes]) -> Sequence[object]:
-    from worker.testing import StoredRecord
+    from flagstream.testing import StoredRecord
 
     return [StoredRecord(index, value) for index, value in enumerate(values)]
 

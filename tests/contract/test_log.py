@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from worker.errors import SinkRefused, SinkUnavailable
-from worker.formats.lines import DEFAULT_TEMPLATE, LineTemplate
-from worker.sinks.log import LogSettings, LogSink
-from worker.testing import SinkContract, event, events, fill
+from flagstream.errors import SinkRefused, SinkUnavailable
+from flagstream.formats.lines import DEFAULT_TEMPLATE, LineTemplate
+from flagstream.sinks.log import LogSettings, LogSink
+from flagstream.testing import SinkContract, event, events, fill
 
 Place = tuple[LogSettings, int]
 
@@ -21,8 +21,8 @@ NEVER_OPEN = 100_000
 """A descriptor that no process of ours has."""
 
 TO_STANDARD_OUTPUT = """
-from worker.sinks.registry import SINKS, build
-from worker.testing import events, fill
+from flagstream.sinks.registry import SINKS, build
+from flagstream.testing import events, fill
 sink = build(SINKS["log"]())
 sink.open()
 window = fill(sink, events(3))

@@ -11,17 +11,17 @@ from typing import Any, ClassVar
 
 import pytest
 
+from flagstream.chunk import Partition
+from flagstream.errors import ObjectConflict, SinkRefused
+from flagstream.formats.manifest import parse_manifest
+from flagstream.sinks.names import DEFAULT_NAME
+from flagstream.sinks.objects import ObjectSink
+from flagstream.sinks.protocol import Delivery, Sink
+from flagstream.sinks.registry import build
+from flagstream.sinks.s3 import S3Settings
+from flagstream.sinks.s3_store import MANIFEST, S3Store
+from flagstream.testing import PARTITION, RACERS, CreateOnlyContract, Window, event, events, fill
 from tests.support.seaweed import READER_KEY, READER_SECRET, Folder, SeaweedFs
-from worker.chunk import Partition
-from worker.errors import ObjectConflict, SinkRefused
-from worker.formats.manifest import parse_manifest
-from worker.sinks.names import DEFAULT_NAME
-from worker.sinks.objects import ObjectSink
-from worker.sinks.protocol import Delivery, Sink
-from worker.sinks.registry import build
-from worker.sinks.s3 import S3Settings
-from worker.sinks.s3_store import MANIFEST, S3Store
-from worker.testing import PARTITION, RACERS, CreateOnlyContract, Window, event, events, fill
 
 
 def in_parts(settings: S3Settings) -> ObjectSink:

@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
+from flagstream.errors import ObjectConflict, SinkRefused
+from flagstream.formats.compression import Compression
+from flagstream.formats.jsonl import JsonLinesFormat
+from flagstream.formats.protocol import EncodedObject
+from flagstream.sinks.s3_store import LARGEST_PUT, S3Store
+from flagstream.testing import PARTITION
+from flagstream.window import Manifest, Range
 from tests.support.faulty_proxy import Answer, FaultyProxy
 from tests.support.seaweed import Folder, SeaweedFs
-from worker.errors import ObjectConflict, SinkRefused
-from worker.formats.compression import Compression
-from worker.formats.jsonl import JsonLinesFormat
-from worker.formats.protocol import EncodedObject
-from worker.sinks.s3_store import LARGEST_PUT, S3Store
-from worker.testing import PARTITION
-from worker.window import Manifest, Range
 
 KIND = JsonLinesFormat(Compression("gzip", 3))
 EVERY_WRITE = ("PutObject", "CompleteMultipartUpload")

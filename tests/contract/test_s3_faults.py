@@ -12,16 +12,16 @@ from dataclasses import dataclass
 
 import pytest
 
+from flagstream.errors import ObjectConflict, SinkError, SinkRefused, SinkUnavailable
+from flagstream.formats.compression import Compression
+from flagstream.formats.jsonl import JsonLinesFormat
+from flagstream.formats.protocol import EncodedObject
+from flagstream.sinks.s3_client import ATTEMPTS
+from flagstream.sinks.s3_store import S3Store
+from flagstream.testing import PARTITION
+from flagstream.window import Manifest, Range
 from tests.support.faulty_proxy import Answer, Fault, FaultyProxy, Hang, Reset
 from tests.support.seaweed import SECRET_KEY, Folder, SeaweedFs
-from worker.errors import ObjectConflict, SinkError, SinkRefused, SinkUnavailable
-from worker.formats.compression import Compression
-from worker.formats.jsonl import JsonLinesFormat
-from worker.formats.protocol import EncodedObject
-from worker.sinks.s3_client import ATTEMPTS
-from worker.sinks.s3_store import S3Store
-from worker.testing import PARTITION
-from worker.window import Manifest, Range
 
 KIND = JsonLinesFormat(Compression("gzip", 3))
 NAME = "evaluations/3/window"

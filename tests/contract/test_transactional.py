@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from worker.chunk import Partition, Record
-from worker.sinks.protocol import Reject, Transaction, TransactionalSink, WindowEncoder
-from worker.testing import Produced, TransactionalSinkContract
-from worker.window import Manifest
+from flagstream.chunk import Partition, Record
+from flagstream.sinks.protocol import Reject, Transaction, TransactionalSink, WindowEncoder
+from flagstream.testing import Produced, TransactionalSinkContract
+from flagstream.window import Manifest
 
 
 @dataclass(frozen=True)

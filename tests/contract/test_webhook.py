@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 from pydantic import SecretStr
 
+from flagstream.sinks.webhook import WebhookSink
+from flagstream.sinks.webhook_settings import WebhookSettings
+from flagstream.testing import SinkContract
 from tests.support.receiver import receiving
-from worker.sinks.webhook import WebhookSink
-from worker.sinks.webhook_settings import WebhookSettings
-from worker.testing import SinkContract
 
 
 class _WebhookContract(SinkContract):

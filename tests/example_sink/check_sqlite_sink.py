@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlite_sink import INSERT, SqliteSettings, SqliteSink
 
-from worker.testing import CreateOnlyContract, Window
+from flagstream.testing import CreateOnlyContract, Window
 
 
 class TestSqlite(CreateOnlyContract):

@@ -9,14 +9,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from worker.chunk import Partition
-from worker.errors import ObjectConflict, SinkError, SinkRefused, SinkUnavailable
-from worker.formats.compression import Plain
-from worker.formats.jsonl import JsonLinesEncoder
-from worker.sinks.protocol import Delivery, Preview, Proof
-from worker.sinks.registry import SinkType
-from worker.sinks.settings import SinkSettings
-from worker.window import Manifest, Range
+from flagstream.chunk import Partition
+from flagstream.errors import ObjectConflict, SinkError, SinkRefused, SinkUnavailable
+from flagstream.formats.compression import Plain
+from flagstream.formats.jsonl import JsonLinesEncoder
+from flagstream.sinks.protocol import Delivery, Preview, Proof
+from flagstream.sinks.registry import SinkType
+from flagstream.sinks.settings import SinkSettings
+from flagstream.window import Manifest, Range
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS windows

@@ -8,11 +8,11 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
+from flagstream import __version__
 from tests.support.broken_records import ACCEPTED, BROKEN_RECORDS, EVENT, MEBIBYTE
 from tests.support.kafka_records import Received, Sent, consume_all, produce
 from tests.support.raw_headers import produce_with_header_name
 from tests.support.running_worker import RunningWorker, Topics, await_records, configuration
-from worker import __version__
 
 LARGE = {"max.message.bytes": str(16 * MEBIBYTE)}
 BIG_EVENT = EVENT[:-1] + b',"x":"' + b"a" * 200_000 + b'"}'

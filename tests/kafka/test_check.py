@@ -8,9 +8,9 @@ from click.testing import CliRunner, Result
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from flagstream.cli import cli
+from flagstream.errors import ExitCode
 from tests.support.running_worker import Topics, configuration, to_toml
-from worker.cli import cli
-from worker.errors import ExitCode
 
 
 @pytest.fixture

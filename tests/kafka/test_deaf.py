@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from flagstream.errors import ExitCode
 from tests.support.child_process import die_with_parent
 from tests.support.exporting import Exporting, events
 from tests.support.kafka_jars import REPOSITORY
 from tests.support.running_worker import RunningWorker, eventually
-from worker.errors import ExitCode
 
 
 class Log:
@@ -109,7 +109,7 @@ def test_crash_points_need_a_setting(admin: AdminClient, bootstrap: str, tmp_pat
 def test_sigterm_counts_from_the_first_moment_on(tmp_path: Path) -> None:
     """The handlers come before anything heavy is loaded: a worker that was just started ends with code 0."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "worker", "run", "-c", str(tmp_path / "none.toml")],
+        [sys.executable, "-m", "flagstream", "run", "-c", str(tmp_path / "none.toml")],
         cwd=REPOSITORY,
         stderr=subprocess.DEVNULL,
         preexec_fn=die_with_parent(signal.SIGKILL),
@@ -128,7 +128,9 @@ def test_sigterm_counts_from_the_first_moment_on(tmp_path: Path) -> None:
 
 def test_the_entry_loads_nothing_heavy() -> None:
     """What the command imports before it handles signals takes no time."""
-    program = "import sys, worker.__main__; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    program = (
+        "import sys, flagstream.__main__; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
     found = subprocess.run(
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
@@ -171,14 +173,14 @@ PROGRAM = """
 import asyncio, os, sys, time
 from pathlib import Path
 
-from worker.config.flags import FlagSettings
-from worker.config.settings import KafkaSettings, LoggingSettings, Settings, WebSettings
-from worker import host as process
-from worker.host import Host
-from worker.kafka.embedded import EmbeddedBroker
-from worker.kafka.topics import TopicFacts
-from worker.operate.logging import configure
-from worker.sinks.file import FileSettings
+from flagstream.config.flags import FlagSettings
+from flagstream.config.settings import KafkaSettings, LoggingSettings, Settings, WebSettings
+from flagstream import host as process
+from flagstream.host import Host
+from flagstream.kafka.embedded import EmbeddedBroker
+from flagstream.kafka.topics import TopicFacts
+from flagstream.operate.logging import configure
+from flagstream.sinks.file import FileSettings
 
 folder, flags = Path(sys.argv[1]), Path(sys.argv[2])
 PASSING = 10.0

@@ -13,6 +13,7 @@ import pytest
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from flagstream.kafka.offsets import Committed
 from tests.support.kafka_records import Received, Sent, consume_all, produce
 from tests.support.running_worker import (
     RunningWorker,
@@ -23,7 +24,6 @@ from tests.support.running_worker import (
     eventually,
     make_anew,
 )
-from worker.kafka.offsets import Committed
 
 ENRICH = ("--stage", "enrich")
 STABLE = {"instance": "one", "static_membership": True}

@@ -10,13 +10,13 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
+from flagstream.errors import ExitCode
 from tests.support.archive import lines, ranges, stored
 from tests.support.exporting import Exporting, event, events, files, kafka_section
 from tests.support.kafka_jars import REPOSITORY
 from tests.support.kafka_limits import BrokerLimits, Protocol
 from tests.support.kafka_records import Received
 from tests.support.running_worker import RunningWorker, add_partition, await_records, eventually
-from worker.errors import ExitCode
 
 PROTOCOLS: Sequence[Protocol] = ("classic", "consumer")
 
@@ -291,7 +291,7 @@ def test_partitions_move_to_a_worker_that_joins(
 
 
 TRIPS = """
-from worker.formats.jsonl import JsonLinesEncoder
+from flagstream.formats.jsonl import JsonLinesEncoder
 
 add = JsonLinesEncoder.add
 

@@ -11,14 +11,14 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from flagstream.export.budget import WINDOW_OVERHEAD
+from flagstream.sinks.file import STAGING
 from tests.support.archive import lines, ranges, stored
 from tests.support.exporting import Exporting, events, kafka_section
 from tests.support.kafka_jars import REPOSITORY
 from tests.support.kafka_limits import BrokerLimits, Protocol
 from tests.support.kafka_records import consume_all
 from tests.support.running_worker import RunningWorker, await_records, eventually, make_anew
-from worker.export.budget import WINDOW_OVERHEAD
-from worker.sinks.file import STAGING
 
 PROTOCOLS: Sequence[Protocol] = ("classic", "consumer")
 
@@ -72,7 +72,7 @@ def test_a_killed_worker_is_continued_exactly(
 SLOW_LISTING = """
 import time
 
-from worker.sinks.objects import ObjectSink
+from flagstream.sinks.objects import ObjectSink
 
 holdings = ObjectSink.holdings
 

@@ -14,13 +14,13 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from pyarrow import parquet
 
+from flagstream.units import MIB
 from tests.support.archive import lines
 from tests.support.exporting import Exporting, events, kafka_section
 from tests.support.kafka_limits import BrokerLimits
 from tests.support.kafka_records import Received, Sent, produce
 from tests.support.receiver import Answer, CloseHalfWay, Receiver, Reply, Request, receiving
 from tests.support.running_worker import RunningWorker, Topics, await_records, configuration, eventually
-from worker.units import MIB
 
 HELD = re.compile(r"^flagstream_export_window_memory_bytes (.+)$", re.MULTILINE)
 

@@ -54,6 +54,6 @@ def test_a_cloud_that_is_not_configured_is_not_loaded(
             setting.produce(events(10))
             setting.await_committed(10)
         found = loaded(worker, tmp_path / "modules")
-    assert "worker.sinks.objects" in found
+    assert "flagstream.sinks.objects" in found
     clouds = {name for name in CLOUDS if name in found}
     assert clouds == (set() if kind == "file" else {"boto3", "botocore", "urllib3"})

@@ -16,10 +16,10 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from flagstream.kafka.consumer import STATISTICS_MILLISECONDS
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_records import Sent, consume_all, produce
 from tests.support.running_worker import RunningWorker, Topics, await_records, configuration, eventually
-from worker.kafka.consumer import STATISTICS_MILLISECONDS
 
 ENRICH = ("--stage", "enrich")
 LONG_TRANSACTIONS = {"commit_interval": "2m", "transaction_timeout": "5m"}

@@ -13,10 +13,10 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
+from flagstream.memory import MemoryShare
 from tests.support.exporting import Exporting
 from tests.support.kafka_records import Sent, produce
 from tests.support.running_worker import RunningWorker, Topics, await_records, configuration, eventually
-from worker.memory import MemoryShare
 
 MB, MIB = 1000**2, 1024**2
 EVENT_BYTES = 20_000

@@ -7,11 +7,11 @@ from pathlib import Path
 from click.testing import CliRunner
 from confluent_kafka.admin import AdminClient
 
+from flagstream.cli import cli
 from tests.support.echoing import answering, echo
 from tests.support.exporting import event
 from tests.support.kafka_records import Sent, produce
 from tests.support.running_worker import RunningWorker, Topics, await_records, configuration, to_toml
-from worker.cli import cli
 
 WORD = "hunter2"
 

@@ -14,13 +14,13 @@ import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
+from flagstream.chunk import Chunk, Partition, Position
+from flagstream.errors import ExitCode, Fatal, OwnershipLost
+from flagstream.kafka.offsets import Committed
+from flagstream.kafka.source import ChunkSource
 from tests.support.kafka_limits import BrokerLimits
 from tests.support.kafka_process import KafkaBroker
 from tests.support.kafka_records import Sent, create_topic, produce
-from worker.chunk import Chunk, Partition, Position
-from worker.errors import ExitCode, Fatal, OwnershipLost
-from worker.kafka.offsets import Committed
-from worker.kafka.source import ChunkSource
 
 Protocol = Literal["classic", "consumer"]
 PROTOCOLS: tuple[Protocol, ...] = ("classic", "consumer")

@@ -5,16 +5,16 @@ from collections.abc import Callable
 
 import pytest
 
+from flagstream.config.settings import KafkaSettings, Settings, TopicSettings
+from flagstream.errors import ConfigError, SinkRefused
+from flagstream.kafka import topics
+from flagstream.kafka.properties import producer_properties
+from flagstream.kafka.sink import OtherClusterSink
+from flagstream.kafka.transactions import TransactionalProducer
+from flagstream.sinks.kafka import KafkaSettings as KafkaSinkSettings
+from flagstream.testing import event, fill
 from tests.kafka.conftest import TopicFactory
 from tests.support.kafka_records import Received
-from worker.config.settings import KafkaSettings, Settings, TopicSettings
-from worker.errors import ConfigError, SinkRefused
-from worker.kafka import topics
-from worker.kafka.properties import producer_properties
-from worker.kafka.sink import OtherClusterSink
-from worker.kafka.transactions import TransactionalProducer
-from worker.sinks.kafka import KafkaSettings as KafkaSinkSettings
-from worker.testing import event, fill
 
 
 def test_a_topic_that_takes_two_gigabytes_is_produced_to(

@@ -22,6 +22,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from flagstream.cli import cli
 from tests.kafka.test_enrich import event, number
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_records import Sent, consume_all, produce
@@ -34,7 +35,6 @@ from tests.support.running_worker import (
     eventually,
     to_toml,
 )
-from worker.cli import cli
 
 EXPIRES, CLEANUP = 2.0, 0.5
 ANY, USER = "*", "User:worker"

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from flagstream.config.settings import KafkaSettings, Settings
+from flagstream.kafka.properties import producer_properties
+from flagstream.kafka.transactions import NotQueued, RecordTooLarge, TransactionalProducer
 from tests.kafka.conftest import TopicFactory
 from tests.support.kafka_records import Received
-from worker.config.settings import KafkaSettings, Settings
-from worker.kafka.properties import producer_properties
-from worker.kafka.transactions import NotQueued, RecordTooLarge, TransactionalProducer
 
 LARGE = [{"key": b"k", "value": os.urandom(5_000)}]
 SMALL = [{"key": b"k", "value": b"v"}]

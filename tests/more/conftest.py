@@ -8,7 +8,7 @@ import pytest
 from tests.kafka.conftest import admin, bootstrap, limits, topic
 from tests.support.fake_gcs import FakeGcs
 
-pytest.register_assert_rewrite("worker.testing")
+pytest.register_assert_rewrite("flagstream.testing")
 
 __all__ = ["admin", "bootstrap", "gcs", "gcs_bucket", "limits", "topic"]
 

@@ -22,12 +22,12 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from flagstream.errors import ExitCode
 from tests.support.exporting import events
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_jars import REPOSITORY
 from tests.support.kafka_records import Sent, consume_all, produce
 from tests.support.running_worker import RunningWorker, Topics, configuration, eventually, to_toml
-from worker.errors import ExitCode
 
 WORD = "Canary7wolf9Moth"
 """Letters and digits only, so that no way of quoting changes it."""
@@ -143,7 +143,7 @@ def clean() -> dict[str, str]:
 def command(folder: Path, environment: Mapping[str, str], *words: str) -> str:
     """What a command prints, on both outputs."""
     done = subprocess.run(
-        [sys.executable, "-m", "worker", *words],
+        [sys.executable, "-m", "flagstream", *words],
         cwd=folder,
         env={**environment, "PYTHONPATH": str(REPOSITORY)},
         stdin=subprocess.DEVNULL,

@@ -1,10 +1,10 @@
 """Flags from Google Cloud Storage, on fake-gcs-server."""
 
+from flagstream.config.flags import GcsFlagSettings
+from flagstream.flag_sources.gcs import GcsPlace
+from flagstream.flag_sources.kept import KeptFlags
 from tests.contract.test_flag_sources import A, B
 from tests.support.fake_gcs import FakeGcs
-from worker.config.flags import GcsFlagSettings
-from worker.flag_sources.gcs import GcsPlace
-from worker.flag_sources.kept import KeptFlags
 
 
 def test_an_object_is_read_again_only_when_it_changed(gcs: FakeGcs, gcs_bucket: str) -> None:

@@ -132,10 +132,10 @@ def test_what_the_build_installs_is_whole_and_has_no_pip(installed: Path) -> Non
     """The package with its schemas, Parquet, no pip, and nothing of the repository's folder."""
     program = (
         "import importlib.util, pyarrow, worker\n"
-        "from worker.formats import avro_schemas\n"
+        "from flagstream.formats import avro_schemas\n"
         "avro_schemas.own('enriched_event')\n"
         "assert importlib.util.find_spec('pip') is None\n"
-        "print(worker.__file__)\n"
+        "print(flagstream.__file__)\n"
     )
     done = subprocess.run(
         [f"{installed}/opt/flagstream/bin/python", "-I", "-c", program],

@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from worker.chunk import Chunk, Headers, Partition
-from worker.dead_letters import DeadLetter
-from worker.errors import ObjectConflict, OwnershipLost, SinkError, SinkRefused, SinkRefusesAll
-from worker.export.partition import Condemned
-from worker.formats.compression import Compression
-from worker.formats.jsonl import JsonLinesEncoder
-from worker.kafka.offsets import Committed as Metadata
-from worker.kafka.offsets import Since
-from worker.sinks.protocol import Delivery, Preview, Proof, Transaction
-from worker.window import Manifest, Range
+from flagstream.chunk import Chunk, Headers, Partition
+from flagstream.dead_letters import DeadLetter
+from flagstream.errors import ObjectConflict, OwnershipLost, SinkError, SinkRefused, SinkRefusesAll
+from flagstream.export.partition import Condemned
+from flagstream.formats.compression import Compression
+from flagstream.formats.jsonl import JsonLinesEncoder
+from flagstream.kafka.offsets import Committed as Metadata
+from flagstream.kafka.offsets import Since
+from flagstream.sinks.protocol import Delivery, Preview, Proof, Transaction
+from flagstream.window import Manifest, Range
 
 T = TypeVar("T")
 
@@ -214,7 +214,7 @@ class RecordingSink:
 
 @dataclass(slots=True)
 class RecordingKafka:
-    """Satisfies `worker.export.partition.Kafka`.
+    """Satisfies `flagstream.export.partition.Kafka`.
 
     `at` is the offset that counts as committed, `fetched` the one up to which chunks were fetched, `topic`
     the id of the topic, if it is told. A commit of an epoch that is not in `held` is refused, as the chunk

@@ -105,7 +105,7 @@ class RunningWorker:
             variables |= {"FLAGSTREAM_CRASH": crash, "FLAGSTREAM_TEST_CRASH_POINTS": "allowed"}
         with self.output.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "worker", "run", "-c", file, *arguments],
+                [sys.executable, "-m", "flagstream", "run", "-c", file, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.PIPE if log_to is None else log_to,

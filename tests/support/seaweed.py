@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from worker.demo import seaweed
-from worker.sinks.s3 import S3Settings
-from worker.sinks.s3_client import connect
+from flagstream.demo import seaweed
+from flagstream.sinks.s3 import S3Settings
+from flagstream.sinks.s3_client import connect
 
 ACCESS_KEY, SECRET_KEY = seaweed.USER, seaweed.secret_of(seaweed.USER)
 """Credentials that may do everything."""

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from worker import __version__
-from worker.cli import cli
-from worker.config import load
-from worker.config.reference import reference
-from worker.errors import ExitCode
-from worker.sinks.registry import SINKS
+from flagstream import __version__
+from flagstream.cli import cli
+from flagstream.config import load
+from flagstream.config.reference import reference
+from flagstream.errors import ExitCode
+from flagstream.sinks.registry import SINKS
 
 GOOD = """
     [flags]
@@ -73,7 +73,7 @@ def test_a_terminal_that_cannot_show_a_letter_ends_no_command(tmp_path: Path) ->
     path = tmp_path / "\u65e5.toml"
     path.write_text(GOOD, encoding="utf-8")
     program = f"import sys; sys.argv[1:] = ['config', 'check', '-c', {str(path)!r}]; " + (
-        "from worker.cli import main; main()"
+        "from flagstream.cli import main; main()"
     )
     result = subprocess.run(
         [sys.executable, "-c", program],
@@ -144,11 +144,12 @@ def test_a_wrong_configuration_is_told_before_anything_heavy_is_loaded(tmp_path:
     path.write_text('nam = "x"', encoding="utf-8")
     program = (
         "import sys\n"
-        "from worker.cli import main\n"
+        "from flagstream.cli import main\n"
         f"sys.argv = ['flagstream', 'run', '-c', {str(path)!r}]\n"
         "try: main()\n"
         "except SystemExit as end: code = end.code\n"
-        "print(code, [name for name in ('faust', 'confluent_kafka', 'worker.host') if name in sys.modules])\n"
+        "heavy = ('faust', 'confluent_kafka', 'flagstream.host')\n"
+        "print(code, [name for name in heavy if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "2 []\n"
@@ -170,11 +171,11 @@ def test_the_client_of_a_cloud_is_loaded_only_where_it_is_configured(tmp_path: P
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "import worker.cli, worker.host\n"
-        "from worker.config.loading import load\n"
-        "from worker.flag_sources.opening import place\n"
-        "from worker.sinks.registry import build\n"
-        "from worker.topic_formats.building import ingest_decoder\n"
+        "import flagstream.cli, flagstream.host\n"
+        "from flagstream.config.loading import load\n"
+        "from flagstream.flag_sources.opening import place\n"
+        "from flagstream.sinks.registry import build\n"
+        "from flagstream.topic_formats.building import ingest_decoder\n"
         f"settings = load(Path({str(path)!r}))\n"
         "for sink in settings.sinks.values(): build(sink)\n"
         "for source in settings.flags.all_sources(): place(source)\n"
@@ -227,6 +228,6 @@ def test_any_subset_can_be_run(
     stages: tuple[str, ...], sinks: tuple[str, ...], chosen: tuple[bool, tuple[str, ...] | None]
 ) -> None:
     """Nothing named is everything; otherwise only what is named."""
-    from worker.cli import stages_to_run
+    from flagstream.cli import stages_to_run
 
     assert chosen == stages_to_run(stages, sinks)

@@ -10,12 +10,12 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, Field, SecretStr
 
-from worker.config import Settings, load
-from worker.config.reference import reference
-from worker.errors import ConfigError
-from worker.sinks.registry import SINKS
-from worker.sinks.settings import SinkSettings
-from worker.units import MIB
+from flagstream.config import Settings, load
+from flagstream.config.reference import reference
+from flagstream.errors import ConfigError
+from flagstream.sinks.registry import SINKS
+from flagstream.sinks.settings import SinkSettings
+from flagstream.units import MIB
 
 ROOT = Path(__file__).parents[2]
 HIDDEN = "hunter2"

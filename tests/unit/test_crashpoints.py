@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
+from flagstream import crashpoints
+from flagstream.crashpoints import POINTS
 from tests.support.kafka_jars import REPOSITORY
-from worker import crashpoints
-from worker.crashpoints import POINTS
 
 PROGRAM = """
 import os, sys
-from worker import crashpoints
+from flagstream import crashpoints
 crashpoints.arm(os.environ.get("FLAGSTREAM_CRASH", ""))
 for point in sys.argv[1:]:
     crashpoints.reached(point)

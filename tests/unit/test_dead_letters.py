@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from worker import __version__
-from worker.chunk import Headers, Partition
-from worker.dead_letters import ENVELOPE, ERROR_LIMIT, DeadLetter, dead_letter, fit, size
+from flagstream import __version__
+from flagstream.chunk import Headers, Partition
+from flagstream.dead_letters import ENVELOPE, ERROR_LIMIT, DeadLetter, dead_letter, fit, size
 
 
 @dataclass(frozen=True)

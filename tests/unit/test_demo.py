@@ -21,17 +21,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flagstream.demo.ledger import Ledger
+from flagstream.demo.samples import BROKEN_EVERY, Fate, Sample, Samples
+from flagstream.enrich.transform import Dead, Drop, Transform
+from flagstream.flags import parse_flags
 from tests.support.child_process import die_with_parent
-from worker.demo.ledger import Ledger
-from worker.demo.samples import BROKEN_EVERY, Fate, Sample, Samples
-from worker.enrich.transform import Dead, Drop, Transform
-from worker.flags import parse_flags
 
-PROGRAM = "import sys; from worker.cli import main; sys.argv[:1] = ['flagstream', 'demo']; main()"
+PROGRAM = "import sys; from flagstream.cli import main; sys.argv[:1] = ['flagstream', 'demo']; main()"
 SECONDS = "5"
 LONGEST = 60.0
 """Seconds after which a demo hangs; it takes eight."""
-FLAGS = resources.files("worker.demo").joinpath("flags.yaml").read_bytes()
+FLAGS = resources.files("flagstream.demo").joinpath("flags.yaml").read_bytes()
 
 
 @contextmanager

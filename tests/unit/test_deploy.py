@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from flagstream.config import load
 from tests.support.dockerfile import Stage, assignments, copy_context, stages
-from worker.config import load
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCKERFILE = (REPOSITORY / "deploy/Dockerfile").read_text()

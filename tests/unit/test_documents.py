@@ -12,19 +12,19 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from worker.chunk import Partition
-from worker.config import load
-from worker.config.settings import Settings
-from worker.crashpoints import POINTS
-from worker.errors import ExitCode
-from worker.kafka.offsets import Committed
-from worker.operate.health import KINDS
-from worker.operate.metrics import REGISTRY
-from worker.sinks.file import FileSettings, FileSink
-from worker.sinks.rehearsal import render
-from worker.sinks.settings import SinkSettings
-from worker.testing import StoredRecord
-from worker.window import ContentDigest, Manifest, Range
+from flagstream.chunk import Partition
+from flagstream.config import load
+from flagstream.config.settings import Settings
+from flagstream.crashpoints import POINTS
+from flagstream.errors import ExitCode
+from flagstream.kafka.offsets import Committed
+from flagstream.operate.health import KINDS
+from flagstream.operate.metrics import REGISTRY
+from flagstream.sinks.file import FileSettings, FileSink
+from flagstream.sinks.rehearsal import render
+from flagstream.sinks.settings import SinkSettings
+from flagstream.testing import StoredRecord
+from flagstream.window import ContentDigest, Manifest, Range
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])

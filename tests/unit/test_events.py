@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from flagstream.events import DEEPEST, Dead, Event, any_too_deep, decode, too_deep, whole_number
 from tests.support.broken_records import ACCEPTED, BROKEN_RECORDS, EVENT, event
-from worker.events import DEEPEST, Dead, Event, any_too_deep, decode, too_deep, whole_number
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.flag_sources.document import FORMATS
-from worker.flags import Flag, FlagFileError, FlagFormat, FlagSet, parse_flags
+from flagstream.flag_sources.document import FORMATS
+from flagstream.flags import Flag, FlagFileError, FlagFormat, FlagSet, parse_flags
 
 GOFF = Path("tests/goff")
 NOW = datetime(2025, 1, 1, tzinfo=UTC)

@@ -12,21 +12,21 @@ from textwrap import indent
 
 import pytest
 
+from flagstream.chunk import Partition
+from flagstream.enrich.transform import Transform
+from flagstream.events import Event, decode
+from flagstream.flag_sources.document import FORMATS
+from flagstream.flags import FlagFileError, FlagSet, parse_flags
+from flagstream.formats.compression import Compression
+from flagstream.formats.csv import DEFAULT_TEMPLATE, CsvFormat
+from flagstream.formats.jsonl import JsonLinesFormat
+from flagstream.formats.protocol import Format
+from flagstream.testing import StoredRecord
+from flagstream.window import Manifest, Range
 from tests.unit import test_flags
 from tests.unit.enrich import test_transform
 from tests.unit.formats import test_csv, test_lines, test_parquet
 from tests.unit.sinks import test_webhook_body
-from worker.chunk import Partition
-from worker.enrich.transform import Transform
-from worker.events import Event, decode
-from worker.flag_sources.document import FORMATS
-from worker.flags import FlagFileError, FlagSet, parse_flags
-from worker.formats.compression import Compression
-from worker.formats.csv import DEFAULT_TEMPLATE, CsvFormat
-from worker.formats.jsonl import JsonLinesFormat
-from worker.formats.protocol import Format
-from worker.testing import StoredRecord
-from worker.window import Manifest, Range
 
 GOFF = Path("tests/goff")
 PARTITION = Partition("t", 0)

@@ -11,9 +11,9 @@ CLOUDS = ("boto3", "botocore", "google.auth", "google.cloud.storage", "pyarrow",
 @pytest.mark.parametrize(
     "program",
     [
-        "from worker.cli import cli; cli(['--help'], standalone_mode=False)",
-        "import worker.demo.session, worker.demo.places, worker.demo.seaweed",
-        "from worker.sinks.registry import build; from worker.sinks.file import FileSettings; "
+        "from flagstream.cli import cli; cli(['--help'], standalone_mode=False)",
+        "import flagstream.demo.session, flagstream.demo.places, flagstream.demo.seaweed",
+        "from flagstream.sinks.registry import build; from flagstream.sinks.file import FileSettings; "
         "build(FileSettings(path='archive'))",
     ],
     ids=["flagstream --help", "flagstream demo", "a file sink"],

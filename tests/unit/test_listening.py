@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from worker import host
+from flagstream import host
 
 
 def test_a_star_is_every_family_that_can_be_bound(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,8 @@ import gc
 
 import pytest
 
-from worker.memory import Account, MemoryShare, Weight
-from worker.units import MIB
+from flagstream.memory import Account, MemoryShare, Weight
+from flagstream.units import MIB
 
 
 @pytest.mark.parametrize("total", [MIB // 10, MIB, 64 * MIB, 128 * MIB, 10 * 1024 * MIB])

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from pydantic_core import PydanticCustomError
 
-from worker.units import MIB, format_bytes, format_seconds, parse_bytes, parse_seconds, parse_start, shown
+from flagstream.units import MIB, format_bytes, format_seconds, parse_bytes, parse_seconds, parse_start, shown
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from worker.cli import cli
-from worker.errors import ExitCode
+from flagstream.cli import cli
+from flagstream.errors import ExitCode
 
 FLAGS = '[flags]\npath = "flags.yaml"\n'
 LOG = '[sinks.log]\ntype = "log"\n'

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from flagstream.config import load
+from flagstream.config.flags import HttpFlagSettings
+from flagstream.sinks.webhook_settings import WebhookSettings
 from tests.unit.config.reading import WHOLE, accepted, problems
-from worker.config import load
-from worker.config.flags import HttpFlagSettings
-from worker.sinks.webhook_settings import WebhookSettings
 
 SERVICES = {
     "FLAGSTREAM_SERVICE_HOST": "10.0.0.11",

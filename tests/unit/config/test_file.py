@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from flagstream.config import goff_words
 from tests.unit.config.reading import FLAGS, LOG, WHOLE, accepted, problems
-from worker.config import goff_words
 
 RELAY = """# our relay
 listen: 1031

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from flagstream.config import load
 from tests.unit.config.reading import WHOLE, accepted, command, problems
-from worker.config import load
 
 CANARY = "hunter2canary"
 
@@ -151,7 +151,7 @@ def test_a_flag_path_of_a_variable_does_not_show_in_part(tmp_path: Path) -> None
 
 def test_values_show_neither_in_render_nor_in_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Place, record and reason are printed without them."""
-    monkeypatch.setattr("worker.kafka.topics.ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr("flagstream.kafka.topics.ANSWER_SECONDS", 0.3)
     text = f"""{WHOLE}
         [kafka]
         bootstrap_servers = "${{BROKERS}}"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from flagstream.config.values import unfit_in_secret
 from tests.unit.config.reading import FLAGS, LOG, WHOLE, accepted, problems
-from worker.config.values import unfit_in_secret
 
 CANARY = "hunter2"
 PEM = "-----BEGIN PRIVATE KEY-----\nQUJD\nREVG\n-----END PRIVATE KEY-----\n"

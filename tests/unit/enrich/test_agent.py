@@ -8,16 +8,16 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
+from flagstream.chunk import Chunk, Partition, Position
+from flagstream.config.settings import EnrichSettings, TopicSettings
+from flagstream.enrich.agent import OFFSET_LOOKS, OFFSET_SECONDS, EnrichStage
+from flagstream.enrich.transform import Transform
+from flagstream.flags import FlagSet
+from flagstream.kafka.offsets import Committed, Since
+from flagstream.kafka.progress import Progress
+from flagstream.kafka.source import ChunkSource
+from flagstream.kafka.transactions import TransactionalProducer, TransactionRefused
 from tests.support.virtual_time import in_virtual_time, settled
-from worker.chunk import Chunk, Partition, Position
-from worker.config.settings import EnrichSettings, TopicSettings
-from worker.enrich.agent import OFFSET_LOOKS, OFFSET_SECONDS, EnrichStage
-from worker.enrich.transform import Transform
-from worker.flags import FlagSet
-from worker.kafka.offsets import Committed, Since
-from worker.kafka.progress import Progress
-from worker.kafka.source import ChunkSource
-from worker.kafka.transactions import TransactionalProducer, TransactionRefused
 
 PARTITION = Partition("ingest", 0)
 EVENT = b'{"kind":"feature","userKey":"u","creationDate":1,"key":"f","value":true}'

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import pytest
 
-from worker.chunk import Partition
-from worker.dead_letters import DeadLetter
-from worker.enrich.batch import Batch, Pipeline, _headers_among
+from flagstream.chunk import Partition
+from flagstream.dead_letters import DeadLetter
+from flagstream.enrich.batch import Batch, Pipeline, _headers_among
 
 Kind = Literal["none", "good", "bad"]
 

@@ -3,7 +3,7 @@
 import pytest
 from structlog.testing import capture_logs
 
-from worker.enrich.clocks import AHEAD_SECONDS, REMIND_SECONDS, EventClocks
+from flagstream.enrich.clocks import AHEAD_SECONDS, REMIND_SECONDS, EventClocks
 
 NOW = 1_800_000_000
 

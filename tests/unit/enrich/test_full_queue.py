@@ -7,17 +7,17 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
+from flagstream.chunk import Chunk, Partition, Position
+from flagstream.config.settings import EnrichSettings, TopicSettings
+from flagstream.enrich.agent import EnrichStage
+from flagstream.enrich.transform import Transform
+from flagstream.flags import FlagSet
+from flagstream.kafka.source import ChunkSource
+from flagstream.kafka.transactions import QueueFull, TransactionalProducer
+from flagstream.memory import Account, MemoryShare, Weight
+from flagstream.operate.health import Problem
 from tests.support.virtual_time import in_virtual_time, settled
 from tests.unit.enrich.test_agent import Kafka, Record
-from worker.chunk import Chunk, Partition, Position
-from worker.config.settings import EnrichSettings, TopicSettings
-from worker.enrich.agent import EnrichStage
-from worker.enrich.transform import Transform
-from worker.flags import FlagSet
-from worker.kafka.source import ChunkSource
-from worker.kafka.transactions import QueueFull, TransactionalProducer
-from worker.memory import Account, MemoryShare, Weight
-from worker.operate.health import Problem
 
 FIRST, SECOND = Partition("ingest", 0), Partition("ingest", 1)
 

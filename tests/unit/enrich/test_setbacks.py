@@ -2,8 +2,8 @@
 
 import pytest
 
-from worker.chunk import Partition
-from worker.enrich.setbacks import ALONE_SECONDS, LONGEST_PAUSE, Setbacks
+from flagstream.chunk import Partition
+from flagstream.enrich.setbacks import ALONE_SECONDS, LONGEST_PAUSE, Setbacks
 
 ONE, OTHER = Partition("ingest", 1), Partition("ingest", 2)
 

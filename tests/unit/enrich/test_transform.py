@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from flagstream.enrich.transform import Dead, Drop, Transform
+from flagstream.flags import Flag, FlagSet
 from tests.support.broken_records import ACCEPTED, BROKEN_RECORDS
-from worker.enrich.transform import Dead, Drop, Transform
-from worker.flags import Flag, FlagSet
 
 GOFF = Path("tests/goff")
 

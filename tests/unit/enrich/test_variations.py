@@ -1,6 +1,6 @@
 import pytest
 
-from worker.enrich.variations import MAX_REMEMBERED, Variations
+from flagstream.enrich.variations import MAX_REMEMBERED, Variations
 
 
 def test_values_that_no_flag_has_do_not_fill_the_memory() -> None:

@@ -9,11 +9,9 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
-from tests.support.recording import EPOCH, PARTITION, RecordingSink, Step, chunk
-from tests.support.virtual_time import in_virtual_time, passed, settled
-from worker.chunk import Chunk, Headers, Partition, Position, Record
-from worker.config.settings import TopicSettings
-from worker.errors import (
+from flagstream.chunk import Chunk, Headers, Partition, Position, Record
+from flagstream.config.settings import TopicSettings
+from flagstream.errors import (
     ObjectConflict,
     OwnershipLost,
     PartitionStopped,
@@ -22,21 +20,23 @@ from worker.errors import (
     TransactionAborted,
     TransactionUncertain,
 )
-from worker.export.agent import LONGEST_PAUSE, ExportStage
-from worker.export.budget import MemoryBudget
-from worker.formats.compression import Compression
-from worker.formats.jsonl import JsonLinesEncoder
-from worker.kafka.offsets import Committed as Metadata
-from worker.kafka.offsets import Plan, Since
-from worker.kafka.progress import Progress
-from worker.kafka.source import ChunkSource
-from worker.kafka.topics import TopicFacts
-from worker.kafka.transactions import TransactionalProducer
-from worker.operate import metrics
-from worker.operate.health import Problem
-from worker.sinks.protocol import Reject
-from worker.sinks.settings import SinkSettings
-from worker.window import Manifest
+from flagstream.export.agent import LONGEST_PAUSE, ExportStage
+from flagstream.export.budget import MemoryBudget
+from flagstream.formats.compression import Compression
+from flagstream.formats.jsonl import JsonLinesEncoder
+from flagstream.kafka.offsets import Committed as Metadata
+from flagstream.kafka.offsets import Plan, Since
+from flagstream.kafka.progress import Progress
+from flagstream.kafka.source import ChunkSource
+from flagstream.kafka.topics import TopicFacts
+from flagstream.kafka.transactions import TransactionalProducer
+from flagstream.operate import metrics
+from flagstream.operate.health import Problem
+from flagstream.sinks.protocol import Reject
+from flagstream.sinks.settings import SinkSettings
+from flagstream.window import Manifest
+from tests.support.recording import EPOCH, PARTITION, RecordingSink, Step, chunk
+from tests.support.virtual_time import in_virtual_time, passed, settled
 
 OTHER = Partition("evaluations", 4)
 DEAD_LETTERS = "dead"

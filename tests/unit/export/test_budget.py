@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from worker.export.budget import MemoryBudget
+from flagstream.export.budget import MemoryBudget
 
 
 @dataclass(eq=False)

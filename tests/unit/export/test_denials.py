@@ -1,7 +1,7 @@
 """When a denial becomes a refusal."""
 
-from worker.chunk import Partition
-from worker.export.denials import FORGOTTEN_SECONDS, Denials
+from flagstream.chunk import Partition
+from flagstream.export.denials import FORGOTTEN_SECONDS, Denials
 
 ONE, OTHER = Partition("evaluations", 0), Partition("evaluations", 1)
 

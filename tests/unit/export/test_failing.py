@@ -2,9 +2,9 @@
 
 import pytest
 
-from worker.chunk import Partition
-from worker.export.failing import Failing, span
-from worker.operate.health import Problem
+from flagstream.chunk import Partition
+from flagstream.export.failing import Failing, span
+from flagstream.operate.health import Problem
 
 THREE, FOUR = Partition("evaluations", 3), Partition("evaluations", 4)
 

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import pytest
 
+from flagstream.chunk import Record
+from flagstream.export.filling import Filling, Limits
+from flagstream.formats.parquet import ParquetFormat
+from flagstream.kafka.offsets import Plan
+from flagstream.sinks.protocol import Reject
+from flagstream.testing import event as whole_event
+from flagstream.window import ContentDigest, Range
 from tests.support.recording import PARTITION, RecordingSink, StoredRecord, event
-from worker.chunk import Record
-from worker.export.filling import Filling, Limits
-from worker.formats.parquet import ParquetFormat
-from worker.kafka.offsets import Plan
-from worker.sinks.protocol import Reject
-from worker.testing import event as whole_event
-from worker.window import ContentDigest, Range
 
 MIB = 1024**2
 

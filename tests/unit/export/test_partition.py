@@ -8,6 +8,21 @@ from typing import Any
 
 import pytest
 
+from flagstream.chunk import Partition, Position, Record
+from flagstream.errors import ObjectConflict, RangesRefused, SinkRefused, SinkUnavailable
+from flagstream.export.budget import WINDOW_OVERHEAD, MemoryBudget
+from flagstream.export.dead import DeadLetterSink
+from flagstream.export.filling import Limits
+from flagstream.export.partition import Condemned, Destination, PartitionExport
+from flagstream.formats.compression import Compression
+from flagstream.formats.jsonl import JsonLinesEncoder
+from flagstream.kafka.offsets import Committed as Metadata
+from flagstream.kafka.offsets import Plan, Since
+from flagstream.memory import Account, MemoryShare, Weight
+from flagstream.operate.metrics import REGISTRY
+from flagstream.sinks.protocol import Reject
+from flagstream.sinks.settings import SinkSettings
+from flagstream.window import ContentDigest, Manifest, Range
 from tests.support.recording import (
     EPOCH,
     PARTITION,
@@ -29,21 +44,6 @@ from tests.support.recording import (
     event,
 )
 from tests.support.virtual_time import in_virtual_time, passed, settled
-from worker.chunk import Partition, Position, Record
-from worker.errors import ObjectConflict, RangesRefused, SinkRefused, SinkUnavailable
-from worker.export.budget import WINDOW_OVERHEAD, MemoryBudget
-from worker.export.dead import DeadLetterSink
-from worker.export.filling import Limits
-from worker.export.partition import Condemned, Destination, PartitionExport
-from worker.formats.compression import Compression
-from worker.formats.jsonl import JsonLinesEncoder
-from worker.kafka.offsets import Committed as Metadata
-from worker.kafka.offsets import Plan, Since
-from worker.memory import Account, MemoryShare, Weight
-from worker.operate.metrics import REGISTRY
-from worker.sinks.protocol import Reject
-from worker.sinks.settings import SinkSettings
-from worker.window import ContentDigest, Manifest, Range
 
 FLUSH_SECONDS = 60.0
 MIB = 1024**2
@@ -581,7 +581,7 @@ async def test_large_records_are_taken_few_at_a_time() -> None:
         return add(encoder, values, records)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("worker.formats.jsonl.JsonLinesEncoder.add", counted)
+        patch.setattr("flagstream.formats.jsonl.JsonLinesEncoder.add", counted)
         export = await rig.begin()
         export.accept(replace(chunk(0, 100), weight=Weight(account, 5 * MIB)))
 

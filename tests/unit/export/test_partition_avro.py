@@ -9,6 +9,18 @@ from typing import Any, cast
 import pytest
 from fastavro import parse_schema
 
+from flagstream.chunk import Chunk, Position
+from flagstream.dead_letters import DeadLetter
+from flagstream.events import Dead
+from flagstream.export.budget import MemoryBudget
+from flagstream.export.dead import DeadLetterSink
+from flagstream.export.filling import MOST_UNKNOWN, Limits
+from flagstream.export.partition import Destination, PartitionExport
+from flagstream.kafka.offsets import Committed as Metadata
+from flagstream.kafka.offsets import Plan
+from flagstream.sinks.settings import SinkSettings
+from flagstream.topic_formats.decoding import RegistryDecoder
+from flagstream.topic_formats.known_schemas import ASK_AGAIN, KnownSchemas
 from tests.support.recording import (
     EPOCH,
     PARTITION,
@@ -23,18 +35,6 @@ from tests.support.recording import (
     Transacted,
 )
 from tests.support.virtual_time import in_virtual_time, passed, settled
-from worker.chunk import Chunk, Position
-from worker.dead_letters import DeadLetter
-from worker.events import Dead
-from worker.export.budget import MemoryBudget
-from worker.export.dead import DeadLetterSink
-from worker.export.filling import MOST_UNKNOWN, Limits
-from worker.export.partition import Destination, PartitionExport
-from worker.kafka.offsets import Committed as Metadata
-from worker.kafka.offsets import Plan
-from worker.sinks.settings import SinkSettings
-from worker.topic_formats.decoding import RegistryDecoder
-from worker.topic_formats.known_schemas import ASK_AGAIN, KnownSchemas
 
 MIB = 1024**2
 SCHEMA = parse_schema({"type": "record", "name": "R", "fields": [{"name": "n", "type": "int"}]})

@@ -5,6 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from flagstream.chunk import Partition
+from flagstream.errors import PartRefused, SinkRefused, SinkUnavailable
+from flagstream.export.partition import PartitionExport
+from flagstream.kafka.offsets import Committed as Metadata
+from flagstream.kafka.offsets import Division, Plan
+from flagstream.sinks.webhook_body import Part, Parts, PartsEncoder
+from flagstream.window import ContentDigest, Manifest
 from tests.support.recording import (
     EPOCH,
     PARTITION,
@@ -21,13 +28,6 @@ from tests.support.recording import (
 from tests.support.virtual_time import in_virtual_time, passed, settled
 from tests.unit.export.test_agent import DEAD_LETTERS, Stage
 from tests.unit.export.test_partition import Rig
-from worker.chunk import Partition
-from worker.errors import PartRefused, SinkRefused, SinkUnavailable
-from worker.export.partition import PartitionExport
-from worker.kafka.offsets import Committed as Metadata
-from worker.kafka.offsets import Division, Plan
-from worker.sinks.webhook_body import Part, Parts, PartsEncoder
-from worker.window import ContentDigest, Manifest
 
 BAD = b"<script"
 

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import structlog
 
-from worker.errors import PartRefused, RangesRefused, SinkRefused, SinkRefusesAll, SinkUnavailable
-from worker.export.parts import FIRST, MOST_WHY, RUN, Course, Refusals
-from worker.export.sending import send_in_parts
-from worker.kafka.offsets import LIMIT, Committed, Division, Plan, Since
-from worker.sinks.webhook_body import Part, Parts, PartsEncoder
-from worker.testing import PARTITION, StoredRecord, event
-from worker.window import Manifest, Range
+from flagstream.errors import PartRefused, RangesRefused, SinkRefused, SinkRefusesAll, SinkUnavailable
+from flagstream.export.parts import FIRST, MOST_WHY, RUN, Course, Refusals
+from flagstream.export.sending import send_in_parts
+from flagstream.kafka.offsets import LIMIT, Committed, Division, Plan, Since
+from flagstream.sinks.webhook_body import Part, Parts, PartsEncoder
+from flagstream.testing import PARTITION, StoredRecord, event
+from flagstream.window import Manifest, Range
 
 Accepts = Callable[[list[int]], bool]
 """Whether a receiver takes a request with the events of these offsets."""

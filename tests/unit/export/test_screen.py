@@ -2,8 +2,8 @@
 
 import pytest
 
+from flagstream.export.screen import screen
 from tests.support.recording import StoredRecord, event
-from worker.export.screen import screen
 
 
 def screened(*values: bytes | None) -> tuple[list[bytes], list[tuple[int, str]]]:

@@ -2,17 +2,17 @@
 
 import pytest
 
-from worker.chunk import Partition, Position
-from worker.errors import PartitionStopped
-from worker.export.takeover import adopt, check_topic, go_on_with, repeat, unit_of
-from worker.kafka.offsets import Plan
-from worker.kafka.sink import OtherClusterSink
-from worker.sinks.file import FileSink
-from worker.sinks.kafka import TopicSink
-from worker.sinks.log import LogSink
-from worker.sinks.objects import ObjectSink
-from worker.sinks.webhook import WebhookSink
-from worker.window import Range
+from flagstream.chunk import Partition, Position
+from flagstream.errors import PartitionStopped
+from flagstream.export.takeover import adopt, check_topic, go_on_with, repeat, unit_of
+from flagstream.kafka.offsets import Plan
+from flagstream.kafka.sink import OtherClusterSink
+from flagstream.sinks.file import FileSink
+from flagstream.sinks.kafka import TopicSink
+from flagstream.sinks.log import LogSink
+from flagstream.sinks.objects import ObjectSink
+from flagstream.sinks.webhook import WebhookSink
+from flagstream.window import Range
 
 PARTITION = Partition("evaluations", 3)
 ORIGIN = Position(1, 10, 10, "", 0, 100)

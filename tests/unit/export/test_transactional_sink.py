@@ -6,26 +6,26 @@ from typing import Any, cast
 
 import pytest
 
+from flagstream.chunk import Partition, Position
+from flagstream.config.settings import TopicSettings
+from flagstream.dead_letters import DeadLetter
+from flagstream.errors import ExitCode, Fatal
+from flagstream.export.agent import ExportStage
+from flagstream.export.budget import MemoryBudget
+from flagstream.export.filling import Limits
+from flagstream.export.partition import Destination, PartitionExport
+from flagstream.kafka.offsets import Committed as Metadata
+from flagstream.kafka.offsets import Plan
+from flagstream.kafka.source import ChunkSource
+from flagstream.kafka.topics import TopicFacts
+from flagstream.kafka.transactions import TransactionalProducer, TransactionRefused
+from flagstream.sinks.kafka import KafkaSettings, TopicSink
+from flagstream.sinks.protocol import Transaction
+from flagstream.sinks.settings import SinkSettings
+from flagstream.testing import RecordedTransaction
 from tests.support.recording import EPOCH, PARTITION, Committed, RecordingKafka, chunk, event
 from tests.support.virtual_time import in_virtual_time, passed, settled
 from tests.unit.export.test_agent import RecordingProducer, RecordingSource
-from worker.chunk import Partition, Position
-from worker.config.settings import TopicSettings
-from worker.dead_letters import DeadLetter
-from worker.errors import ExitCode, Fatal
-from worker.export.agent import ExportStage
-from worker.export.budget import MemoryBudget
-from worker.export.filling import Limits
-from worker.export.partition import Destination, PartitionExport
-from worker.kafka.offsets import Committed as Metadata
-from worker.kafka.offsets import Plan
-from worker.kafka.source import ChunkSource
-from worker.kafka.topics import TopicFacts
-from worker.kafka.transactions import TransactionalProducer, TransactionRefused
-from worker.sinks.kafka import KafkaSettings, TopicSink
-from worker.sinks.protocol import Transaction
-from worker.sinks.settings import SinkSettings
-from worker.testing import RecordedTransaction
 
 SETTINGS = KafkaSettings(topic="copies", max_events=4, flush_interval=60.0)
 
@@ -262,7 +262,7 @@ class PickierProducer(PickyProducer):
 @in_virtual_time
 async def test_more_refused_events_than_one_search_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each search adds to what is known, until all of them are dead letters; then it is forgotten."""
-    monkeypatch.setattr("worker.kafka.refusals.TRIES", 3)
+    monkeypatch.setattr("flagstream.kafka.refusals.TRIES", 3)
     rig = Stage(PickierProducer)
     await rig.begin()
 

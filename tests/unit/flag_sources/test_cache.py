@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.flag_sources.cache import FlagCache
-from worker.flag_sources.document import Document
+from flagstream.flag_sources.cache import FlagCache
+from flagstream.flag_sources.document import Document
 
 FLAGS = {"flags.yaml": Document(b"a: {}", "yaml")}
 

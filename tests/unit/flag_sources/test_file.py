@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from worker.flag_sources import FlagSource
-from worker.flag_sources.file import FilePlace
-from worker.flag_sources.kept import KeptFlags
-from worker.flags import FlagFileError
+from flagstream.flag_sources import FlagSource
+from flagstream.flag_sources.file import FilePlace
+from flagstream.flag_sources.kept import KeptFlags
+from flagstream.flags import FlagFileError
 
 A = "a: {variations: {x: 1}}"
 B = "b: {variations: {x: 1}}"

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from worker.flag_sources import NotNow
-from worker.flag_sources.cache import FlagCache
-from worker.flag_sources.document import Document
-from worker.flag_sources.kept import KeptFlags
-from worker.flag_sources.watching import FlagWatch
+from flagstream.flag_sources import NotNow
+from flagstream.flag_sources.cache import FlagCache
+from flagstream.flag_sources.document import Document
+from flagstream.flag_sources.kept import KeptFlags
+from flagstream.flag_sources.watching import FlagWatch
 
 GOOD = Document(b"a: {variations: {x: 1}}", "yaml")
 CANARY = "hunter2"

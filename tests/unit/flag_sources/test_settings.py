@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from worker.config import load
-from worker.config.flags import HttpFlagSettings, RelayFlagSettings, SourceUnion
-from worker.errors import ConfigError
-from worker.flag_sources.opening import place
+from flagstream.config import load
+from flagstream.config.flags import HttpFlagSettings, RelayFlagSettings, SourceUnion
+from flagstream.errors import ConfigError
+from flagstream.flag_sources.opening import place
 
 HIDDEN = "hunter2"
 

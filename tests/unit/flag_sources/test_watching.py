@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from worker.flag_sources.cache import FlagCache
-from worker.flag_sources.document import Document
-from worker.flag_sources.kept import KeptFlags, utc_now
-from worker.flag_sources.merging import merged
-from worker.flag_sources.watching import STAY, WAITS, FlagWatch, tell
-from worker.flags import FlagFileError, FlagSet, parse_flags
-from worker.operate.metrics import REGISTRY
+from flagstream.flag_sources.cache import FlagCache
+from flagstream.flag_sources.document import Document
+from flagstream.flag_sources.kept import KeptFlags, utc_now
+from flagstream.flag_sources.merging import merged
+from flagstream.flag_sources.watching import STAY, WAITS, FlagWatch, tell
+from flagstream.flags import FlagFileError, FlagSet, parse_flags
+from flagstream.operate.metrics import REGISTRY
 
 
 @dataclass

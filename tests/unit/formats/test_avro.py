@@ -9,12 +9,12 @@ import avro.io
 import fastavro
 import pytest
 
-from worker.chunk import Partition
-from worker.formats.avro import AvroCompression, AvroFormat
-from worker.formats.protocol import EncodedObject
-from worker.testing import StoredRecord, events
-from worker.topic_formats.event_text import event_text
-from worker.window import Manifest, Range
+from flagstream.chunk import Partition
+from flagstream.formats.avro import AvroCompression, AvroFormat
+from flagstream.formats.protocol import EncodedObject
+from flagstream.testing import StoredRecord, events
+from flagstream.topic_formats.event_text import event_text
+from flagstream.window import Manifest, Range
 
 PARTITION = Partition("t", 0)
 COMPRESSIONS: tuple[AvroCompression, ...] = ("none", "deflate", "zstd", "snappy")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from worker.chunk import Partition
-from worker.formats.compression import Compression, TextCompression
-from worker.formats.csv import DEFAULT_TEMPLATE, CsvFormat
-from worker.formats.protocol import EncodedObject
-from worker.testing import StoredRecord
-from worker.window import Manifest, Range
+from flagstream.chunk import Partition
+from flagstream.formats.compression import Compression, TextCompression
+from flagstream.formats.csv import DEFAULT_TEMPLATE, CsvFormat
+from flagstream.formats.protocol import EncodedObject
+from flagstream.testing import StoredRecord
+from flagstream.window import Manifest, Range
 
 MANIFEST = Manifest(Range(Partition("t", 0), 0, 10), 10, "d", "c")
 EVENT = (

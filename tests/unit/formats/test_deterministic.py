@@ -9,15 +9,15 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from worker.chunk import Partition
-from worker.formats.avro import AvroFormat
-from worker.formats.compression import Compression
-from worker.formats.csv import DEFAULT_TEMPLATE, CsvFormat
-from worker.formats.jsonl import JsonLinesFormat
-from worker.formats.parquet import ParquetFormat
-from worker.formats.protocol import Format
-from worker.testing import StoredRecord, events
-from worker.window import Manifest, Range
+from flagstream.chunk import Partition
+from flagstream.formats.avro import AvroFormat
+from flagstream.formats.compression import Compression
+from flagstream.formats.csv import DEFAULT_TEMPLATE, CsvFormat
+from flagstream.formats.jsonl import JsonLinesFormat
+from flagstream.formats.parquet import ParquetFormat
+from flagstream.formats.protocol import Format
+from flagstream.testing import StoredRecord, events
+from flagstream.window import Manifest, Range
 
 FORMATS: tuple[Format, ...] = (
     JsonLinesFormat(Compression("gzip", 3)),

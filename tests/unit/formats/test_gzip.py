@@ -6,9 +6,9 @@ import zlib
 
 import pytest
 
-from worker.chunk import Partition
-from worker.formats.gzip import HEADER_MAX, Deflate, header, read_manifest
-from worker.window import Manifest, Range
+from flagstream.chunk import Partition
+from flagstream.formats.gzip import HEADER_MAX, Deflate, header, read_manifest
+from flagstream.window import Manifest, Range
 
 MANIFEST = Manifest(
     range=Range(Partition("flag-evaluations-enriched", 7), 5, 2**63 - 1),

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from worker.chunk import Partition
-from worker.formats.compression import Compression, TextCompression
-from worker.formats.jsonl import JsonLinesEncoder
-from worker.testing import StoredRecord, events
-from worker.window import Manifest, Range
+from flagstream.chunk import Partition
+from flagstream.formats.compression import Compression, TextCompression
+from flagstream.formats.jsonl import JsonLinesEncoder
+from flagstream.testing import StoredRecord, events
+from flagstream.window import Manifest, Range
 
 MANIFEST = Manifest(Range(Partition("t", 0), 0, 10), 10, "d", "c")
 

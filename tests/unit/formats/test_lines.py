@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.formats.lines import DEFAULT_TEMPLATE, LineTemplate
+from flagstream.formats.lines import DEFAULT_TEMPLATE, LineTemplate
 
 VECTORS = [
     json.loads(line)

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from worker.chunk import Partition
-from worker.formats.manifest import difference, manifest_json, parse_manifest
-from worker.window import Manifest, Range
+from flagstream.chunk import Partition
+from flagstream.formats.manifest import difference, manifest_json, parse_manifest
+from flagstream.window import Manifest, Range
 
 MANIFEST = Manifest(Range(Partition("t", 1), 5, 8), 3, "a" * 64, "cfg", "id-1")
 

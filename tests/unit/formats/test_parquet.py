@@ -10,11 +10,11 @@ import duckdb
 import pytest
 from pyarrow import map_, parquet, string, type_for_alias
 
-from worker.chunk import Partition
-from worker.formats.parquet import ParquetCompression, ParquetEvents, ParquetFormat
-from worker.formats.protocol import EncodedObject
-from worker.testing import StoredRecord, events
-from worker.window import Manifest, Range
+from flagstream.chunk import Partition
+from flagstream.formats.parquet import ParquetCompression, ParquetEvents, ParquetFormat
+from flagstream.formats.protocol import EncodedObject
+from flagstream.testing import StoredRecord, events
+from flagstream.window import Manifest, Range
 
 PARTITION = Partition("t", 0)
 COMPRESSIONS: tuple[ParquetCompression, ...] = ("none", "snappy", "gzip", "zstd", "lz4")

@@ -6,12 +6,12 @@ import struct
 import pytest
 import zstandard
 
-from worker.chunk import Partition
-from worker.formats.manifest import manifest_json
-from worker.formats.protocol import EncodedObject
-from worker.formats.zstd import Zstd, compare, decompress, footer, read_manifest
-from worker.testing import events
-from worker.window import Manifest, Range
+from flagstream.chunk import Partition
+from flagstream.formats.manifest import manifest_json
+from flagstream.formats.protocol import EncodedObject
+from flagstream.formats.zstd import Zstd, compare, decompress, footer, read_manifest
+from flagstream.testing import events
+from flagstream.window import Manifest, Range
 
 MANIFEST = Manifest(Range(Partition("flag-evaluations", 7), 5, 2**63 - 1), 100_000, "ab" * 32, "c", "AAAA")
 TEXT = b"\n".join(events(5000))

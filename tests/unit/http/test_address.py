@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.http.address import basic, parse
+from flagstream.http.address import basic, parse
 
 
 @pytest.mark.parametrize(

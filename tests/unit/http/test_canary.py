@@ -16,19 +16,19 @@ import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from flagstream.config.flags import FlagSettings, HttpFlagSettings, RelayFlagSettings
+from flagstream.config.settings import RegistrySettings
+from flagstream.flag_sources.opening import prove, watch
+from flagstream.formats import avro_schemas
+from flagstream.sinks.webhook import WebhookSink
+from flagstream.sinks.webhook_settings import WebhookSettings
+from flagstream.testing import events, fill
+from flagstream.topic_formats import known_schemas
+from flagstream.topic_formats.encoding import RegistryEncoder
+from flagstream.topic_formats.known_schemas import KnownSchemas
+from flagstream.topic_formats.registry import SchemaRegistry
 from tests.support.echoing import Answer, answering, echo
 from tests.support.swallowing import swallowing
-from worker.config.flags import FlagSettings, HttpFlagSettings, RelayFlagSettings
-from worker.config.settings import RegistrySettings
-from worker.flag_sources.opening import prove, watch
-from worker.formats import avro_schemas
-from worker.sinks.webhook import WebhookSink
-from worker.sinks.webhook_settings import WebhookSettings
-from worker.testing import events, fill
-from worker.topic_formats import known_schemas
-from worker.topic_formats.encoding import RegistryEncoder
-from worker.topic_formats.known_schemas import KnownSchemas
-from worker.topic_formats.registry import SchemaRegistry
 
 WORD = "hunter2"
 QUOTED = b64encode(f"user:{WORD}".encode()).decode()

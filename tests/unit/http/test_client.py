@@ -9,12 +9,12 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from flagstream.http import connecting
+from flagstream.http.address import parse
+from flagstream.http.client import IDLE_SECONDS, OLDEST_SECONDS, HttpClient
+from flagstream.http.failures import HttpError, HttpRefused, HttpUnavailable, TooLarge
 from tests.support.receiver import CloseHalfWay, Hang, Receiver, Reply, receiving
 from tests.support.swallowing import swallowing
-from worker.http import connecting
-from worker.http.address import parse
-from worker.http.client import IDLE_SECONDS, OLDEST_SECONDS, HttpClient
-from worker.http.failures import HttpError, HttpRefused, HttpUnavailable, TooLarge
 
 CANARY = "hunter2"
 

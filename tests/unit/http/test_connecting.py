@@ -7,10 +7,10 @@ from contextlib import ExitStack
 
 import pytest
 
+from flagstream.http import connecting
+from flagstream.http.connecting import Addresses, Endpoint, connect
+from flagstream.http.failures import HttpUnavailable
 from tests.support.swallowing import swallowing
-from worker.http import connecting
-from worker.http.connecting import Addresses, Endpoint, connect
-from worker.http.failures import HttpUnavailable
 
 
 def at(*addresses: str, port: int) -> list[Endpoint]:

@@ -7,15 +7,15 @@ from contextlib import ExitStack
 import pytest
 from pydantic import SecretStr
 
+from flagstream.config.flags import HttpFlagSettings, RelayFlagSettings
+from flagstream.config.settings import RegistrySettings
+from flagstream.flag_sources.opening import place
+from flagstream.sinks.webhook import WebhookSink
+from flagstream.sinks.webhook_settings import WebhookSettings
+from flagstream.testing import events, fill
+from flagstream.topic_formats.registry import SchemaRegistry
 from tests.support.receiver import Receiver, Reply, receiving
 from tests.support.swallowing import swallowing
-from worker.config.flags import HttpFlagSettings, RelayFlagSettings
-from worker.config.settings import RegistrySettings
-from worker.flag_sources.opening import place
-from worker.sinks.webhook import WebhookSink
-from worker.sinks.webhook_settings import WebhookSettings
-from worker.testing import events, fill
-from worker.topic_formats.registry import SchemaRegistry
 
 
 def webhook(origin: str) -> None:

@@ -10,16 +10,16 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from structlog.testing import capture_logs
 
-from worker.chunk import Partition
-from worker.config.settings import Settings, TopicSettings
-from worker.errors import SinkUnavailable
-from worker.kafka.earlier_output import NotTold, earlier_output
-from worker.kafka.ends import TopicEnds
-from worker.kafka.rights import prove_rights
-from worker.kafka.sink import OtherClusterSink
-from worker.kafka.topics import TopicIds, TopicsNotReady, examine
-from worker.kafka.transactions import TransactionalProducer
-from worker.sinks.kafka import KafkaSettings
+from flagstream.chunk import Partition
+from flagstream.config.settings import Settings, TopicSettings
+from flagstream.errors import SinkUnavailable
+from flagstream.kafka.earlier_output import NotTold, earlier_output
+from flagstream.kafka.ends import TopicEnds
+from flagstream.kafka.rights import prove_rights
+from flagstream.kafka.sink import OtherClusterSink
+from flagstream.kafka.topics import TopicIds, TopicsNotReady, examine
+from flagstream.kafka.transactions import TransactionalProducer
+from flagstream.sinks.kafka import KafkaSettings
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import Message
 
-from worker.chunk import Chunk, Partition, Position
-from worker.kafka.consumer import FIRST_RECORDS, MAX_RECORDS, ConsumerThread, Ration
-from worker.memory import RECORD_OVERHEAD, MemoryShare
-from worker.units import MIB
+from flagstream.chunk import Chunk, Partition, Position
+from flagstream.kafka.consumer import FIRST_RECORDS, MAX_RECORDS, ConsumerThread, Ration
+from flagstream.memory import RECORD_OVERHEAD, MemoryShare
+from flagstream.units import MIB
 
 KIB = 1024
 

@@ -3,9 +3,9 @@
 import asyncio
 import threading
 
+from flagstream.kafka.identity import TopicIdentity
+from flagstream.kafka.topics import TopicsNotReady
 from tests.support.virtual_time import in_virtual_time
-from worker.kafka.identity import TopicIdentity
-from worker.kafka.topics import TopicsNotReady
 
 
 class Brokers:

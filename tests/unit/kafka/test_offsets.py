@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from worker.kafka.offsets import Committed, Division, MetadataUnreadable, Plan, Since
+from flagstream.kafka.offsets import Committed, Division, MetadataUnreadable, Plan, Since
 
 PLAN = Plan(end=57, records=40, digest="sha256:ab", config="f00")
 

@@ -1,8 +1,8 @@
 """Records that wait for the end of somebody's transaction."""
 
-from worker.chunk import Partition
-from worker.kafka.ends import Ends
-from worker.kafka.open_transactions import OPEN_SECONDS, OpenTransactions
+from flagstream.chunk import Partition
+from flagstream.kafka.ends import Ends
+from flagstream.kafka.open_transactions import OPEN_SECONDS, OpenTransactions
 
 ONE = Partition("events", 1)
 

@@ -9,12 +9,12 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from worker.chunk import Partition
-from worker.errors import ExitCode, Fatal
-from worker.kafka.offsets import Committed, Since
-from worker.kafka.positions import UNKNOWN_END, StartingPoints
-from worker.kafka.reports import Reports
-from worker.units import Start
+from flagstream.chunk import Partition
+from flagstream.errors import ExitCode, Fatal
+from flagstream.kafka.offsets import Committed, Since
+from flagstream.kafka.positions import UNKNOWN_END, StartingPoints
+from flagstream.kafka.reports import Reports
+from flagstream.units import Start
 
 
 class OneWithoutLeader:
@@ -36,7 +36,7 @@ class OneWithoutLeader:
 
 def test_a_partition_without_a_leader_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the group left off is known without it; what the partition holds is not asked for any longer."""
-    monkeypatch.setattr("worker.kafka.positions.QUERY_SECONDS", 0.0)
+    monkeypatch.setattr("flagstream.kafka.positions.QUERY_SECONDS", 0.0)
     reports = Reports("test", "t")
     starts = StartingPoints("t", "beginning", itertools.count(1), reports, threading.Event(), lambda: None)
     starts.consumer = cast(Consumer, OneWithoutLeader({0: 5, 1: 6, 2: 7}))

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from worker.chunk import Partition, Position
-from worker.kafka.ends import Ends
-from worker.kafka.progress import KNOWN_SECONDS, Figures, Progress
+from flagstream.chunk import Partition, Position
+from flagstream.kafka.ends import Ends
+from flagstream.kafka.progress import KNOWN_SECONDS, Figures, Progress
 
 ONE = Partition("events", 1)
 

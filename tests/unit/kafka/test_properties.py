@@ -3,16 +3,16 @@
 import pytest
 from confluent_kafka import Consumer, Producer
 
-from worker.config import Settings
-from worker.config.settings import EnrichSettings, KafkaSettings
-from worker.kafka.handed_through import (
+from flagstream.config import Settings
+from flagstream.config.settings import EnrichSettings, KafkaSettings
+from flagstream.kafka.handed_through import (
     COMMON,
     RESERVED,
     RESERVED_UNDER_CONSUMER_PROTOCOL,
     is_secret,
     problems,
 )
-from worker.kafka.properties import (
+from flagstream.kafka.properties import (
     admin_properties,
     check_properties,
     consumer_properties,
@@ -23,8 +23,8 @@ from worker.kafka.properties import (
     static_member,
     transactional_id,
 )
-from worker.memory import MemoryShare
-from worker.units import MIB
+from flagstream.memory import MemoryShare
+from flagstream.units import MIB
 
 HIDDEN = "hunter2"
 

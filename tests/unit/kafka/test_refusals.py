@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 import pytest
 
-from worker.kafka.refusals import ALL, TopicRefusesAll, find_refused, find_untimely
+from flagstream.kafka.refusals import ALL, TopicRefusesAll, find_refused, find_untimely
 
 NOW = 1_700_000_000_000
 HOUR = 3_600_000

@@ -9,8 +9,8 @@ import pytest
 from confluent_kafka import KafkaError
 from structlog.testing import capture_logs
 
-from worker.chunk import Partition
-from worker.kafka.reports import REMIND_SECONDS, Reports
+from flagstream.chunk import Partition
+from flagstream.kafka.reports import REMIND_SECONDS, Reports
 
 TOPIC = "events"
 DOWN = KafkaError(KafkaError._ALL_BROKERS_DOWN)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from worker.kafka.silence import BrokerSilence
+from flagstream.kafka.silence import BrokerSilence
 
 
 def broker(state: str, owed: int, received: float, asked: float, source: str = "learned") -> dict[str, Any]:

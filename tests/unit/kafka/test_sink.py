@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
-from worker.errors import SinkRefused, SinkRefusesAll, SinkUnavailable
-from worker.kafka import sink as module
-from worker.kafka.sink import LIMIT_SECONDS, OtherClusterSink
-from worker.sinks.kafka import KafkaSettings, Produce, Records
+from flagstream.errors import SinkRefused, SinkRefusesAll, SinkUnavailable
+from flagstream.kafka import sink as module
+from flagstream.kafka.sink import LIMIT_SECONDS, OtherClusterSink
+from flagstream.sinks.kafka import KafkaSettings, Produce, Records
 
 RECORDS = [Produce(b"k", b"%d" % n, n) for n in range(20)]
 

@@ -6,11 +6,11 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
-from worker.chunk import Partition, Position
-from worker.kafka.consumer import ConsumerThread
-from worker.kafka.progress import Progress
-from worker.kafka.source import IDLE_SECONDS, SILENT_SECONDS, ChunkSource
-from worker.operate.health import Problem
+from flagstream.chunk import Partition, Position
+from flagstream.kafka.consumer import ConsumerThread
+from flagstream.kafka.progress import Progress
+from flagstream.kafka.source import IDLE_SECONDS, SILENT_SECONDS, ChunkSource
+from flagstream.operate.health import Problem
 
 
 @dataclass

@@ -3,9 +3,9 @@
 import pytest
 from structlog.testing import capture_logs
 
-from worker.config.settings import TopicSettings
-from worker.kafka import topics
-from worker.kafka.topics import record_limit, too_small
+from flagstream.config.settings import TopicSettings
+from flagstream.kafka import topics
+from flagstream.kafka.topics import record_limit, too_small
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from worker.chunk import Partition
-from worker.errors import ExitCode, Fatal, TransactionAborted, TransactionUncertain
-from worker.kafka import transactions
-from worker.kafka.transactions import (
+from flagstream.chunk import Partition
+from flagstream.errors import ExitCode, Fatal, TransactionAborted, TransactionUncertain
+from flagstream.kafka import transactions
+from flagstream.kafka.transactions import (
     NotQueued,
     QueueFull,
     RecordTooLarge,

@@ -2,9 +2,9 @@
 
 from structlog.testing import capture_logs
 
+from flagstream.dead_letters import DeadLetter
+from flagstream.operate.dead_letters import SUMMARY_SECONDS, DeadLetterLog, summary
 from tests.support.virtual_time import in_virtual_time, passed
-from worker.dead_letters import DeadLetter
-from worker.operate.dead_letters import SUMMARY_SECONDS, DeadLetterLog, summary
 
 
 def letters(reason: str, *offsets: int) -> list[DeadLetter]:

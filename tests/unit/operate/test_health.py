@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from worker.config import load
-from worker.host import Host
-from worker.operate.health import ALIVE_SECONDS, KINDS, Health, Problem
-from worker.operate.pages import healthy, live, ready
+from flagstream.config import load
+from flagstream.host import Host
+from flagstream.operate.health import ALIVE_SECONDS, KINDS, Health, Problem
+from flagstream.operate.pages import healthy, live, ready
 
 WORKER = Path(__file__).resolve().parents[3] / "worker"
 FULL = Problem("sink_unavailable", "deliver t-0: unavailable: disk full", "t-0")

@@ -4,7 +4,7 @@ import errno
 
 from structlog.testing import capture_logs
 
-from worker.operate.ignored_errors import REMIND_SECONDS, IgnoredErrors
+from flagstream.operate.ignored_errors import REMIND_SECONDS, IgnoredErrors
 
 
 def test_what_comes_by_the_hundred_is_a_line_a_minute() -> None:

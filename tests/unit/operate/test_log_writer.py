@@ -10,8 +10,8 @@ from typing import TextIO
 
 import pytest
 
+from flagstream.operate.log_writer import LogWriter
 from tests.support.kafka_jars import REPOSITORY
-from worker.operate.log_writer import LogWriter
 
 
 class Pipe:
@@ -96,8 +96,8 @@ def test_a_line_after_a_torn_one_begins_on_a_line_of_its_own() -> None:
 PROGRAM = """
 import logging, sys, threading, warnings
 import structlog
-from worker.config.settings import LoggingSettings
-from worker.operate.logging import configure
+from flagstream.config.settings import LoggingSettings
+from flagstream.operate.logging import configure
 
 class Unprintable:
     def __repr__(self):

@@ -9,8 +9,8 @@ from tests.support.kafka_jars import REPOSITORY
 PROGRAM = """
 import logging, sys
 import structlog
-from worker.config.settings import LoggingSettings
-from worker.operate.logging import configure
+from flagstream.config.settings import LoggingSettings
+from flagstream.operate.logging import configure
 
 writer = configure(LoggingSettings(format=sys.argv[1], level=sys.argv[2]))
 log = structlog.get_logger("worker.test").bind(source="enrich")

@@ -1,6 +1,6 @@
 """Lines of the log that are lost are told elsewhere."""
 
-from worker.operate.lost_lines import TOLD_SECONDS, LostLines
+from flagstream.operate.lost_lines import TOLD_SECONDS, LostLines
 
 
 def test_lost_lines_are_a_problem_for_a_while() -> None:

@@ -8,10 +8,10 @@ from typing import get_args
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from worker.dead_letters import REASONS
-from worker.events import Reason
-from worker.operate import metrics
-from worker.operate.health import KINDS, Health, Problem
+from flagstream.dead_letters import REASONS
+from flagstream.events import Reason
+from flagstream.operate import metrics
+from flagstream.operate.health import KINDS, Health, Problem
 
 WORKER = Path(__file__).resolve().parents[3] / "worker"
 

@@ -1,6 +1,6 @@
 """The pauses between tries."""
 
-from worker.operate.retry import Backoff
+from flagstream.operate.retry import Backoff
 
 
 def longest(low: float, high: float) -> float:

@@ -1,6 +1,6 @@
 """Whether the process stood still."""
 
-from worker.operate.sleeping import STILL_SECONDS, TICK_SECONDS, SleepWatch
+from flagstream.operate.sleeping import STILL_SECONDS, TICK_SECONDS, SleepWatch
 
 
 class Clock:

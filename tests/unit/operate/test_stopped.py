@@ -2,8 +2,8 @@
 
 from itertools import pairwise
 
-from worker.chunk import Partition
-from worker.operate.stopped import FIRST_PAUSE, LONGEST_PAUSE, WELL_SECONDS, StoppedPartitions
+from flagstream.chunk import Partition
+from flagstream.operate.stopped import FIRST_PAUSE, LONGEST_PAUSE, WELL_SECONDS, StoppedPartitions
 
 ONE, TWO = Partition("events", 1), Partition("events", 2)
 

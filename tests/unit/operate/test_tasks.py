@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from worker.errors import OwnershipLost
-from worker.operate.tasks import TaskEnded, Tasks
+from flagstream.errors import OwnershipLost
+from flagstream.operate.tasks import TaskEnded, Tasks
 
 
 class Owner:

@@ -2,7 +2,7 @@
 
 import threading
 
-from worker.operate.watchdog import LOOK_SECONDS, Watchdog
+from flagstream.operate.watchdog import LOOK_SECONDS, Watchdog
 
 
 class Watched:

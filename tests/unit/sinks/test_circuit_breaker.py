@@ -2,8 +2,8 @@
 
 import pytest
 
-from worker.errors import PartitionStopped, SinkRefused, SinkUnavailable
-from worker.sinks.circuit_breaker import PROBE_WAIT, CircuitBreaker
+from flagstream.errors import PartitionStopped, SinkRefused, SinkUnavailable
+from flagstream.sinks.circuit_breaker import PROBE_WAIT, CircuitBreaker
 
 
 class Clock:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from worker.chunk import Partition
-from worker.errors import SinkRefused, SinkUnavailable
-from worker.formats.protocol import EncodedObject
-from worker.sinks.file import FileStore, failure
-from worker.window import Manifest, Range
+from flagstream.chunk import Partition
+from flagstream.errors import SinkRefused, SinkUnavailable
+from flagstream.formats.protocol import EncodedObject
+from flagstream.sinks.file import FileStore, failure
+from flagstream.window import Manifest, Range
 
 
 @pytest.mark.parametrize(

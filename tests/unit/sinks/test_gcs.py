@@ -10,10 +10,10 @@ from google.api_core.exceptions import from_http_response
 from google.auth.exceptions import DefaultCredentialsError, RefreshError, TransportError
 from pydantic import ValidationError
 
-from worker.errors import SinkError, SinkRefused, SinkUnavailable
-from worker.sinks.gcs import GcsSettings
-from worker.sinks.gcs_failures import translated
-from worker.sinks.gcs_store import GcsStore, Pieces
+from flagstream.errors import SinkError, SinkRefused, SinkUnavailable
+from flagstream.sinks.gcs import GcsSettings
+from flagstream.sinks.gcs_failures import translated
+from flagstream.sinks.gcs_store import GcsStore, Pieces
 
 SESSION = "http://store/upload/storage/v1/b/archive/o?uploadType=resumable&upload_id=SECRET"
 

@@ -10,14 +10,14 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from flagstream.config.flags import GcsFlagSettings
+from flagstream.errors import SinkError, SinkRefused, SinkUnavailable
+from flagstream.flag_sources.gcs import GcsPlace
+from flagstream.sinks.gcs import GcsSettings
+from flagstream.sinks.gcs_store import GcsStore
+from flagstream.sinks.probing import MANIFEST as PROBE_MANIFEST
 from tests.support.small_gcs import SmallGcs
 from tests.support.small_server import Reply, Request, SmallServer
-from worker.config.flags import GcsFlagSettings
-from worker.errors import SinkError, SinkRefused, SinkUnavailable
-from worker.flag_sources.gcs import GcsPlace
-from worker.sinks.gcs import GcsSettings
-from worker.sinks.gcs_store import GcsStore
-from worker.sinks.probing import MANIFEST as PROBE_MANIFEST
 
 CANARY = "canary-7Tq2"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from flagstream.errors import SinkRefused, SinkUnavailable
+from flagstream.sinks.guarded_http import GuardedClient, is_public
 from tests.support.receiver import CloseHalfWay, Hang, Receiver, Reply, Trickle, receiving
 from tests.support.swallowing import swallowing
-from worker.errors import SinkRefused, SinkUnavailable
-from worker.sinks.guarded_http import GuardedClient, is_public
 
 FORBIDDEN = {
     "0.0.0.0": "unspecified",

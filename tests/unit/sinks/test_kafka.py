@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from flagstream.sinks.kafka import ENVELOPE, KafkaSettings, Produce, TopicSink
+from flagstream.testing import PARTITION, Produced, RecordedTransaction, StoredRecord, event, fill
 from tests.unit.test_config import problems, read
-from worker.sinks.kafka import ENVELOPE, KafkaSettings, Produce, TopicSink
-from worker.testing import PARTITION, Produced, RecordedTransaction, StoredRecord, event, fill
 
 
 def delivered(sink: TopicSink, *values: bytes) -> list[Produced]:

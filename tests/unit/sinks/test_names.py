@@ -5,9 +5,9 @@ from itertools import pairwise
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from worker.chunk import Partition
-from worker.sinks.names import DEFAULT_NAME, NameTemplate, ObjectName
-from worker.window import Range
+from flagstream.chunk import Partition
+from flagstream.sinks.names import DEFAULT_NAME, NameTemplate, ObjectName
+from flagstream.window import Range
 
 PARTITION = Partition("evaluations", 3)
 WINDOW = Range(PARTITION, 5, 1_000_000)

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from worker.chunk import Partition
-from worker.formats.protocol import Format
-from worker.formats.zstd import footer
-from worker.sinks.file import FileSettings, FileStore
-from worker.sinks.gcs import GcsSettings
-from worker.sinks.objects import ObjectSink
-from worker.sinks.s3 import S3Settings
-from worker.testing import StoredRecord, event
-from worker.window import Manifest, OtherwiseNamed, Range
+from flagstream.chunk import Partition
+from flagstream.formats.protocol import Format
+from flagstream.formats.zstd import footer
+from flagstream.sinks.file import FileSettings, FileStore
+from flagstream.sinks.gcs import GcsSettings
+from flagstream.sinks.objects import ObjectSink
+from flagstream.sinks.s3 import S3Settings
+from flagstream.testing import StoredRecord, event
+from flagstream.window import Manifest, OtherwiseNamed, Range
 
 WIDE = Range(Partition("evaluations", 3), 0, 5_000_000)
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from worker.sinks.file import FileSettings
-from worker.sinks.gcs import GcsSettings
-from worker.sinks.names import DEFAULT_NAME
-from worker.sinks.objects import ObjectSettings
-from worker.sinks.s3 import S3Settings
+from flagstream.sinks.file import FileSettings
+from flagstream.sinks.gcs import GcsSettings
+from flagstream.sinks.names import DEFAULT_NAME
+from flagstream.sinks.objects import ObjectSettings
+from flagstream.sinks.s3 import S3Settings
 
 TOPIC = "evaluations"
 RANGE = "{{ .Topic }}-{{ .Partition }}-{{ .Start }}-{{ .End }}"

@@ -2,16 +2,16 @@
 
 import pytest
 
+from flagstream.chunk import Partition
+from flagstream.formats.compression import Compression
+from flagstream.formats.jsonl import JsonLinesFormat
+from flagstream.sinks.gcs import GcsSettings
+from flagstream.sinks.layouts import Layout, LayoutEncoder
+from flagstream.sinks.names import NameTemplate
+from flagstream.sinks.places import Place
+from flagstream.sinks.s3 import S3Settings
+from flagstream.window import Range
 from tests.support.recording import StoredRecord
-from worker.chunk import Partition
-from worker.formats.compression import Compression
-from worker.formats.jsonl import JsonLinesFormat
-from worker.sinks.gcs import GcsSettings
-from worker.sinks.layouts import Layout, LayoutEncoder
-from worker.sinks.names import NameTemplate
-from worker.sinks.places import Place
-from worker.sinks.s3 import S3Settings
-from worker.window import Range
 
 PARTITION = Partition("evaluations", 3)
 _RANGE = Range(PARTITION, 0, 1)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from flagstream.sinks.file import FileSettings, FileSink
+from flagstream.sinks.log import LogSettings, LogSink
+from flagstream.sinks.registry import SINKS, InstalledSinks, build
+from flagstream.sinks.settings import SinkSettings
 from tests.unit.test_config import problems, read
-from worker.sinks.file import FileSettings, FileSink
-from worker.sinks.log import LogSettings, LogSink
-from worker.sinks.registry import SINKS, InstalledSinks, build
-from worker.sinks.settings import SinkSettings
 
 Install = Callable[..., None]
 
@@ -48,8 +48,8 @@ def test_bad_log_template() -> None:
 
 MODULE = """
 from typing import Literal
-from worker.sinks.registry import SinkType
-from worker.sinks.settings import SinkSettings
+from flagstream.sinks.registry import SinkType
+from flagstream.sinks.settings import SinkSettings
 
 class Mine(SinkSettings):
     type: Literal["mine"] = "mine"
@@ -124,7 +124,7 @@ def test_a_misspelt_type_is_told_the_nearest(install: Install, tmp_path: Path) -
     [
         ("mine", "no_such_module:SINK", "cannot be imported: ModuleNotFoundError: No module named"),
         ("mine", "foreign_sink:NONE", "cannot be imported: AttributeError"),
-        ("mine", "foreign_sink:MySink", "is a type, not a worker.sinks.registry.SinkType"),
+        ("mine", "foreign_sink:MySink", "is a type, not a flagstream.sinks.registry.SinkType"),
         ("mine", "foreign_sink:NEWER", "for version 2 of the sink protocol, and this worker has version 1"),
         ("theirs", "foreign_sink:SINK", 'its settings must have type: Literal["theirs"] = "theirs"'),
         ("file", "foreign_sink:SINK", '"file" is a sink of the worker, and foreign_sink:SINK of foreign 2.1'),

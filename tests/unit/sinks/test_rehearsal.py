@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from worker.sinks.file import FileSettings
-from worker.sinks.gcs import GcsSettings
-from worker.sinks.rehearsal import render
-from worker.sinks.s3 import S3Settings
-from worker.sinks.settings import SinkSettings
+from flagstream.sinks.file import FileSettings
+from flagstream.sinks.gcs import GcsSettings
+from flagstream.sinks.rehearsal import render
+from flagstream.sinks.s3 import S3Settings
+from flagstream.sinks.settings import SinkSettings
 
 FIRST = "t/0/0000000000000120000-0000000000000120001.jsonl.gz"
 SECOND = "t/0/0000000000000120001-0000000000000120002.jsonl.gz"

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from worker.errors import SinkRefused, SinkUnavailable
-from worker.sinks.renewed import AGE_SECONDS, IDLE_SECONDS, Renewed
+from flagstream.errors import SinkRefused, SinkUnavailable
+from flagstream.sinks.renewed import AGE_SECONDS, IDLE_SECONDS, Renewed
 
 DENIED = SinkRefused("no right", denied=True)
 

@@ -4,7 +4,7 @@ from email.utils import formatdate
 
 import pytest
 
-from worker.sinks.retry_after import LONGEST_WAIT, seconds_to_wait
+from flagstream.sinks.retry_after import LONGEST_WAIT, seconds_to_wait
 
 NOW = 1_795_000_000.0
 

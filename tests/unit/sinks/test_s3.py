@@ -15,13 +15,13 @@ from botocore.exceptions import (
 )
 from pydantic import SecretStr, ValidationError
 
+from flagstream.errors import SinkRefused, SinkUnavailable
+from flagstream.sinks.retry_after import LONGEST_WAIT
+from flagstream.sinks.s3 import S3Settings
+from flagstream.sinks.s3_client import connect
+from flagstream.sinks.s3_failures import translated
+from flagstream.sinks.s3_store import S3Store, cut
 from tests.support.faulty_proxy import Answer, FaultyProxy
-from worker.errors import SinkRefused, SinkUnavailable
-from worker.sinks.retry_after import LONGEST_WAIT
-from worker.sinks.s3 import S3Settings
-from worker.sinks.s3_client import connect
-from worker.sinks.s3_failures import translated
-from worker.sinks.s3_store import S3Store, cut
 
 
 def settings(**changes: Any) -> S3Settings:

@@ -10,20 +10,20 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.retries.standard import ThrottledRetryableChecker
 
+from flagstream.config.flags import FlagSettings, S3FlagSettings
+from flagstream.errors import FlagstreamError, SinkError, SinkRefused, SinkUnavailable
+from flagstream.flag_sources.cache import FlagCache
+from flagstream.flag_sources.document import Document
+from flagstream.flag_sources.opening import watch
+from flagstream.flag_sources.s3 import S3Place
+from flagstream.flags import FlagFileError
+from flagstream.formats.manifest import manifest_json
+from flagstream.formats.protocol import EncodedObject
+from flagstream.sinks.probing import MANIFEST as PROBE_MANIFEST
+from flagstream.sinks.s3 import S3Settings
+from flagstream.sinks.s3_failures import THROTTLING, translated
+from flagstream.sinks.s3_store import S3Store
 from tests.support.small_server import Reply, Request, SmallServer
-from worker.config.flags import FlagSettings, S3FlagSettings
-from worker.errors import FlagstreamError, SinkError, SinkRefused, SinkUnavailable
-from worker.flag_sources.cache import FlagCache
-from worker.flag_sources.document import Document
-from worker.flag_sources.opening import watch
-from worker.flag_sources.s3 import S3Place
-from worker.flags import FlagFileError
-from worker.formats.manifest import manifest_json
-from worker.formats.protocol import EncodedObject
-from worker.sinks.probing import MANIFEST as PROBE_MANIFEST
-from worker.sinks.s3 import S3Settings
-from worker.sinks.s3_failures import THROTTLING, translated
-from worker.sinks.s3_store import S3Store
 
 CANARY = "canary-7Tq2"
 EMPTY = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"

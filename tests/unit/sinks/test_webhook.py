@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from flagstream.errors import PartitionStopped, PartRefused, SinkError, SinkRefused, SinkUnavailable
+from flagstream.http.failures import HttpRefused
+from flagstream.sinks.registry import SINKS, build
+from flagstream.sinks.webhook import WebhookSink
+from flagstream.sinks.webhook_settings import WebhookSettings
+from flagstream.sinks.webhook_signing import Signer
+from flagstream.testing import Window, events, fill
+from flagstream.window import Manifest
 from tests.support.receiver import Answer, CloseHalfWay, Hang, Receiver, Reply, Request, receiving
-from worker.errors import PartitionStopped, PartRefused, SinkError, SinkRefused, SinkUnavailable
-from worker.http.failures import HttpRefused
-from worker.sinks.registry import SINKS, build
-from worker.sinks.webhook import WebhookSink
-from worker.sinks.webhook_settings import WebhookSettings
-from worker.sinks.webhook_signing import Signer
-from worker.testing import Window, events, fill
-from worker.window import Manifest
 
 NOW = 1_700_000_000.0
 MakeSink = Callable[..., WebhookSink]
@@ -348,7 +348,7 @@ class TestParts:
         def refused(*_: object) -> object:
             raise HttpRefused("no public address")
 
-        monkeypatch.setattr("worker.http.connecting.Addresses.resolve", refused)
+        monkeypatch.setattr("flagstream.http.connecting.Addresses.resolve", refused)
         with pytest.raises(SinkRefused) as error:
             sink.send(window.manifest, sink.parts(window.payload)[0])
         assert error.value.repeated

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from flagstream.chunk import Partition
+from flagstream.sinks.webhook import WebhookSink
+from flagstream.sinks.webhook_body import Parts, PartsEncoder, go_json
+from flagstream.sinks.webhook_settings import WebhookSettings
+from flagstream.testing import PARTITION, StoredRecord, Window, event, events, fill
+from flagstream.window import Manifest, Range
 from tests.support.receiver import receiving
-from worker.chunk import Partition
-from worker.sinks.webhook import WebhookSink
-from worker.sinks.webhook_body import Parts, PartsEncoder, go_json
-from worker.sinks.webhook_settings import WebhookSettings
-from worker.testing import PARTITION, StoredRecord, Window, event, events, fill
-from worker.window import Manifest, Range
 
 GOFF = Path(__file__).parents[2] / "goff"
 VECTORS = [json.loads(line) for line in (GOFF / "generated/webhook_vectors.jsonl").read_text().splitlines()]

@@ -9,14 +9,14 @@ from typing import Any
 import fastavro
 import pytest
 
+from flagstream.enrich.transform import Transform
+from flagstream.errors import ConfigError
+from flagstream.events import Dead
+from flagstream.flags import FlagSet
+from flagstream.formats import avro_schemas as schemas
+from flagstream.topic_formats.decoding import FixedDecoder
+from flagstream.topic_formats.encoding import FixedEncoder
 from tests.support.broken_records import ACCEPTED, BROKEN_RECORDS
-from worker.enrich.transform import Transform
-from worker.errors import ConfigError
-from worker.events import Dead
-from worker.flags import FlagSet
-from worker.formats import avro_schemas as schemas
-from worker.topic_formats.decoding import FixedDecoder
-from worker.topic_formats.encoding import FixedEncoder
 
 OURS = schemas.own("enriched_event")
 FEATURE = (

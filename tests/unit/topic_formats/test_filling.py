@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from flagstream.chunk import Record
+from flagstream.errors import PartitionStopped
+from flagstream.export.filling import Filling, Limits
+from flagstream.export.screen import screen
+from flagstream.formats import avro_schemas as schemas
+from flagstream.sinks.protocol import Reject
+from flagstream.topic_formats.decoding import FixedDecoder
+from flagstream.topic_formats.encoding import FixedEncoder
+from flagstream.window import ContentDigest
 from tests.support.recording import PARTITION, RecordingSink, StoredRecord
-from worker.chunk import Record
-from worker.errors import PartitionStopped
-from worker.export.filling import Filling, Limits
-from worker.export.screen import screen
-from worker.formats import avro_schemas as schemas
-from worker.sinks.protocol import Reject
-from worker.topic_formats.decoding import FixedDecoder
-from worker.topic_formats.encoding import FixedEncoder
-from worker.window import ContentDigest
 
 SCHEMA = schemas.own("enriched_event")
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from flagstream.config import Settings, load
+from flagstream.sinks.protocol import Proof
+from flagstream.topic_formats.building import prove
 from tests.unit.topic_formats.test_registry import MISSING, RECORD, Answer, Canned
-from worker.config import Settings, load
-from worker.sinks.protocol import Proof
-from worker.topic_formats.building import prove
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from flagstream.config.settings import RegistrySettings
+from flagstream.events import Dead
+from flagstream.formats import avro_schemas as schemas
+from flagstream.topic_formats import known_schemas
+from flagstream.topic_formats.decoding import FixedDecoder, RegistryDecoder
+from flagstream.topic_formats.encoding import RegistryEncoder
+from flagstream.topic_formats.known_schemas import KnownSchemas
+from flagstream.topic_formats.registry import RegistryError, SchemaMissing, SchemaRegistry
 from tests.support.receiver import Reply, receiving
-from worker.config.settings import RegistrySettings
-from worker.events import Dead
-from worker.formats import avro_schemas as schemas
-from worker.topic_formats import known_schemas
-from worker.topic_formats.decoding import FixedDecoder, RegistryDecoder
-from worker.topic_formats.encoding import RegistryEncoder
-from worker.topic_formats.known_schemas import KnownSchemas
-from worker.topic_formats.registry import RegistryError, SchemaMissing, SchemaRegistry
 
 Answer = tuple[int, str] | tuple[int, str, dict[str, str]]
 PASSWORD = "hunter2"

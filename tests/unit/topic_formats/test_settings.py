@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from worker.config import load
-from worker.config.settings import Settings
-from worker.errors import ConfigError
-from worker.topic_formats.building import ingest_decoder, output_decoder, output_encoder
+from flagstream.config import load
+from flagstream.config.settings import Settings
+from flagstream.errors import ConfigError
+from flagstream.topic_formats.building import ingest_decoder, output_decoder, output_encoder
 
 ENVIRONMENT = {"FLAGSTREAM_FLAGS__PATH": "flags.yaml"}
 

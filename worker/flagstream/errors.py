@@ -1,0 +1,209 @@
+"""Exceptions, named by what the caller has to do.
+
+::
+
+    FlagstreamError
+    ├── ConfigError        a person must correct the configuration; lists every problem; exit code 2
+    ├── SinkError
+    │   ├── SinkRefused      credentials, bucket, 4xx: back off for ever, a person must act
+    │   │   ├── PartRefused      what one request holds, perhaps: a smaller one may be accepted
+    │   │   ├── SinkRefusesAll   whatever is sent, one event at a time too: it never makes dead letters
+    │   │   └── RangesRefused    some events of a window that it has taken but for them
+    │   └── SinkUnavailable  time-out, 5xx, 429 (``retry_after``): back off with jitter, it passes by itself
+    ├── ObjectConflict     other content stands under our name: that partition stops, loudly
+    ├── RecordsMissing     records of a planned range are gone from the topic: that partition stops, loudly
+    ├── PartitionStopped   any other reason to export no further from a partition until a person has acted
+    ├── OwnershipLost      the partition moved on: drop the work, no harm done
+    ├── TransactionAborted the open transaction was rolled back: rewind to the committed offsets
+    │   └── TransactionUncertain  it may have been committed: the committed offsets tell
+    ├── TaskEnded          a task that has to last ended (flagstream.operate.tasks): the process stops
+    ├── HttpError          there is no answer to a request (flagstream.http); its text is fit for a log
+    │   ├── HttpRefused      a certificate, an address, a header, a proxy: a person must act
+    │   ├── HttpUnavailable  no connection, no answer in time, a broken one: it passes by itself
+    │   └── TooLarge         the answer is larger than the caller takes
+    ├── FlagFileError      a flag file cannot be understood (flagstream.flags): those read before stay in use
+    └── Fatal              the process cannot go on; carries the exit code for the supervisor
+"""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the process; a supervisor may back off differently for each (documented in
+    docs/operations.md).
+    """
+
+    OK = 0
+    UNEXPECTED = 1
+    CONFIG = 2
+    FENCED = 3
+    """Another live process uses our transactional.id or group.instance.id, or a transaction outlived its
+    time-out.
+    """
+    KAFKA = 4
+    """librdkafka reported an error it cannot recover from."""
+    STUCK = 5
+    """A call to Kafka did not come back within its bound; the watchdog ended the process."""
+
+
+class FlagstreamError(Exception):
+    """Root of all errors that the worker raises on purpose."""
+
+
+class ConfigError(FlagstreamError):
+    """The configuration is wrong. ``problems`` holds one line for each mistake, with its path and what would
+    be right.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class SinkError(FlagstreamError):
+    """A delivery did not succeed; the window stays planned and is delivered again."""
+
+
+class SinkRefused(SinkError):
+    """The sink will not take the window until a person acts: credentials, permissions, a bucket that is
+    gone. ``accepted``: the offset up to which it has taken the window all the same; what lies before does not
+    become dead letters, but for records that its encoder rejected.
+
+    ``denied``: the sink turned us away and has not judged what the window holds (credentials, rights, a
+    missing bucket, a certificate). People take such things away and give them back, so the engine reports it
+    at once, and counts it as a refusal only after ``refused_after``. A sink that raises it has asked with a
+    new client, or does so at its next call.
+
+    ``events``: for a sink that took all of the window but for some events, their offsets, each with the
+    reason. They alone become dead letters, and ``accepted`` says nothing.
+
+    ``repeated``: the sink sent what it was given twice within this try, and the first one may have been
+    taken unseen.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        accepted: int = 0,
+        *,
+        denied: bool = False,
+        events: Mapping[int, str] | None = None,
+        repeated: bool = False,
+    ) -> None:
+        self.accepted = accepted
+        self.denied = denied
+        self.events = events
+        self.repeated = repeated
+        super().__init__(message)
+
+    def reason(self, offset: int) -> str | None:
+        """Why the event at ``offset`` of the window is refused; None if the sink has taken it."""
+        if self.events is not None:
+            return self.events.get(offset)
+        return str(self) if offset >= self.accepted else None
+
+    def taken_until(self, start: int, end: int) -> int:
+        """Where the next window's range begins, of a window ``[start, end)``: what was refused at its end was
+        exported nowhere.
+        """
+        return end if self.events is not None else max(start, self.accepted)
+
+
+class PartRefused(SinkRefused):
+    """The sink refuses one part of a window (:class:`flagstream.sinks.protocol.PartsSink`), perhaps for one
+    event in it or for its size. ``code`` is the sink's word for the refusal, of at most 16 characters.
+    """
+
+    def __init__(self, message: str, code: str, *, denied: bool = False, repeated: bool = False) -> None:
+        self.code = code
+        super().__init__(message, denied=denied, repeated=repeated)
+
+
+class SinkRefusesAll(SinkRefused):
+    """The sink refuses whatever it is sent, one event at a time too: that says nothing about an event. It is
+    reported and tried again, and nothing becomes a dead letter.
+    """
+
+    AFTER = 8
+    """Single events that are refused in a row, while nothing is accepted, before it is the sink."""
+
+
+class RangesRefused(SinkRefused):
+    """Of a window that was delivered in parts, ``ranges`` were refused: ``(start, end, why)``, in order and
+    without overlap. The sink has taken the rest, up to ``until`` where that is not the window's end.
+    """
+
+    def __init__(
+        self, message: str, ranges: Sequence[tuple[int, int, str]], until: int | None = None
+    ) -> None:
+        self.ranges = ranges
+        self.until = until
+        super().__init__(message)
+
+    def reason(self, offset: int) -> str | None:
+        index = bisect_right(self.ranges, offset, key=lambda one: one[0]) - 1
+        if index < 0 or offset >= self.ranges[index][1]:
+            return None
+        return self.ranges[index][2]
+
+    def taken_until(self, start: int, end: int) -> int:
+        for first, last, _ in reversed(self.ranges):
+            if last != end:
+                break
+            end = first
+        return max(start, end)
+
+
+class SinkUnavailable(SinkError):
+    """The sink cannot take the window now. ``retry_after``: seconds that the sink asked us to wait, if it
+    did. ``unanswered``: what was sent may have been taken all the same; False only where that is sure.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None, *, unanswered: bool = True) -> None:
+        self.retry_after = retry_after
+        self.unanswered = unanswered
+        super().__init__(message)
+
+
+class ObjectConflict(FlagstreamError):
+    """An object with our name holds something else. Never overwritten; the partition stops until a person
+    looks.
+    """
+
+
+class RecordsMissing(FlagstreamError):
+    """Records that were planned or committed to be exported next are no longer in the topic."""
+
+
+class PartitionStopped(FlagstreamError):
+    """Exporting from this partition would lose or double events; the message says why and names the ways
+    out. ``look_again``: seconds after which the partition begins anew by itself, where the reason may pass.
+    """
+
+    def __init__(self, message: str, look_again: float | None = None) -> None:
+        self.look_again = look_again
+        super().__init__(message)
+
+
+class OwnershipLost(FlagstreamError):
+    """The partition is no longer held in the epoch that the work belongs to."""
+
+
+class TransactionAborted(FlagstreamError):
+    """The open transaction was aborted; its records are invisible and its offsets are not committed."""
+
+
+class TransactionUncertain(TransactionAborted):
+    """Whether the transaction was committed is not known here, but it has ended: the committed offsets
+    tell.
+    """
+
+
+class Fatal(FlagstreamError):
+    """Nothing in this process can mend it. ``code`` becomes the exit code."""
+
+    def __init__(self, code: ExitCode, message: str) -> None:
+        self.code = code
+        super().__init__(message)

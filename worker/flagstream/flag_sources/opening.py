@@ -1,0 +1,68 @@
+"""From settings to sources. A client library is imported only where a source needs it."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from flagstream.config.flags import (
+    FileFlagSettings,
+    FlagSettings,
+    GcsFlagSettings,
+    HttpFlagSettings,
+    RelayFlagSettings,
+    S3FlagSettings,
+    SourceUnion,
+)
+from flagstream.flag_sources import Place
+from flagstream.flag_sources.cache import FlagCache
+from flagstream.flag_sources.file import FilePlace
+from flagstream.flag_sources.kept import KeptFlags
+from flagstream.flag_sources.watching import EXPORTED, LONGEST_NAME, MOST_TOLD, FlagWatch, words
+from flagstream.flags import FlagSet
+from flagstream.sinks.protocol import Proof
+
+
+def watch(settings: FlagSettings, use: Callable[[FlagSet], None]) -> FlagWatch:
+    """The watch over all sources; touches none of them yet."""
+    cache = FlagCache(settings.cache_path) if settings.cache_path is not None else None
+    return FlagWatch(_sources(settings), settings.poll_interval, use, cache)
+
+
+def prove(settings: FlagSettings) -> Iterator[Proof]:
+    """Whether each source can be read, by reading it once, for ``flagstream check``. Raises nothing."""
+    for source in _sources(settings):
+        try:
+            flags = source.load()
+        except Exception as error:  # whatever a client library raises
+            yield Proof("flags", "failed", words(error))
+            continue
+        told = islice(flags.invalid.items(), MOST_TOLD)
+        faults = "; ".join(f"{name[:LONGEST_NAME]} {why}" for name, why in told)
+        invalid = f"; {len(flags.invalid)} with mistakes, {EXPORTED}: {faults}" if faults else ""
+        yield Proof("flags", "proved", f"{len(flags)} from {source.name}{invalid}")
+
+
+def _sources(settings: FlagSettings) -> list[KeptFlags]:
+    return [KeptFlags(source.called(), place(source)) for source in settings.all_sources()]
+
+
+def place(settings: SourceUnion) -> Place:
+    """Where the flags of one source are read."""
+    match settings:
+        case FileFlagSettings():
+            return FilePlace(settings.path, settings.format)
+        case HttpFlagSettings():
+            from flagstream.flag_sources.http import HttpPlace
+
+            return HttpPlace(settings)
+        case S3FlagSettings():
+            from flagstream.flag_sources.s3 import S3Place
+
+            return S3Place(settings)
+        case GcsFlagSettings():
+            from flagstream.flag_sources.gcs import GcsPlace
+
+            return GcsPlace(settings)
+        case RelayFlagSettings():
+            from flagstream.flag_sources.relay import RelayPlace
+
+            return RelayPlace(settings)

@@ -1,0 +1,49 @@
+"""Flags from an object in S3 or a store that speaks its protocol, read only when its ETag has changed."""
+
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from flagstream.config.flags import S3FlagSettings
+from flagstream.errors import SinkError
+from flagstream.flag_sources import unread
+from flagstream.flag_sources.document import Document, told_format
+from flagstream.sinks.s3_client import S3Client
+from flagstream.sinks.s3_failures import status
+
+
+class S3Place:
+    """A `Place` on one object. Needs s3:GetObject, and s3:ListBucket for a missing object to be told from a
+    forbidden one."""
+
+    def __init__(self, settings: S3FlagSettings) -> None:
+        self._settings = settings
+        self._connection = S3Client(settings.access(), settings.place())
+        self._etag: str | None = None
+
+    def fetch(self, *, anew: bool) -> Document | None:
+        settings = self._settings
+        condition = {"IfNoneMatch": self._etag} if self._etag and not anew else {}
+
+        def read() -> tuple[Any, bytes] | None:
+            client = self._connection.client
+            try:
+                answer = client.get_object(Bucket=settings.bucket, Key=settings.key, **condition)
+            except ClientError as error:
+                if status(error) == 304:
+                    return None
+                raise
+            with answer["Body"] as body:
+                return answer, body.read(settings.max_bytes + 1)
+
+        try:
+            found = self._connection.call(settings.place(), read)
+        except SinkError as error:
+            raise unread(error) from None
+        if found is None:
+            return None
+        answer, content = found
+        if len(content) > settings.max_bytes:
+            raise OSError(f"{settings.place()}: holds more than {settings.max_bytes} bytes")
+        self._etag = answer.get("ETag")
+        return Document(content, *told_format(settings.format, answer.get("ContentType"), settings.key))

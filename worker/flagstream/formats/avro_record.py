@@ -1,0 +1,73 @@
+"""The Avro record of an enriched event, from which the same JSON can be made again."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from flagstream.events import whole_number
+from flagstream.formats.avro_schemas import JSON_TEXT, OTHERS
+
+_split: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+_encode: Final = msgspec.json.encode
+_text: Final = msgspec.json.Decoder(str).decode
+
+Column = Callable[[bytes], tuple[Any, bool]]
+"""The field's value for a member's JSON text, and whether the text can be told from it."""
+
+
+def _string(text: bytes) -> tuple[str | None, bool]:
+    if text[:1] == b'"':
+        return _text(text), True
+    return (None if text == b"null" else text.decode()), False  # a version that is a number
+
+
+def _json(text: bytes) -> tuple[str | None, bool]:
+    return text.decode(), True
+
+
+def _object(text: bytes) -> tuple[str | None, bool]:
+    return (None, False) if text == b"null" else (text.decode(), True)
+
+
+def _boolean(text: bytes) -> tuple[bool | None, bool]:
+    return (None, False) if text == b"null" else (text == b"true", True)
+
+
+def _long(text: bytes) -> tuple[int, bool]:
+    return whole_number(text), True
+
+
+_COLUMNS: Final[dict[str, Column]] = {
+    **dict.fromkeys(
+        ("id", "kind", "contextKind", "userKey", "key", "variation", "version", "source"), _string
+    ),
+    **dict.fromkeys(JSON_TEXT, _object),
+    "value": _json,
+    "default": _boolean,
+    "creationDate": _long,
+}
+
+
+def columns(schema: Mapping[str, Any]) -> dict[str, Column]:
+    """The columns that ``schema`` has a field for."""
+    names = {field["name"] for field in schema["fields"]}
+    return {name: column for name, column in _COLUMNS.items() if name in names}
+
+
+def avro_record(columns: Mapping[str, Column], text: bytes) -> dict[str, Any]:
+    """The record of an event that the enrich stage has let pass."""
+    record: dict[str, Any] = {}
+    others: dict[str, Raw] = {}
+    for name, raw in _split(text).items():
+        column = columns.get(name)
+        if column is None:
+            others[name] = raw
+            continue
+        record[name], told = column(bytes(raw))
+        if not told:
+            others[name] = raw
+    if others:
+        record[OTHERS] = _encode(others).decode()
+    return record

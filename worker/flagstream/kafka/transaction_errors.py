@@ -1,0 +1,100 @@
+"""What an error of a transaction means for its producer."""
+
+from collections.abc import Iterable
+
+from confluent_kafka import KafkaError
+
+from flagstream.errors import TransactionAborted
+from flagstream.kafka.words import words
+
+FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
+"""Kafka counts another epoch of the transactional.id than ours: another holder has registered it, or Kafka
+itself has ended the transaction, because it timed out.
+"""
+UNKNOWN_STATE = frozenset(
+    {
+        KafkaError.INVALID_TXN_STATE,
+        KafkaError.INVALID_PRODUCER_ID_MAPPING,
+        KafkaError.UNKNOWN_PRODUCER_ID,
+        KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
+        KafkaError.DUPLICATE_SEQUENCE_NUMBER,
+    }
+)
+"""The brokers do not know the producer as it knows itself: its id has expired (after a week of rest, by
+default), or a failover left them apart. Only to register again helps.
+"""
+UNSUPPORTED = frozenset({KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION})
+"""No try helps before the brokers are others; librdkafka calls some of these retriable."""
+OF_A_RECORD = frozenset(
+    {
+        KafkaError.INVALID_TIMESTAMP,
+        KafkaError.INVALID_RECORD,
+        KafkaError.INVALID_MSG,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError._INVALID_DIFFERENT_RECORD,
+    }
+)
+"""A topic refuses a record for what it is; others of the same batch share the answer."""
+_RIGHTS = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "this user may not write (WRITE) to",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: (
+        "this user may not use the transactional.id (WRITE and DESCRIBE)"
+    ),
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "this user may not use the consumer group (READ)",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "this user may not use transactions in the cluster",
+}
+
+
+class TransactionRefused(TransactionAborted):
+    """A topic does not take what the transaction holds. Transactions without these records, or without this
+    topic, may succeed. ``of_a_record``: one of the records is at fault, rather than the topic or the rights.
+    ``untimely``: it is by its timestamp.
+    """
+
+    def __init__(self, message: str, *, of_a_record: bool, untimely: bool = False) -> None:
+        self.of_a_record = of_a_record
+        self.untimely = untimely
+        super().__init__(message)
+
+
+def described(error: KafkaError, topics: Iterable[str]) -> str:
+    """One line: Kafka's name and text of the error, and what a person can do. ``topics`` are those that the
+    transaction has written to; the error's own text mostly names none.
+    """
+    text = f"{error.name()}: {words(error)}"
+    if error.code() == KafkaError.INVALID_TIMESTAMP:
+        return f"{text}; look at the clock of this machine and the topic's message.timestamp.*.max.ms"
+    if error.code() == KafkaError.INVALID_RECORD:
+        return f"{text}; a topic with cleanup.policy=compact takes no record without a key: look at the topic"
+    right = _RIGHTS.get(error.code())
+    if right is None:
+        return text
+    where = " or ".join(sorted(topics)) if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED else ""
+    return f"{right} {where}".rstrip() + f"; grant it ({text})"
+
+
+def aborted(error: KafkaError, topics: Iterable[str], text: str) -> TransactionAborted:
+    """What to raise for the first error of a transaction that was rolled back. ``text`` is for people."""
+    if error.code() in OF_A_RECORD:
+        untimely = error.code() == KafkaError.INVALID_TIMESTAMP
+        return TransactionRefused(text, of_a_record=True, untimely=untimely)
+    if error.code() in OF_A_TOPIC or any(topic in words(error) for topic in topics):
+        return TransactionRefused(text, of_a_record=False)
+    return TransactionAborted(text)
+
+
+OF_A_TOPIC = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.TOPIC_EXCEPTION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError._MSG_TIMED_OUT,
+    }
+)
+"""A topic refuses whatever it is sent, or nobody is there to take it. None of these ends a commit that was
+sent.
+"""

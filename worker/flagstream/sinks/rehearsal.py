@@ -1,0 +1,71 @@
+"""What a sink would do, tried before a worker runs: its permissions, its names, a record as it exports it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from flagstream.chunk import Headers, Partition
+from flagstream.sinks.protocol import Preview, Proof
+from flagstream.sinks.registry import build
+from flagstream.sinks.settings import SinkSettings
+from flagstream.window import ContentDigest, Manifest, Range
+
+FEATURE = (
+    b'{"kind":"feature","contextKind":"user","userKey":"94a25909-20d8-40cc-8500-fee99b569345",'
+    b'"creationDate":1795350615,"key":"new-checkout","variation":"on","value":true,"default":false,'
+    b'"version":"1.4","source":"SERVER","metadata":{"environment":"production"}}'
+)
+TRACKING = (
+    b'{"kind":"tracking","contextKind":"user","userKey":"94a25909-20d8-40cc-8500-fee99b569345",'
+    b'"creationDate":1795350617,"key":"order-placed","evaluationContext":{"targetingKey":'
+    b'"94a25909-20d8-40cc-8500-fee99b569345"},"trackingEventDetails":{"value":99.77}}'
+)
+FIRST_OFFSET = 120_000
+"""Of the first sample record."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRecord:
+    """A record of the output topic that nobody produced."""
+
+    at: int
+    content: bytes
+
+    def offset(self) -> int:
+        return self.at
+
+    def key(self) -> bytes:
+        return b"94a25909-20d8-40cc-8500-fee99b569345"
+
+    def value(self) -> bytes:
+        return self.content
+
+    def headers(self) -> Headers:
+        return []
+
+    def timestamp(self) -> tuple[int, int]:
+        return (1, 1_795_350_615_000)
+
+
+def prove(settings: SinkSettings) -> Iterator[Proof]:
+    """What the sink of these settings may do at its destination, by trying. Leaves nothing behind."""
+    return build(settings).prove()
+
+
+def render(topic: str, settings: SinkSettings) -> Iterator[Preview]:
+    """How the sink would store windows of one sample event each, one behind the other, of every kind that it
+    exports.
+    """
+    samples = {"both": (FEATURE, TRACKING), "feature": (FEATURE,), "tracking": (TRACKING,)}
+    for offset, value in enumerate(samples[settings.events], FIRST_OFFSET):
+        yield _preview(Partition(topic, 0), settings, offset, value)
+
+
+def _preview(partition: Partition, settings: SinkSettings, offset: int, value: bytes) -> Preview:
+    sink = build(settings)
+    encoder = sink.begin(partition, offset)
+    if rejects := encoder.add([value], [SampleRecord(offset, value)]):
+        return Preview((), f"a dead letter of this sink: {rejects[0].error}")
+    digest = ContentDigest()
+    digest.update([value])
+    manifest = Manifest(Range(partition, offset, offset + 1), 1, digest.hexdigest(), sink.fingerprint)
+    return sink.preview(manifest, encoder.finish(manifest))

@@ -1,0 +1,121 @@
+"""A client of a store that is never older than its credentials."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from flagstream.errors import SinkRefused
+
+IDLE_SECONDS = 200.0
+"""A client that nobody used for so long is replaced: networks forget connections that are silent (a NAT
+gateway of AWS after 350 s, a load balancer of Azure after 240 s) and drop what comes later without an answer.
+"""
+AGE_SECONDS = 1_800.0
+"""A client that old is replaced: its connections go to the addresses that the store's name had then, and its
+credentials are those that were found then.
+"""
+
+Client = TypeVar("Client")
+T = TypeVar("T")
+
+
+class _InThread(threading.local):
+    number = 0
+    """Of the client that this thread used last; 0 for none in the call under way."""
+
+
+class Renewed(Generic[Client]):
+    """A client for all threads: made when it is first needed, and again when it is denied, idle or old.
+
+    ``make`` and the functions that are called raise SinkErrors; ``close`` is called with a client that was
+    replaced, once no call is under way. ``anonymous``: there are no credentials that a new client could find,
+    so a denial is final. ``clock`` is monotonic, in seconds.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Client],
+        close: Callable[[Client], None],
+        *,
+        anonymous: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._anonymous = anonymous
+        self._make = make
+        self._close = close
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._made: Client | None = None
+        self._number = 0  # of the client: how many have been made
+        self._since = self._used = 0.0
+        self._calls = 0
+        self._replaced: list[Client] = []
+        self._thread = _InThread()
+
+    @property
+    def client(self) -> Client:
+        """The client; made now if there is none that can be used."""
+        # One at a time: boto3 must not make two clients at the same moment.
+        with self._lock:
+            now = self._clock()
+            if now - self._used > IDLE_SECONDS or now - self._since > AGE_SECONDS:
+                self._retire()
+            if self._made is None:
+                self._made = self._make()
+                self._number += 1
+                self._since = now
+            self._used = now
+            self._thread.number = self._number
+            return self._made
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Return what ``function`` returns, which uses :attr:`client`.
+
+        Where it is denied (:attr:`flagstream.errors.SinkRefused.denied`), it is called once more with a new
+        client: the credentials of the old one may have been missing, replaced or expired. So a denial that is
+        raised always comes from a client that was made during this call. ``function`` must bear being called
+        twice.
+        """
+        with self._lock:
+            self._calls += 1
+            before = self._number
+        try:
+            return self._renewing(function, before)
+        finally:
+            with self._lock:
+                self._calls -= 1
+                self._used = self._clock()
+                if not self._calls:
+                    self._close_replaced()
+
+    def _renewing(self, function: Callable[[], T], before: int) -> T:
+        while True:
+            self._thread.number = 0
+            try:
+                return function()
+            except SinkRefused as error:
+                if self._anonymous or not error.denied:
+                    raise
+                used = self._thread.number
+                with self._lock:
+                    if used == self._number:
+                        self._retire()
+                # 0: none could be made, which was tried just now
+                if not 0 < used <= before:
+                    raise
+
+    def close(self) -> None:
+        """Close the client, if there is one; no call is under way. A later call makes another."""
+        with self._lock:
+            self._retire()
+            self._close_replaced()
+
+    def _retire(self) -> None:
+        if self._made is not None:
+            self._replaced.append(self._made)
+            self._made = None
+
+    def _close_replaced(self) -> None:
+        while self._replaced:
+            self._close(self._replaced.pop())
