@@ -1,8 +1,8 @@
 """Checks the sizes and the attributes of the package; `make check` runs it.
 
 It reports a module with more than 400 lines, a class with more than 15 instance attributes, and an attribute
-that a method other than ``__init__`` sets first. Settings and value classes may have any number of attributes.
-What a class body declares counts as set.
+that a method other than ``__init__`` sets first. Settings and value classes may have any number of them. What
+a class body declares counts as set.
 
 It reads source text only. A base class is found by its name, through the imports of its module; one from
 outside of the package has no attributes here.
@@ -99,7 +99,7 @@ def _positional(function: Function) -> list[str]:
 
 
 def _assignments(method: Function, instance: str) -> Iterator[Assignment]:
-    """Yield what ``method`` sets on its ``instance``. A function inside of it runs later, under its own name."""
+    """Yield what ``method`` sets on its ``instance``. A function inside of it runs later."""
 
     def inside(node: ast.AST, function: str) -> Iterator[Assignment]:
         for child in ast.iter_child_nodes(node):
