@@ -29,8 +29,8 @@ from flagstream.config.settings import Settings
 from flagstream.enrich.agent import EnrichStage
 from flagstream.enrich.transform import Transform
 from flagstream.errors import ConfigError, ExitCode, Fatal
-from flagstream.export.agent import ExportStage
 from flagstream.export.budget import MemoryBudget
+from flagstream.export.stage import ExportStage
 from flagstream.flag_sources.opening import watch
 from flagstream.flag_sources.watching import FlagWatch, tell
 from flagstream.flags import FlagFileError, FlagSet

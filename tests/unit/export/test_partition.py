@@ -11,9 +11,9 @@ import pytest
 from flagstream.chunk import Partition, Position, Record
 from flagstream.errors import ObjectConflict, RangesRefused, SinkRefused, SinkUnavailable
 from flagstream.export.budget import WINDOW_OVERHEAD, MemoryBudget
-from flagstream.export.dead import DeadLetterSink
-from flagstream.export.filling import Limits
 from flagstream.export.partition import Condemned, Destination, PartitionExport
+from flagstream.export.refused import DeadLetterSink
+from flagstream.export.windows import Limits
 from flagstream.formats.compression import Compression
 from flagstream.formats.jsonl import JsonLinesEncoder
 from flagstream.kafka.offsets import Committed as Metadata

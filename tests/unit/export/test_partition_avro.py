@@ -13,9 +13,9 @@ from flagstream.chunk import Chunk, Position
 from flagstream.dead_letters import DeadLetter
 from flagstream.events import Dead
 from flagstream.export.budget import MemoryBudget
-from flagstream.export.dead import DeadLetterSink
-from flagstream.export.filling import MOST_UNKNOWN, Limits
 from flagstream.export.partition import Destination, PartitionExport
+from flagstream.export.refused import DeadLetterSink
+from flagstream.export.windows import MOST_UNKNOWN, Limits
 from flagstream.kafka.offsets import Committed as Metadata
 from flagstream.kafka.offsets import Plan
 from flagstream.sinks.settings import SinkSettings

@@ -26,8 +26,8 @@ from tests.support.recording import (
     event,
 )
 from tests.support.virtual_time import in_virtual_time, passed, settled
-from tests.unit.export.test_agent import DEAD_LETTERS, Stage
 from tests.unit.export.test_partition import Rig
+from tests.unit.export.test_stage import DEAD_LETTERS, Stage
 
 BAD = b"<script"
 

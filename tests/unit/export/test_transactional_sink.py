@@ -10,10 +10,10 @@ from flagstream.chunk import Partition, Position
 from flagstream.config.settings import TopicSettings
 from flagstream.dead_letters import DeadLetter
 from flagstream.errors import ExitCode, Fatal
-from flagstream.export.agent import ExportStage
 from flagstream.export.budget import MemoryBudget
-from flagstream.export.filling import Limits
 from flagstream.export.partition import Destination, PartitionExport
+from flagstream.export.stage import ExportStage
+from flagstream.export.windows import Limits
 from flagstream.kafka.offsets import Committed as Metadata
 from flagstream.kafka.offsets import Plan
 from flagstream.kafka.source import ChunkSource
@@ -25,7 +25,7 @@ from flagstream.sinks.settings import SinkSettings
 from flagstream.testing import RecordedTransaction
 from tests.support.recording import EPOCH, PARTITION, Committed, RecordingKafka, chunk, event
 from tests.support.virtual_time import in_virtual_time, passed, settled
-from tests.unit.export.test_agent import RecordingProducer, RecordingSource
+from tests.unit.export.test_stage import RecordingProducer, RecordingSource
 
 SETTINGS = KafkaSettings(topic="copies", max_events=4, flush_interval=60.0)
 

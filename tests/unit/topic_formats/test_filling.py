@@ -7,8 +7,8 @@ import pytest
 
 from flagstream.chunk import Record
 from flagstream.errors import PartitionStopped
-from flagstream.export.filling import Filling, Limits
-from flagstream.export.screen import screen
+from flagstream.export.validation import validate
+from flagstream.export.windows import Limits, OpenWindow
 from flagstream.formats import avro_schemas as schemas
 from flagstream.sinks.protocol import Reject
 from flagstream.topic_formats.decoding import FixedDecoder
@@ -55,7 +55,7 @@ def test_encoders_see_json_and_the_digest_is_that_of_the_topic() -> None:
     sink, encoder = RecordingSink([]), Listening()
     sink.begin = lambda *_: encoder  # type: ignore[method-assign, assignment, return-value]
     decoder = FixedDecoder(schemas.parsed(SCHEMA))
-    window = Filling(
+    window = OpenWindow(
         sink, PARTITION, 0, 0, limits=Limits(10, 1024**2, 1024**2), sink_name="test", decoder=decoder
     )
     values = [avro("a"), b"{}", avro("no"), None, event("b")]
@@ -85,7 +85,7 @@ def test_an_avro_event_in_a_topic_that_is_json_now_is_no_dead_letter(
     text = event("a").replace(b"tracking", kind.encode()).replace(b"}", b',"value":1}')
     value = FixedEncoder(schema.read_text()).encode(text)
     assert isinstance(value, bytes)
-    window = Filling(
+    window = OpenWindow(
         RecordingSink([]), PARTITION, 0, 0, limits=Limits(10, 1024**2, 1024**2), sink_name="test"
     )
 
@@ -96,7 +96,7 @@ def test_an_avro_event_in_a_topic_that_is_json_now_is_no_dead_letter(
 @pytest.mark.parametrize("value", [b"\0\0\0\0\1{}", b"\x0efeatur", b"feature", b"\0\0\0\0\1", b"\x0e"])
 def test_what_only_resembles_it_is_foreign(value: bytes) -> None:
     """A dead letter like other garbage: it stops nothing."""
-    window = Filling(
+    window = OpenWindow(
         RecordingSink([]), PARTITION, 0, 0, limits=Limits(10, 1024**2, 1024**2), sink_name="test"
     )
 
@@ -116,7 +116,7 @@ def test_an_event_in_avro_nests_as_deep_as_one_in_json() -> None:
 
     decoder = FixedDecoder(schemas.parsed(SCHEMA))
     records = [StoredRecord(offset, value) for offset, value in enumerate([avro("a"), deep(499), deep(500)])]
-    found = screen(records, decoder)
+    found = validate(records, decoder)
 
     assert found.records == records[:2]
     assert [(reject.index, reject.reason) for reject in found.rejects] == [(2, "too_deep")]

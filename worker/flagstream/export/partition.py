@@ -31,7 +31,6 @@ from flagstream.errors import (
     SinkRefused,
 )
 from flagstream.export.budget import WINDOW_OVERHEAD, MemoryBudget
-from flagstream.export.filling import Closed, Filling, Limits
 from flagstream.export.parts import Course, Refusals
 from flagstream.export.sending import send_in_parts
 from flagstream.export.takeover import (
@@ -44,6 +43,7 @@ from flagstream.export.takeover import (
     go_on_with,
     repeat,
 )
+from flagstream.export.windows import ClosedWindow, Limits, OpenWindow
 from flagstream.kafka.offsets import Committed, Division, MetadataUnreadable, Plan, Since
 from flagstream.operate import metrics
 from flagstream.operate.tasks import Tasks
@@ -66,11 +66,11 @@ T = TypeVar("T")
 SLICE = 1_000
 """Records taken at a time, after which size and memory are looked at."""
 SLICE_BYTES = MIB
-"""What they weigh at most, unless it is a single one: screening and encoding make copies."""
+"""What they weigh at most, unless it is a single one: validation and encoding make copies."""
 DROPPED = -1
 """The epoch of a partition that is let go of; no chunk has it."""
 QUEUE = 2
-"""Closed windows of a partition: one is delivered, one waits behind it; the next one fills meanwhile."""
+"""Closed windows of a partition: one is delivered, one waits after it; the next one fills meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +159,9 @@ class PartitionExport:
         self._topic_id = ""
         self._position = self._named = position.offset
         self._fixed: deque[FixedWindow] = deque()
-        self._filling: Filling | None = None
-        self._queue: deque[Closed] = deque()
-        self._planned: Closed | None = None
+        self._filling: OpenWindow | None = None
+        self._queue: deque[ClosedWindow] = deque()
+        self._planned: ClosedWindow | None = None
         self._leftover: deque[Chunk] = deque()
         self._given_back_to = 0.0
         """Chunks up to this offset may arrive that were under way when those before them were given back."""
@@ -332,13 +332,13 @@ class PartitionExport:
             return SLICE
         return max(1, min(SLICE, SLICE_BYTES * len(chunk.records) // chunk.weight.bytes))
 
-    def _begin(self) -> Filling:
+    def _begin(self) -> OpenWindow:
         fixed = self._fixed.popleft() if self._fixed else None
         until, plan = (fixed.end, fixed.plan) if fixed else (None, None)
         sink: Any = self._to.sink
         if self._condemned is not None and plan is not None:
             sink = self._to.dead(self._condemned)
-        self._filling = Filling(
+        self._filling = OpenWindow(
             sink,
             self.partition,
             self._position,
@@ -388,7 +388,7 @@ class PartitionExport:
         )
         self._happened()
 
-    def _next_name(self, window: Closed) -> int:
+    def _next_name(self, window: ClosedWindow) -> int:
         """Where the range of the window behind ``window`` starts: one that left no object is part of it, so
         ranges tile.
         """
@@ -445,7 +445,7 @@ class PartitionExport:
         self._wake.set()
         self._changed.set()
 
-    async def _next(self) -> Closed | None:
+    async def _next(self) -> ClosedWindow | None:
         """The next window; None: the partition has stopped, and there will be none."""
         while not self._queue:
             if self.stopped:
@@ -454,7 +454,7 @@ class PartitionExport:
             await self._wake.wait()
         return self._queue[0]
 
-    async def _export(self, window: Closed) -> None:
+    async def _export(self, window: ClosedWindow) -> None:
         # Its records are of the topic that has the name now, or of the one that we took over.
         topic_id = await self._kafka.topic_id()
         check_topic(self.partition, self._topic_id, topic_id, self._to.unit)
@@ -479,7 +479,7 @@ class PartitionExport:
         if refused:
             metrics.REJECTED.labels(self._to.name, "refused").inc(refused)
 
-    async def _plan(self, window: Closed) -> bool:
+    async def _plan(self, window: ClosedWindow) -> bool:
         """Make the window's cut durable. False: there is nothing to deliver."""
         if window.plan is not None:
             if not self._as_planned(window, window.plan):
@@ -491,13 +491,13 @@ class PartitionExport:
         reached("export.planned")
         return True
 
-    def _rediscovered(self, window: Closed) -> bool:
+    def _rediscovered(self, window: ClosedWindow) -> bool:
         """Whether it is the window that was found after the group's offsets were lost. Its cut needs no plan,
         as the sink holds it; and nothing is committed before it is seen to be of this topic.
         """
         return self._origin.committed is None and window.range in self._held
 
-    def _as_planned(self, window: Closed, plan: Plan) -> bool:
+    def _as_planned(self, window: ClosedWindow, plan: Plan) -> bool:
         """A plan that is repeated has to find the records that it was made of. Where they are gone and we are
         told to go on, what is left is delivered, unless all of it is stored already (False).
         """
@@ -515,7 +515,7 @@ class PartitionExport:
         self._log.error("records_missing", problem=problem, stored_before=stored, lost=lost)
         return not stored
 
-    async def _deliver(self, window: Closed, sink: Sink[Any]) -> None:
+    async def _deliver(self, window: ClosedWindow, sink: Sink[Any]) -> None:
         manifest = window.manifest
         assert manifest is not None
 
@@ -549,7 +549,9 @@ class PartitionExport:
         reached("export.delivered")
         self._delivered(window, delivery)
 
-    async def _deliver_in_parts(self, window: Closed, manifest: Manifest, sink: PartsSink[Any]) -> Delivery:
+    async def _deliver_in_parts(
+        self, window: ClosedWindow, manifest: Manifest, sink: PartsSink[Any]
+    ) -> Delivery:
         course = Course(
             window.range,
             sink.parts(window.payload),
@@ -577,7 +579,7 @@ class PartitionExport:
             self._count(Delivery(course.accepted, 0, course.bytes))
             raise
 
-    def _delivered(self, window: Closed, delivery: Delivery) -> None:
+    def _delivered(self, window: ClosedWindow, delivery: Delivery) -> None:
         self._log.info(
             "window_delivered",
             range=str(window.range),
@@ -594,7 +596,7 @@ class PartitionExport:
         metrics.OBJECTS.labels(self._to.name, "existing").inc(delivery.existing)
         metrics.EXPORTED_BYTES.labels(self._to.name).inc(delivery.bytes)
 
-    async def _commit(self, window: Closed) -> None:
+    async def _commit(self, window: ClosedWindow) -> None:
         """Commit the window's end; the plan of the window behind it travels along."""
         following = self._queue[1] if len(self._queue) > 1 else None
         if following is not None and (following.plan or following.manifest is None or following.rejects):
@@ -620,7 +622,7 @@ class PartitionExport:
         self,
         offset: int,
         named: int,
-        planned: Closed | None,
+        planned: ClosedWindow | None,
         division: Division | None = None,
         *,
         asked: bool = True,

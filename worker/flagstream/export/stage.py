@@ -26,12 +26,12 @@ from flagstream.errors import (
     TransactionUncertain,
 )
 from flagstream.export.budget import MemoryBudget
-from flagstream.export.dead import DeadLetterSink
 from flagstream.export.denials import Denials
-from flagstream.export.failing import HANGS, HINTS, UNDER_WAY_SECONDS, Failing, called
-from flagstream.export.filling import Limits
 from flagstream.export.partition import Condemned, Destination, PartitionExport
+from flagstream.export.refused import DeadLetterSink
+from flagstream.export.retry_status import HANGS, HINTS, UNDER_WAY_SECONDS, RetryStatus, called
 from flagstream.export.takeover import unit_of
+from flagstream.export.windows import Limits
 from flagstream.kafka.identity import TopicIdentity
 from flagstream.kafka.missing import explain
 from flagstream.kafka.offsets import Since
@@ -97,7 +97,7 @@ class ExportStage:
         self.decoder: Decoder | None = None
         """Of an output topic that is not JSON; set before :meth:`open`."""
         self.fail = fail
-        self._failing = Failing()
+        self._status = RetryStatus()
         self._denials = Denials(settings.refused_after)
         self._to: Destination
         self._identity: TopicIdentity | None = None
@@ -200,7 +200,7 @@ class ExportStage:
         stopped = self.stopped
         for partition, text in stopped.items():
             yield Problem("partition_stopped", text, str(partition))
-        yield from self._failing.problems(asyncio.get_running_loop().time(), leaving_out=stopped)
+        yield from self._status.problems(asyncio.get_running_loop().time(), leaving_out=stopped)
         for partition, (_, text) in self._uncertain.items():
             if partition not in stopped:
                 about = f"{partition}: a transaction did not come to an end, and is repeated if it failed"
@@ -214,14 +214,14 @@ class ExportStage:
 
     def under_way(self) -> Mapping[Partition, float]:
         """Return for how many seconds the call of the sink that each partition waits for is under way."""
-        found = self._failing.under_way(asyncio.get_running_loop().time())
+        found = self._status.under_way(asyncio.get_running_loop().time())
         everybody = found.pop(None, 0.0)
         return {p: max(everybody, found.get(p, 0.0)) for p in (*self._exports, *found) if p is not None}
 
     def look(self) -> None:
         """Do and log what only time brings; called every second or so, on the event loop."""
         self._stops.follow(self._stopped_now)
-        for call in self._failing.slow(asyncio.get_running_loop().time()):
+        for call in self._status.slow(asyncio.get_running_loop().time()):
             self._log.warning("delivery_under_way", what=call, seconds=UNDER_WAY_SECONDS, hint=HANGS)
 
     def look_now(self) -> None:
@@ -318,7 +318,7 @@ class ExportStage:
 
     def _drop(self, partition: Partition) -> None:
         self._missing.pop(partition, None)
-        self._failing.forget(partition)
+        self._status.forget(partition)
         if export := self._exports.pop(partition, None):
             export.drop()
 
@@ -450,7 +450,7 @@ class ExportStage:
         while True:
             async with self._transacting:  # one transaction at a time; who has to wait lets others go first
                 group = await self.source.group_metadata({partition: epoch})
-                self._failing.begun("deliver", partition, loop.time())
+                self._status.begun("deliver", partition, loop.time())
                 try:
                     await loop.run_in_executor(self._transactions, transaction, group)
                     break
@@ -462,14 +462,14 @@ class ExportStage:
                     metrics.TRANSACTIONS.labels(f"sink.{self._name}", "aborted").inc()
                     pause = backoff.next_pause()
                     text = f"transaction: {error}"
-                    self._failing.failed("deliver", partition, "transaction", text, loop.time(), pause)
+                    self._status.failed("deliver", partition, "transaction", text, loop.time(), pause)
                     self._log.warning("transaction_aborted", error=str(error), retry_in=round(pause, 2))
                     if self._takes_less() or await self._refuses_some(error, partition, offset, produce):
                         self.restart(partition, epoch)  # its records are encoded again, without those
                         raise OwnershipLost(str(error)) from error
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), pause)
-        self._failing.over("deliver", partition)
+        self._status.over("deliver", partition)
         if isinstance(self._sink, TopicSink):
             self._sink.committed(partition, offset)
         self.source.progress.committed(partition, offset)
@@ -530,10 +530,10 @@ class ExportStage:
             await self._until_fresh(what)
             try:
                 began = loop.time()
-                self._failing.begun(what, partition, began)
+                self._status.begun(what, partition, began)
                 answer = await loop.run_in_executor(self._threads, function)
             except (ObjectConflict, PartitionStopped):
-                self._failing.over(what, partition)
+                self._status.over(what, partition)
                 raise
             except Exception as failure:
                 error = failure if isinstance(failure, SinkError) else _unforeseen(failure)
@@ -574,7 +574,7 @@ class ExportStage:
         if isinstance(error, SinkRefused) and error.denied and settings.on_refused == "dead_letter":
             text += f"; windows become dead letters if this lasts {format_seconds(settings.refused_after)}"
         now = asyncio.get_running_loop().time()
-        self._failing.failed(what, partition, f"sink_{kind}", f"{kind}: {text}", now, wait)
+        self._status.failed(what, partition, f"sink_{kind}", f"{kind}: {text}", now, wait)
         metrics.DELIVERY_FAILURES.labels(self._name, kind).inc()
         facts = {"what": called(what, partition), "kind": kind, "error": text, "retry_in": round(wait, 2)}
         facts["hint"] = HINTS[f"sink_{kind}"]
@@ -584,7 +584,7 @@ class ExportStage:
             self._log.warning("sink_failed", **facts)
 
     def _succeeded(self, what: str, partition: Partition | None, seconds: float) -> None:
-        if self._failing.over(what, partition):
+        if self._status.over(what, partition):
             self._log.info("sink_recovered", what=called(what, partition))
         if what == "deliver":
             metrics.DELIVERY_SECONDS.labels(self._name).observe(seconds)

@@ -7,7 +7,7 @@ from typing import Any
 from flagstream.chunk import Partition, Record
 from flagstream.dead_letters import DeadLetter, dead_letter, size
 from flagstream.errors import PartitionStopped
-from flagstream.export.screen import AVRO_EVENT, Events, screen
+from flagstream.export.validation import AVRO_EVENT, Events, validate
 from flagstream.kafka.offsets import Plan
 from flagstream.sinks.protocol import Reject, Sink, TransactionalSink, WindowEncoder
 from flagstream.topic_formats.known_schemas import ASK_AGAIN
@@ -31,7 +31,7 @@ class Limits:
 
 
 @dataclass(slots=True)
-class Closed:
+class ClosedWindow:
     """A window that takes no more records: what it holds is known, what it looks like is not until
     :meth:`encode`. ``manifest`` is None when none of its records is exported.
     """
@@ -73,7 +73,7 @@ class Closed:
         self.size += encoder.size - size
 
 
-class Filling:
+class OpenWindow:
     """Collects the records from ``position`` on. ``named`` is the start of the range that the window is named
     by:
     the position itself, or earlier when the records before it were exported nowhere.
@@ -162,7 +162,7 @@ class Filling:
         Raises PartitionStopped for a record that is an event and cannot be read as what the topic is said to
         be: the window is to be thrown away.
         """
-        screened = screen(records, self._decoder, self.unknown).of_kind(self._limits.kinds)
+        validated = validate(records, self._decoder, self.unknown).of_kind(self._limits.kinds)
         if self.plan is not None and (gone := self.unknown.difference(self.plan.unknown)):
             raise PartitionStopped(
                 f"the window [{self.named}, {self.until}) of {self.partition} cannot be delivered as it was "
@@ -170,7 +170,7 @@ class Filling:
                 "under these ids again; it is asked every minute",
                 look_again=ASK_AGAIN,
             )
-        for reject in screened.rejects:
+        for reject in validated.rejects:
             if reject.reason == AVRO_EVENT:
                 raise PartitionStopped(
                     f'{self.partition}: topics.output_format is "json", but the record at offset '
@@ -178,7 +178,7 @@ class Filling:
                     'them with output_format = "avro", which takes both, and then change it'
                 )
             self._reject(records[reject.index], reject)
-        values, kept = screened.values, screened.records
+        values, kept = validated.values, validated.records
         if values:
             rejects = self._encoder.add(values, kept)
             if self._decoder is not None:  # the digest is that of what stands in the topic
@@ -210,7 +210,7 @@ class Filling:
         self._reject_bytes += size(letter.key, letter.value, letter.headers)
         self.rejected += 1
 
-    def close(self, closed_by: str, topic_id: str) -> Closed:
+    def close(self, closed_by: str, topic_id: str) -> ClosedWindow:
         """The window takes no more. Cheap, whatever it holds: this is the event loop."""
         bounds = Range(self.partition, self.named, self.next)
         manifest = None
@@ -218,7 +218,7 @@ class Filling:
             manifest = Manifest(
                 bounds, self._exported, self._digest.hexdigest(), self.sink.fingerprint, topic_id
             )
-        return Closed(
+        return ClosedWindow(
             self.sink,
             bounds,
             self.position,

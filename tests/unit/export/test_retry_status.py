@@ -3,7 +3,7 @@
 import pytest
 
 from flagstream.chunk import Partition
-from flagstream.export.failing import Failing, span
+from flagstream.export.retry_status import RetryStatus, span
 from flagstream.operate.health import Problem
 
 THREE, FOUR = Partition("evaluations", 3), Partition("evaluations", 4)
@@ -11,7 +11,7 @@ THREE, FOUR = Partition("evaluations", 3), Partition("evaluations", 4)
 
 def test_a_line_says_what_fails_since_when_and_when_it_is_tried_again() -> None:
     """The age is that of the first failure, the rest that of the last."""
-    failing = Failing()
+    failing = RetryStatus()
     failing.failed("deliver", THREE, "sink_refused", "refused: no permission", 1_000.0, 1.0)
     failing.failed("deliver", THREE, "sink_unavailable", "unavailable: busy", 1_090.0, 60.0)
 
@@ -29,7 +29,7 @@ def test_a_line_says_what_fails_since_when_and_when_it_is_tried_again() -> None:
 
 def test_each_call_fails_for_itself() -> None:
     """The success of one partition says nothing of another."""
-    failing = Failing()
+    failing = RetryStatus()
     failing.failed("deliver", THREE, "sink_refused", "refused: no", 0.0, 1.0)
     failing.failed("holdings", FOUR, "sink_refused", "refused: no", 0.0, 1.0)
 
@@ -42,7 +42,7 @@ def test_each_call_fails_for_itself() -> None:
 
 def test_a_partition_that_is_let_go_of_fails_no_more() -> None:
     """Whatever was tried for it; others, and what is tried for all of them, stay."""
-    failing = Failing()
+    failing = RetryStatus()
     for what, partition in (("deliver", THREE), ("adopt", THREE), ("open", None)):
         failing.failed(what, partition, "sink_refused", "refused: no", 0.0, 1.0)
 

@@ -42,14 +42,14 @@ Events = Literal["both", "feature", "tracking"]
 
 
 @dataclass(frozen=True, slots=True)
-class Screened:
+class Validated:
     """Records that can be exported, with their values, and those that cannot, by their index in the input."""
 
     values: list[bytes]
     records: Sequence[Record]
     rejects: list[Reject]
 
-    def of_kind(self, events: Events) -> "Screened":
+    def of_kind(self, events: Events) -> "Validated":
         """Without the events that the sink leaves out; they are neither exported nor dead letters."""
         if events == "both":
             return self
@@ -59,12 +59,12 @@ class Screened:
         except ValueError:
             tracking = [_is_tracking(value) for value in self.values]
         kept = [i for i, found in enumerate(tracking) if found == wanted]
-        return Screened([self.values[i] for i in kept], [self.records[i] for i in kept], self.rejects)
+        return Validated([self.values[i] for i in kept], [self.records[i] for i in kept], self.rejects)
 
 
-def screen(
+def validate(
     records: Sequence[Record], decoder: Decoder | None = None, unknown: set[int] | None = None
-) -> Screened:
+) -> Validated:
     """Sort out tombstones and foreign records: whatever else writes to the output topic must not end up in an
     archive.
 
@@ -81,7 +81,7 @@ def screen(
         if bare and b"\n" not in lines and (lines.isascii() or lines.decode()):
             deque(map(_check, values), maxlen=0)  # type: ignore[arg-type]  # the fastest loop there is
             if not any_too_deep(values):  # type: ignore[arg-type]
-                return Screened(values, records, [])  # type: ignore[arg-type]
+                return Validated(values, records, [])  # type: ignore[arg-type]
     except (TypeError, ValueError, RecursionError):
         pass
     return _one_by_one(records, values)
@@ -95,7 +95,7 @@ def _is_tracking(value: bytes) -> bool:
         return False
 
 
-def _decoded(records: Sequence[Record], texts: Sequence[bytes | Dead | None]) -> Screened:
+def _decoded(records: Sequence[Record], texts: Sequence[bytes | Dead | None]) -> Validated:
     values: list[bytes] = []
     kept: list[Record] = []
     rejects: list[Reject] = []
@@ -109,10 +109,10 @@ def _decoded(records: Sequence[Record], texts: Sequence[bytes | Dead | None]) ->
         else:
             values.append(text)
             kept.append(records[index])
-    return Screened(values, kept, rejects)
+    return Validated(values, kept, rejects)
 
 
-def _one_by_one(records: Sequence[Record], values: Sequence[bytes | None]) -> Screened:
+def _one_by_one(records: Sequence[Record], values: Sequence[bytes | None]) -> Validated:
     good: list[bytes] = []
     kept: list[Record] = []
     rejects: list[Reject] = []
@@ -123,7 +123,7 @@ def _one_by_one(records: Sequence[Record], values: Sequence[bytes | None]) -> Sc
         else:
             good.append(value)
             kept.append(records[index])
-    return Screened(good, kept, rejects)
+    return Validated(good, kept, rejects)
 
 
 def _fault(value: bytes | None) -> tuple[str, str] | None:

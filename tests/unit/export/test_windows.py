@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from flagstream.chunk import Record
-from flagstream.export.filling import Filling, Limits
+from flagstream.export.windows import Limits, OpenWindow
 from flagstream.formats.parquet import ParquetFormat
 from flagstream.kafka.offsets import Plan
 from flagstream.sinks.protocol import Reject
@@ -41,9 +41,9 @@ class Picky:
 
 def filling(
     *, position: int = 0, named: int = 0, events: int = 10, size: int = MIB, until: int | None = None
-) -> Filling:
+) -> OpenWindow:
     plan = None if until is None else Plan(until, 1, "digest", "shape")
-    return Filling(
+    return OpenWindow(
         RecordingSink([]),
         PARTITION,
         position,
@@ -171,7 +171,7 @@ def test_a_window_of_rejects_has_no_manifest() -> None:
 
 
 def test_rejects_of_the_format_are_not_in_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The encoder sees what passed the screen; its own rejects become dead letters of the right records."""
+    """The encoder sees what passed validation; its own rejects become dead letters of the right records."""
     monkeypatch.setattr(RecordingSink, "begin", lambda *_: Picky())
     window = filling()
     window.add(records(0, 1, 2, 3, values={0: None, 2: b'{"no":1}'}))

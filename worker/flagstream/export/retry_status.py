@@ -32,7 +32,7 @@ HINTS = {
 HANGS = "the sink hangs or is slow: look whether it works. The call is waited for"
 
 
-class Failing:
+class RetryStatus:
     """The calls that are under way or fail, by what they do (``deliver``) and for which partition, where it
     is for one. Times are those of a monotonic clock that callers hand in, in seconds.
     """

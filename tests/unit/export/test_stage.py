@@ -20,8 +20,8 @@ from flagstream.errors import (
     TransactionAborted,
     TransactionUncertain,
 )
-from flagstream.export.agent import LONGEST_PAUSE, ExportStage
 from flagstream.export.budget import MemoryBudget
+from flagstream.export.stage import LONGEST_PAUSE, ExportStage
 from flagstream.formats.compression import Compression
 from flagstream.formats.jsonl import JsonLinesEncoder
 from flagstream.kafka.offsets import Committed as Metadata
