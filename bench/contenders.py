@@ -136,7 +136,7 @@ def worker(**enrich: Any) -> None:
         while not source.positions:  # noqa: ASYNC110  # assigned, nothing fetched yet
             await asyncio.sleep(0.001)
         measurement = Measurement()
-        while count() < EVENTS:  # noqa: ASYNC110  # a counter tells nobody
+        while count() < EVENTS:  # noqa: ASYNC110  # a counter notifies nobody
             await asyncio.sleep(0.01)
         report(measurement)
         host.stop()
