@@ -3,7 +3,7 @@
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, ParamSpec
 
 P = ParamSpec("P")
@@ -16,11 +16,14 @@ class NothingLeftToHappen(RuntimeError):
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """Time stands still while anything is ready to run and jumps to the next timer when nothing is.
 
-    Calls for worker threads run at once, on the loop: a test sees one order of events, always the same.
+    Calls for worker threads run at once, on the loop: a test sees one order of events, always the same. While
+    ``hold_threads`` is in force, calls for an executor of the code's own wait for ``release_threads``.
     """
 
     def __init__(self) -> None:
         self.now = 0.0
+        self._holding = False
+        self._held: list[tuple[asyncio.Future[Any], Callable[[], Any]]] = []
         super().__init__(_JumpingSelector(self))
 
     def time(self) -> float:
@@ -28,11 +31,30 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
         future = self.create_future()
-        try:
-            future.set_result(func(*args))
-        except Exception as error:
-            future.set_exception(error)
+        if self._holding and executor is not None:
+            self._held.append((future, partial(func, *args)))
+        else:
+            _settle(future, partial(func, *args))
         return future
+
+    def hold_threads(self) -> None:
+        """Let calls for an executor wait from now on, as if its thread were busy."""
+        self._holding = True
+
+    def release_threads(self) -> None:
+        """Run the calls that wait, in their order, and let later ones run at once."""
+        self._holding = False
+        held, self._held = self._held, []
+        for future, call in held:
+            if not future.cancelled():
+                _settle(future, call)
+
+
+def _settle(future: asyncio.Future[Any], call: Callable[[], Any]) -> None:
+    try:
+        future.set_result(call())
+    except Exception as error:
+        future.set_exception(error)
 
 
 class _JumpingSelector(selectors.DefaultSelector):

@@ -25,10 +25,35 @@ WHOLE = (
     b'"variation":"on","value":true,"default":false,"version":"1","source":"SERVER"}'
 )
 
+BESIDE = WHOLE.replace(b'"checkout"', b'"beside"').replace(b"}", b',"metadata":{"region":"us","n":2}}')
+"""An event of a flag that no test names, which needs nothing and gets nothing."""
+
+
+class InChunks(Transform):
+    """Asked for one value, it asks for a chunk that holds the value among others, where `many` is fast."""
+
+    _within = False
+
+    def __call__(self, value: bytes | None) -> bytes | Drop | Dead:
+        if self._within:  # `many` itself asks, for a value that is not for its fast path
+            return super().__call__(value)
+        self._within = True
+        before, answer, after = self.many([BESIDE, value, BESIDE])
+        self._within = False
+        assert before == after == BESIDE
+        return answer
+
+
+@pytest.fixture(params=[Transform, InChunks], ids=["alone", "many"], name="make")
+def make_of_either_kind(request: pytest.FixtureRequest) -> type[Transform]:
+    """What is true of a record holds for it alone and in a chunk."""
+    kind: type[Transform] = request.param
+    return kind
+
 
 @pytest.fixture
-def transform() -> Transform:
-    return Transform(FLAGS)
+def transform(make: type[Transform]) -> Transform:
+    return make(FLAGS)
 
 
 def text(**fields: object) -> bytes:
@@ -52,16 +77,16 @@ def test_an_event_that_needs_nothing_is_the_same_object(transform: Transform) ->
     assert transform(WHOLE) is WHOLE
 
 
-def test_what_a_real_relay_wrote_passes_byte_for_byte() -> None:
+def test_what_a_real_relay_wrote_passes_byte_for_byte(make: type[Transform]) -> None:
     """Records that a GO Feature Flag relay wrote to Kafka come out as they are."""
     records = (GOFF / "relay-kafka/records.jsonl").read_bytes().splitlines()
-    transform = Transform(FlagSet())
+    transform = make(FlagSet())
 
     assert [transform(record) for record in records] == records
 
 
 @pytest.mark.parametrize("name", ["valid", "with_source_field"])
-def test_the_collector_fixtures_come_out_as_upstream_exports_them(name: str) -> None:
+def test_the_collector_fixtures_come_out_as_upstream_exports_them(make: type[Transform], name: str) -> None:
     """The events of the relay's collector tests become what its exporter is expected to write."""
     folder = GOFF / "v1.55.2/cmd/relayproxy/testdata/goff/collect_eval_data"
     request = {"valid": "valid_request", "with_source_field": "request_with_source_field"}[name]
@@ -70,7 +95,7 @@ def test_the_collector_fixtures_come_out_as_upstream_exports_them(name: str) -> 
     ]
     (event,) = json.loads((folder / f"{request}.json").read_text())["events"]
 
-    output = enriched(Transform(FlagSet()), json.dumps(event).encode())
+    output = enriched(make(FlagSet()), json.dumps(event).encode())
 
     assert output == json.loads((folder / f"{collected}.json").read_text())
 
@@ -200,9 +225,9 @@ def test_a_tracking_event_passes_whatever_its_key(transform: Transform) -> None:
     assert transform(event) is event
 
 
-def test_a_tracking_event_gets_context_kind_and_seconds_only() -> None:
+def test_a_tracking_event_gets_context_kind_and_seconds_only(make: type[Transform]) -> None:
     """Tracking events have no variation, version, source, default or metadata, and get none."""
-    transform = Transform(FLAGS, metadata={"region": "eu"})
+    transform = make(FLAGS, metadata={"region": "eu"})
     event = {"kind": "tracking", "userKey": "u", "creationDate": 1618228297123, "key": "clicked"}
 
     output = enriched(transform, json.dumps(event).encode())
@@ -218,6 +243,8 @@ def test_another_kind_is_a_feature_event_and_keeps_its_text(transform: Transform
 
 def test_flags_can_be_swapped_while_running(transform: Transform) -> None:
     """The next event after an assignment is judged by the new flags."""
+    assert transform(WHOLE) == WHOLE
+    assert transform(text(key="secret")) == Drop("untracked")
     transform.flags = FlagSet({"checkout": Flag(False, False, "", {"on": True})})
 
     assert transform(WHOLE) == Drop("untracked")
@@ -289,9 +316,9 @@ def test_version(transform: Transform, key: str, given: object, version: object)
 
 
 @pytest.mark.parametrize("absent", [..., None, ""])
-def test_source_and_context_kind_have_defaults(absent: object) -> None:
+def test_source_and_context_kind_have_defaults(make: type[Transform], absent: object) -> None:
     """Where the event has none the source is the configured one, the context kind "user"."""
-    output = enriched(Transform(FLAGS, default_source='a"b'), text(source=absent, contextKind=absent))
+    output = enriched(make(FLAGS, default_source='a"b'), text(source=absent, contextKind=absent))
 
     assert (output["source"], output["contextKind"]) == ('a"b', "user")
 
@@ -330,9 +357,9 @@ def test_creation_date_is_cut_to_seconds(transform: Transform, given: int, secon
         ({"region": None, "n": 2}, {"region": None, "n": 2}),
     ],
 )
-def test_static_metadata_fills_in(own: object, metadata: object) -> None:
+def test_static_metadata_fills_in(make: type[Transform], own: object, metadata: object) -> None:
     """Configured metadata is added key by key; what the event says itself wins."""
-    transform = Transform(FLAGS, metadata={"region": "eu", "n": 1.5})
+    transform = make(FLAGS, metadata={"region": "eu", "n": 1.5})
 
     assert enriched(transform, text(metadata=own))["metadata"] == metadata
 
