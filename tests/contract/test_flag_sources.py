@@ -18,12 +18,12 @@ from flagstream.config.flags import (
     RelayFlagSettings,
     S3FlagSettings,
 )
-from flagstream.flag_sources.gcs import GcsPlace
-from flagstream.flag_sources.http import HttpPlace
+from flagstream.flag_sources.gcs import GcsLocation
+from flagstream.flag_sources.http import HttpLocation
 from flagstream.flag_sources.kept import KeptFlags
 from flagstream.flag_sources.opening import place
-from flagstream.flag_sources.relay import RelayPlace
-from flagstream.flag_sources.s3 import S3Place
+from flagstream.flag_sources.relay import RelayLocation
+from flagstream.flag_sources.s3 import S3Location
 from flagstream.flags import FlagFileError
 from tests.support.seaweed import ACCESS_KEY, SECRET_KEY, SeaweedFs
 from tests.support.small_gcs import SmallGcs
@@ -87,7 +87,7 @@ def site() -> Iterator[Site]:
 def http(site: Site, **more: object) -> KeptFlags:
     url = site.url.replace("://", f"://u:{HIDDEN}@") + f"/flags.yaml?token={HIDDEN}"
     settings = HttpFlagSettings(type="http", url=SecretStr(url), **more)  # type: ignore[arg-type]
-    return KeptFlags(settings.called(), HttpPlace(settings))
+    return KeptFlags(settings.called(), HttpLocation(settings))
 
 
 def test_a_document_is_read_again_only_when_it_changed(site: Site) -> None:
@@ -209,7 +209,7 @@ def test_an_error_in_place_of_the_file_is_no_flags(site: Site) -> None:
 
 def relay(site: Site) -> KeptFlags:
     settings = RelayFlagSettings(type="relay", url=SecretStr(site.url))
-    return KeptFlags(settings.called(), RelayPlace(settings))
+    return KeptFlags(settings.called(), RelayLocation(settings))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_a_relay_is_asked_as_its_providers_ask_it(site: Site, request_file: str,
     wanted = json.loads(asked)["flags"] if asked else []
     site.content = (CONFIGURATION / "responses" / response_file).read_bytes()
     settings = RelayFlagSettings(type="relay", url=SecretStr(site.url), api_key=SecretStr("k"), flags=wanted)
-    source = KeptFlags(settings.called(), RelayPlace(settings))
+    source = KeptFlags(settings.called(), RelayLocation(settings))
 
     flags = source.load()
 
@@ -292,7 +292,7 @@ def test_an_object_in_s3_is_read_again_only_when_it_changed(
         region="us-east-1",
         path_style=True,
     )
-    place = S3Place(settings)
+    place = S3Location(settings)
     source = KeptFlags(settings.called(), place)
     with pytest.raises(OSError, match=r"s3://.*/f\.yaml"):
         source.load()
@@ -310,7 +310,7 @@ def test_an_object_in_gcs_is_read_again_only_when_it_changed() -> None:
         settings = GcsFlagSettings(
             type="gcs", bucket="flags", object="p/f.yaml", endpoint=server.url, anonymous=True
         )
-        place = GcsPlace(settings)
+        place = GcsLocation(settings)
         source = KeptFlags(settings.called(), place)
         with pytest.raises(OSError, match="is not there"):
             source.load()

@@ -267,7 +267,7 @@ def test_a_store_that_ignores_the_condition(gcs: SmallGcs, settings: GcsSettings
 
 def test_prove(gcs: SmallGcs, gcs_bucket: str, settings: GcsSettings) -> None:
     """Each right is really tried, and nothing is left behind."""
-    proofs = list(build(settings).prove())
+    proofs = list(build(settings).probe())
     assert [(proof.what, proof.outcome) for proof in proofs] == [
         ("write", "proved"),
         ("conditional write", "proved"),
@@ -283,11 +283,11 @@ def test_prove_what_is_refused(gcs: SmallGcs, settings: GcsSettings) -> None:
     with FaultyProxy(gcs.url) as proxy:
         through = settings.model_copy(update={"endpoint": proxy.url})
         proxy.fail(Answer(403), "DELETE")
-        *_, delete = build(through).prove()
+        *_, delete = build(through).probe()
         assert isinstance(delete, Proof)
         assert (delete.what, delete.outcome) == ("delete", "failed")
         assert "403" in delete.detail
-    proofs = list(build(settings.model_copy(update={"bucket": "no-such-bucket"})).prove())
+    proofs = list(build(settings.model_copy(update={"bucket": "no-such-bucket"})).probe())
     assert [(proof.what, proof.outcome) for proof in proofs] == [
         ("write", "failed"),
         ("conditional write", "unproved"),

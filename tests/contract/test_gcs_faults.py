@@ -17,12 +17,12 @@ from flagstream.formats.protocol import EncodedObject
 from flagstream.sinks.gcs import CHUNK_UNIT, GcsSettings
 from flagstream.sinks.gcs_store import CHECKSUM, MANIFEST, GcsStore
 from flagstream.sinks.probing import PROBES
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 from tests.support.faulty_proxy import Answer, Fault, FaultyProxy, Hang, Reset
 from tests.support.small_gcs import SmallGcs
 
 NAME = "evaluations/3/0-10.jsonl"
-RANGE = Range(Partition("evaluations", 3), 0, 10)
+RANGE = OffsetRange(Partition("evaluations", 3), 0, 10)
 
 SMALL = b'{"key":"banner"}\n'
 LARGE = bytes(range(256)) * (5 * CHUNK_UNIT // 512)  # goes up in three pieces

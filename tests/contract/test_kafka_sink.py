@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from flagstream.kafka.sink import OtherClusterSink
-from flagstream.sinks.kafka import KafkaSettings, TopicSink
+from flagstream.sinks.kafka import KafkaSinkSettings, TopicSink
 from flagstream.sinks.protocol import ConfiguredTransactionalSink, TransactionalSink
 from flagstream.testing import PARTITION, Produced, SinkContract, TransactionalSinkContract
 from tests.support.kafka_records import consume_all, create_topic
@@ -21,11 +21,11 @@ class TestOwnCluster(TransactionalSinkContract):
     sink_class = TopicSink
     unacceptable = UNACCEPTABLE
 
-    def settings(self) -> KafkaSettings:
-        return KafkaSettings(topic="copies")
+    def settings(self) -> KafkaSinkSettings:
+        return KafkaSinkSettings(topic="copies")
 
-    def settings_of_another_shape(self) -> KafkaSettings:
-        return KafkaSettings(topic="copies", event_ids=True)
+    def settings_of_another_shape(self) -> KafkaSinkSettings:
+        return KafkaSinkSettings(topic="copies", event_ids=True)
 
     def read_back(self, produced: Sequence[Produced]) -> list[bytes]:
         return [record.value for record in produced if record.value is not None]
@@ -46,14 +46,14 @@ class TestOtherCluster(SinkContract):
         self.servers = servers
         self.topic = create_topic(AdminClient({"bootstrap.servers": servers}), "contract", 3)
 
-    def settings(self) -> KafkaSettings:
-        return KafkaSettings(topic=self.topic, bootstrap_servers=self.servers)
+    def settings(self) -> KafkaSinkSettings:
+        return KafkaSinkSettings(topic=self.topic, bootstrap_servers=self.servers)
 
-    def settings_of_another_shape(self) -> KafkaSettings:
-        return KafkaSettings(topic=self.topic, bootstrap_servers=self.servers, event_ids=True)
+    def settings_of_another_shape(self) -> KafkaSinkSettings:
+        return KafkaSinkSettings(topic=self.topic, bootstrap_servers=self.servers, event_ids=True)
 
-    def refusing_settings(self) -> KafkaSettings:
-        return KafkaSettings(topic="there-is-no-such-topic", bootstrap_servers=self.servers)
+    def refusing_settings(self) -> KafkaSinkSettings:
+        return KafkaSinkSettings(topic="there-is-no-such-topic", bootstrap_servers=self.servers)
 
     def read_back(self) -> list[bytes]:
         return [record.value or b"" for record in consume_all(self.servers, self.topic)]
@@ -65,8 +65,8 @@ class TestOtherCluster(SinkContract):
 
 def test_which_shape_is_which() -> None:
     """The engine tells them apart by what they can do."""
-    own: object = TopicSink(KafkaSettings(topic="t"))
-    other: object = OtherClusterSink(KafkaSettings(topic="t", bootstrap_servers="b:9092"))
+    own: object = TopicSink(KafkaSinkSettings(topic="t"))
+    other: object = OtherClusterSink(KafkaSinkSettings(topic="t", bootstrap_servers="b:9092"))
     assert isinstance(own, TransactionalSink)
     assert isinstance(own, ConfiguredTransactionalSink)
     assert not isinstance(other, TransactionalSink)

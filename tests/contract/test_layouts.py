@@ -21,7 +21,7 @@ from flagstream.errors import ObjectConflict, SinkRefused, SinkUnavailable
 from flagstream.sinks.file import FileSettings, FileSink
 from flagstream.sinks.layouts import path_safe
 from flagstream.testing import PARTITION, StoredRecord, Window, event, events, fill
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 from tests.contract.test_file import FileContract, files
 
 HIVE = (
@@ -240,7 +240,7 @@ def test_a_finished_window_takes_its_objects(folder: Path) -> None:
     encoder.add(values, [StoredRecord(offset, value) for offset, value in enumerate(values)])
     filled = encoder.memory
 
-    payload = encoder.finish(Manifest(Range(PARTITION, 0, 50), 50, "", ""))
+    payload = encoder.finish(Manifest(OffsetRange(PARTITION, 0, 50), 50, "", ""))
 
     assert sum(each.content.size for each in payload[1:]) < encoder.memory < filled / 5
 
@@ -358,7 +358,7 @@ def test_listing_starts_near_the_position(folder: Path) -> None:
     windows = [fill(sink, events(1, start), start=start) for start in (0, far)]
     for window in windows:
         sink.deliver(window.manifest, window.payload)
-    assert list(sink.holdings(PARTITION, far)) == [Range(PARTITION, far, far + 1)]
+    assert list(sink.holdings(PARTITION, far)) == [OffsetRange(PARTITION, far, far + 1)]
 
 
 def test_neighbours_in_the_index(folder: Path) -> None:

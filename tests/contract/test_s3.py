@@ -253,7 +253,7 @@ def test_attributes(settings: S3Settings, folder: Folder) -> None:
 
 def test_prove(settings: S3Settings, folder: Folder) -> None:
     """Everything is tried, on an object that is gone again."""
-    proofs = list(build(settings).prove())
+    proofs = list(build(settings).probe())
     assert {proof.outcome for proof in proofs} == {"proved"}, proofs
     assert [proof.what for proof in proofs] == [
         "write",
@@ -268,7 +268,7 @@ def test_prove(settings: S3Settings, folder: Folder) -> None:
 
 def test_prove_without_the_right_to_write(folder: Folder) -> None:
     """What cannot be tried says so; a listing can, for it needs no object."""
-    write, *others = build(folder.settings(access_key=READER_KEY, secret_key=READER_SECRET)).prove()
+    write, *others = build(folder.settings(access_key=READER_KEY, secret_key=READER_SECRET)).probe()
     assert (write.what, write.outcome) == ("write", "failed")
     assert {proof.outcome for proof in others if proof.what != "list"} == {"unproved"}
     assert [proof.outcome for proof in others if proof.what == "list"] == ["proved"]

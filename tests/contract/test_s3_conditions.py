@@ -10,7 +10,7 @@ from flagstream.formats.jsonl import JsonLinesFormat
 from flagstream.formats.protocol import EncodedObject
 from flagstream.sinks.s3_store import LARGEST_PUT, S3Store
 from flagstream.testing import PARTITION
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 from tests.support.faulty_proxy import Answer, FaultyProxy
 from tests.support.seaweed import Folder, SeaweedFs
 
@@ -19,7 +19,7 @@ EVERY_WRITE = ("PutObject", "CompleteMultipartUpload")
 
 
 def content(digest: str = "a" * 64) -> EncodedObject:
-    return EncodedObject((b"x" * 6_000_000,), Manifest(Range(PARTITION, 0, 10), 10, digest, "config"))
+    return EncodedObject((b"x" * 6_000_000,), Manifest(OffsetRange(PARTITION, 0, 10), 10, digest, "config"))
 
 
 def ignoring(folder: Folder, *calls: str, **settings: Any) -> S3Store:

@@ -19,7 +19,7 @@ from flagstream.formats.protocol import EncodedObject
 from flagstream.sinks.s3_client import ATTEMPTS
 from flagstream.sinks.s3_store import S3Store
 from flagstream.testing import PARTITION
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 from tests.support.faulty_proxy import Answer, Fault, FaultyProxy, Hang, Reset
 from tests.support.seaweed import SECRET_KEY, Folder, SeaweedFs
 
@@ -28,7 +28,7 @@ NAME = "evaluations/3/window"
 
 
 def content(digest: str = "a" * 64) -> EncodedObject:
-    return EncodedObject((b"some ", b"bytes"), Manifest(Range(PARTITION, 0, 10), 10, digest, "config"))
+    return EncodedObject((b"some ", b"bytes"), Manifest(OffsetRange(PARTITION, 0, 10), 10, digest, "config"))
 
 
 def error(status: int, code: str, **headers: str) -> Answer:

@@ -16,7 +16,7 @@ from flagstream.formats.jsonl import JsonLinesEncoder
 from flagstream.sinks.protocol import Delivery, Preview, Proof
 from flagstream.sinks.registry import SinkType
 from flagstream.sinks.settings import SinkSettings
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS windows
@@ -65,12 +65,12 @@ class SqliteSink:
             raise ObjectConflict(f"{self.path}: {window} holds {found}, not {manifest}")
         return Delivery(created=0, existing=1, bytes=0)
 
-    def holdings(self, partition: Partition, start: int) -> Sequence[Range]:
+    def holdings(self, partition: Partition, start: int) -> Sequence[OffsetRange]:
         with self.database() as db:
             found = db.execute(LIST, (partition.topic, partition.index, start))
-            return [Range(partition, low, high) for low, high in found]
+            return [OffsetRange(partition, low, high) for low, high in found]
 
-    def prove(self) -> Iterator[Proof]:
+    def probe(self) -> Iterator[Proof]:
         try:
             self.open()
             yield Proof("write", "proved", f"{self.path} has its tables")

@@ -11,7 +11,7 @@ from flagstream.kafka import topics
 from flagstream.kafka.properties import producer_properties
 from flagstream.kafka.sink import OtherClusterSink
 from flagstream.kafka.transactions import TransactionalProducer
-from flagstream.sinks.kafka import KafkaSettings as KafkaSinkSettings
+from flagstream.sinks.kafka import KafkaSinkSettings
 from flagstream.testing import event, fill
 from tests.kafka.conftest import TopicFactory
 from tests.support.kafka_records import Received
@@ -25,7 +25,7 @@ def test_a_topic_that_takes_two_gigabytes_is_produced_to(
     name = topic("wide", config={"max.message.bytes": "2147483647"})
     settings = Settings(kafka=KafkaSettings(bootstrap_servers=bootstrap))
 
-    facts = topics.examine({"bootstrap.servers": bootstrap}, TopicSettings(), [name])
+    facts = topics.prepare_topics({"bootstrap.servers": bootstrap}, TopicSettings(), [name])
     producer = TransactionalProducer(producer_properties(settings, uuid.uuid4().hex), stable=False)
     producer.limit = facts.limit(name)
     producer.open()
@@ -45,6 +45,6 @@ def test_a_topic_that_takes_too_little_is_refused_by_its_name(bootstrap: str, to
     name = topic("tiny", config={"max.message.bytes": "900"})
 
     with pytest.raises(ConfigError, match=rf"{name} takes records of at most 900 bytes"):
-        topics.examine({"bootstrap.servers": bootstrap}, TopicSettings(), [name])
+        topics.prepare_topics({"bootstrap.servers": bootstrap}, TopicSettings(), [name])
     with pytest.raises(SinkRefused, match=rf"{name}: takes records of at most 900 bytes"):
         OtherClusterSink(KafkaSinkSettings(topic=name, bootstrap_servers=bootstrap)).open()

@@ -15,7 +15,7 @@ from flagstream.formats.jsonl import JsonLinesEncoder
 from flagstream.kafka.offsets import Committed as Metadata
 from flagstream.kafka.offsets import Since
 from flagstream.sinks.protocol import Delivery, Preview, Proof, Transaction
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 
 T = TypeVar("T")
 
@@ -166,8 +166,8 @@ class RecordingSink:
         self.fingerprint = fingerprint
         self.failures: deque[SinkError | ObjectConflict] = deque()
         self.failures_to_open: deque[SinkError] = deque()
-        self.objects: dict[Range, Manifest] = {}
-        self.contents: dict[Range, bytes] = {}
+        self.objects: dict[OffsetRange, Manifest] = {}
+        self.contents: dict[OffsetRange, bytes] = {}
         self.knows = True
         self.unlisted: Exception | None = None
 
@@ -195,14 +195,14 @@ class RecordingSink:
         self.trace.append(Put(name))
         return Delivery(1, 0, sum(map(len, payload)))
 
-    def holdings(self, partition: Partition, start: int) -> Sequence[Range] | None:
+    def holdings(self, partition: Partition, start: int) -> Sequence[OffsetRange] | None:
         if self.unlisted is not None:
             raise self.unlisted
         if not self.knows:
             return None
         return sorted(held for held in self.objects if held.partition == partition and held.end > start)
 
-    def prove(self) -> Iterator[Proof]:
+    def probe(self) -> Iterator[Proof]:
         return iter(())
 
     def preview(self, manifest: Manifest, payload: Sequence[bytes]) -> Preview:

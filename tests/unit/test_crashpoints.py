@@ -16,7 +16,7 @@ import os, sys
 from flagstream import crashpoints
 crashpoints.arm(os.environ.get("FLAGSTREAM_CRASH", ""))
 for point in sys.argv[1:]:
-    crashpoints.reached(point)
+    crashpoints.crash_point(point)
     print(point, flush=True)
 """
 

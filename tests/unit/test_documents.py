@@ -24,7 +24,7 @@ from flagstream.sinks.file import FileSettings, FileSink
 from flagstream.sinks.rehearsal import render
 from flagstream.sinks.settings import SinkSettings
 from flagstream.testing import StoredRecord
-from flagstream.window import ContentDigest, Manifest, Range
+from flagstream.window import ContentDigest, Manifest, OffsetRange
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
@@ -250,7 +250,7 @@ def archive(tmp_path: Path) -> Path:
         digest.update(values)
         encoder = sink.begin(partition, start)
         encoder.add(values, [StoredRecord(start + index, value) for index, value in enumerate(values)])
-        bounds = Range(partition, start, end)
+        bounds = OffsetRange(partition, start, end)
         manifest = Manifest(bounds, len(values), digest.hexdigest(), sink.fingerprint)
         sink.deliver(manifest, encoder.finish(manifest))
     return folder

@@ -22,7 +22,7 @@ from flagstream.formats.csv import DEFAULT_TEMPLATE, CsvFormat
 from flagstream.formats.jsonl import JsonLinesFormat
 from flagstream.formats.protocol import Format
 from flagstream.testing import StoredRecord
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 from tests.unit import test_flags
 from tests.unit.enrich import test_transform
 from tests.unit.formats import test_csv, test_lines, test_parquet
@@ -47,7 +47,7 @@ EVENTS = [upstream_event("ABCD", 1617970547, "YO"), upstream_event("EFGH", 16179
 def written(format: Format, values: list[bytes]) -> bytes:
     encoder = format.begin(PARTITION)
     assert not encoder.add(values, [StoredRecord(n, value) for n, value in enumerate(values)])
-    manifest = Manifest(Range(PARTITION, 0, len(values)), len(values), "d", "c")
+    manifest = Manifest(OffsetRange(PARTITION, 0, len(values)), len(values), "d", "c")
     return b"".join(encoder.finish(manifest))
 
 

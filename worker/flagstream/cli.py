@@ -91,44 +91,44 @@ def prove(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) ->
     enrich, chosen = stages_to_run(stages, sinks)
     settings = _load(path, enrich, chosen)
     _warn(settings)
-    from flagstream.sinks.rehearsal import prove as prove_sink
+    from flagstream.sinks.rehearsal import probe as probe_sink
 
     named = _named(settings, path, chosen)
     mask = mask_of(settings)
     failed = _tell(f"{settings.name} (worker)", _prove_worker(settings, enrich, named), mask)
     for name, sink in named.items():
-        failed += _tell(f"{name} ({sink.type})", prove_sink(sink), mask)
+        failed += _tell(f"{name} ({sink.type})", probe_sink(sink), mask)
     sys.exit(ExitCode.UNEXPECTED if failed else ExitCode.OK)
 
 
 def _prove_worker(settings: Settings, enrich: bool, sinks: Mapping[str, SinkSettings]) -> Iterator[Proof]:
     """What does not belong to one sink alone."""
-    from flagstream.flag_sources.opening import prove as prove_flags
+    from flagstream.flag_sources.opening import probe as probe_flags
     from flagstream.kafka.properties import admin_properties, enrich_group, sink_group
     from flagstream.kafka.rights import READ, WRITE, prove_rights
-    from flagstream.kafka.topics import prove as prove_topics
-    from flagstream.sinks.kafka import KafkaSettings
-    from flagstream.topic_formats.building import prove as prove_formats
+    from flagstream.kafka.topics import probe as probe_topics
+    from flagstream.sinks.kafka import KafkaSinkSettings
+    from flagstream.topic_formats.building import probe as probe_formats
 
     topics = settings.topics
     needed: dict[str, set[str]] = {topics.output: set(), topics.dead_letters: {WRITE}}
     groups = [sink_group(settings, name) for name in sinks]
     if enrich:
-        yield from prove_flags(settings.flags)
+        yield from probe_flags(settings.flags)
         needed[topics.ingest] = {READ}
         needed[topics.output].add(WRITE)
         groups.insert(0, enrich_group(settings))
     if sinks:
         needed[topics.output].add(READ)
     for sink in sinks.values():
-        if isinstance(sink, KafkaSettings) and not sink.bootstrap_servers:
+        if isinstance(sink, KafkaSinkSettings) and not sink.bootstrap_servers:
             needed[sink.topic] = {WRITE}
     admin = admin_properties(settings)
-    answered = yield from _passing_on(prove_topics(admin, topics, needed))
+    answered = yield from _passing_on(probe_topics(admin, topics, needed))
     if answered:
         yield from prove_rights(admin, needed, groups)
         yield _prove_name(settings)
-    yield from prove_formats(settings, enrich=enrich)
+    yield from probe_formats(settings, enrich=enrich)
 
 
 def _passing_on(proofs: Iterator[Proof]) -> Generator[Proof, None, bool]:

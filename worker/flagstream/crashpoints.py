@@ -48,7 +48,7 @@ def arm(text: str) -> None:
         _armed[point] = (_SIGNALS[action], int(count or 1))
 
 
-def reached(point: str) -> None:
+def crash_point(point: str) -> None:
     """Called by the engine at each step."""
     if _armed and point in _armed:
         _passed[point] += 1

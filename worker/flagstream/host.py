@@ -32,7 +32,7 @@ from flagstream.errors import ConfigError, ExitCode, Fatal
 from flagstream.export.budget import MemoryBudget
 from flagstream.export.stage import ExportStage
 from flagstream.flag_sources.opening import watch
-from flagstream.flag_sources.watching import FlagWatch, tell
+from flagstream.flag_sources.watching import FlagWatch, report_flags
 from flagstream.flags import FlagFileError, FlagSet
 from flagstream.kafka import properties
 from flagstream.kafka.consumer import Stage
@@ -40,7 +40,7 @@ from flagstream.kafka.earlier_output import NotTold, earlier_output
 from flagstream.kafka.ends import TopicEnds
 from flagstream.kafka.progress import partitions_of
 from flagstream.kafka.source import ChunkSource
-from flagstream.kafka.topics import TopicFacts, TopicIds, TopicsNotReady, examine
+from flagstream.kafka.topics import TopicFacts, TopicIds, TopicsNotReady, prepare_topics
 from flagstream.kafka.transactions import TransactionalProducer
 from flagstream.memory import MemoryShare
 from flagstream.operate import metrics
@@ -403,7 +403,7 @@ class Host:
         admin = properties.admin_properties(self._settings)
 
         def ask() -> TopicFacts:
-            return examine(admin, self._settings.topics, topics)
+            return prepare_topics(admin, self._settings.topics, topics)
 
         facts = await self._patiently(component, ask, TopicsNotReady)
         await self._say_if_name_is_new(admin)
@@ -428,7 +428,7 @@ class Host:
 
         def use(flags: FlagSet) -> None:
             transform.flags = flags
-            tell(flags)
+            report_flags(flags)
 
         flag_watch = watch(self._settings.flags, use)
         self._flag_watch = flag_watch

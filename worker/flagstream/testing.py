@@ -38,7 +38,7 @@ import pytest
 from flagstream.chunk import Headers, Partition
 from flagstream.errors import ObjectConflict, SinkRefused, TransactionAborted
 from flagstream.sinks.protocol import Delivery, PartsSink, Sink, WindowEncoder
-from flagstream.window import ContentDigest, Manifest, Range
+from flagstream.window import ContentDigest, Manifest, OffsetRange
 
 PARTITION = Partition("evaluations", 3)
 
@@ -125,7 +125,7 @@ def fill(
         kept = [value for index, value in enumerate(values[low:high]) if index not in rejected]
         digest.update(kept)
         exported += kept
-    range_ = Range(partition, start, at[-1] + 1)
+    range_ = OffsetRange(partition, start, at[-1] + 1)
     manifest = Manifest(range_, len(exported), digest.hexdigest(), sink.fingerprint)
     return Window(manifest, encoder.finish(manifest), exported)
 
@@ -254,7 +254,7 @@ class SinkContract(_Contract):
         """Offsets that transactions took leave no trace."""
         sink = self.opened()
         window = fill(sink, events(3), start=8, offsets=[10, 12, 19])
-        assert Range(PARTITION, 8, 20) == window.manifest.range
+        assert OffsetRange(PARTITION, 8, 20) == window.manifest.range
         sink.deliver(window.manifest, window.payload)
         self.assert_holds(window)
 
@@ -337,7 +337,7 @@ class SinkContract(_Contract):
     def test_proves_what_it_may_do(self) -> None:
         """On the real destination, whose records and ranges are the same afterwards; nothing fails."""
         sink = self.opened()
-        proofs = list(sink.prove())
+        proofs = list(sink.probe())
         assert proofs
         assert [proof for proof in proofs if proof.outcome == "failed"] == []
         assert all(proof.detail for proof in proofs if proof.outcome == "unproved"), (
@@ -348,7 +348,7 @@ class SinkContract(_Contract):
 
     def test_refused_is_a_failed_proof(self) -> None:
         """A refusal is told, with the reason, not raised."""
-        proofs = list(self.sink_class(self.refusing_settings()).prove())
+        proofs = list(self.sink_class(self.refusing_settings()).probe())
         assert [proof for proof in proofs if proof.outcome == "failed" and proof.detail]
 
     def test_previews_a_window(self) -> None:
@@ -452,7 +452,7 @@ class CreateOnlyContract(SinkContract):
         for start, end in edges:
             window = fill(sink, events(1, start), start=start, offsets=[end - 1])
             sink.deliver(window.manifest, window.payload)
-        ranges = [Range(PARTITION, start, end) for start, end in sorted(edges)]
+        ranges = [OffsetRange(PARTITION, start, end) for start, end in sorted(edges)]
         assert ranges == list(sink.holdings(PARTITION, 0) or ())
         assert ranges == list(sink.holdings(PARTITION, 9) or ())
         assert ranges[1:] == list(sink.holdings(PARTITION, 10) or ())
@@ -467,7 +467,9 @@ class CreateOnlyContract(SinkContract):
             window = fill(sink, events(1), partition=partition, start=index)
             sink.deliver(window.manifest, window.payload)
         for index, partition in enumerate(NEIGHBOURS):
-            assert [Range(partition, index, index + 1)] == list(sink.holdings(partition, 0) or ()), partition
+            assert [OffsetRange(partition, index, index + 1)] == list(sink.holdings(partition, 0) or ()), (
+                partition
+            )
 
     def test_death_half_way_leaves_nothing_visible(self) -> None:
         """What a killed process left is no object and no holding, and does not stand in the way of the next

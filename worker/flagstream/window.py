@@ -10,7 +10,7 @@ from flagstream.chunk import Partition
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Range:
+class OffsetRange:
     """The offsets ``[start, end)`` of a partition. The ranges of a partition's windows tile it: no gap, no
     overlap.
     """
@@ -25,9 +25,9 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
-class OtherwiseNamed(Range):
+class OtherwiseNamed(OffsetRange):
     """A range that a sink holds under another name than it would give now, as with another format:
-    delivering it again would store it a second time. Not equal to the same :class:`Range`.
+    delivering it again would store it a second time. Not equal to the same :class:`OffsetRange`.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Manifest:
     compressed bytes differ between builds of zlib and are never compared.
     """
 
-    range: Range
+    range: OffsetRange
     records: int
     """Exported records; rejected ones are not counted."""
     digest: str

@@ -22,7 +22,7 @@ from flagstream.memory import Account, MemoryShare, Weight
 from flagstream.operate.metrics import REGISTRY
 from flagstream.sinks.protocol import Reject
 from flagstream.sinks.settings import SinkSettings
-from flagstream.window import ContentDigest, Manifest, Range
+from flagstream.window import ContentDigest, Manifest, OffsetRange
 from tests.support.recording import (
     EPOCH,
     PARTITION,
@@ -102,7 +102,7 @@ class Rig:
 
     def hold(self, start: int, end: int) -> None:
         """The sink holds this window of the events that are told by their offsets."""
-        manifest = Manifest(Range(PARTITION, start, end), end - start, digest(start, end), "shape")
+        manifest = Manifest(OffsetRange(PARTITION, start, end), end - start, digest(start, end), "shape")
         self.sink.objects[manifest.range] = manifest
 
     @property
@@ -849,8 +849,8 @@ async def test_rejects_are_committed_with_their_window() -> None:
         Put(name(0, 5)),
         Transacted(("tombstone", "foreign"), Committed(5)),
     ]
-    assert rig.sink.contents[Range(PARTITION, 0, 5)] == b"\n".join([event(0), event(2), event(4), b""])
-    assert rig.sink.objects[Range(PARTITION, 0, 5)].records == 3
+    assert rig.sink.contents[OffsetRange(PARTITION, 0, 5)] == b"\n".join([event(0), event(2), event(4), b""])
+    assert rig.sink.objects[OffsetRange(PARTITION, 0, 5)].records == 3
 
 
 @in_virtual_time

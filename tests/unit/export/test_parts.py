@@ -18,7 +18,7 @@ from flagstream.export.sending import send_in_parts
 from flagstream.kafka.offsets import LIMIT, Committed, Division, Plan, Since
 from flagstream.sinks.webhook_body import Part, Parts, PartsEncoder
 from flagstream.testing import PARTITION, StoredRecord, event
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 
 Accepts = Callable[[list[int]], bool]
 """Whether a receiver takes a request with the events of these offsets."""
@@ -29,7 +29,7 @@ def parts_of(end: int, most: int = 8, start: int = 0) -> tuple[Part, ...]:
     encoder = PartsEncoder(PARTITION, most, 1 << 20, event_ids=False)
     values = [event(offset) for offset in range(start, end)]
     encoder.add(values, [StoredRecord(start + n, value) for n, value in enumerate(values)])
-    payload: Parts = encoder.finish(Manifest(Range(PARTITION, start, end), end - start, "", ""))
+    payload: Parts = encoder.finish(Manifest(OffsetRange(PARTITION, start, end), end - start, "", ""))
     return tuple(payload.parts)
 
 
@@ -64,8 +64,8 @@ class World:
     steps: int = 0
 
     @property
-    def window(self) -> Range:
-        return Range(PARTITION, self.parts[0].range.start, self.parts[-1].range.end)
+    def window(self) -> OffsetRange:
+        return OffsetRange(PARTITION, self.parts[0].range.start, self.parts[-1].range.end)
 
     def sends(self, name: str) -> int:
         return self.requests.count(name)
@@ -199,7 +199,7 @@ def test_cuts_are_committed_before_the_first_half_is_sent() -> None:
 def test_never_after_an_unanswered_try(answered: bool) -> None:
     """The whole may have been accepted under its id: its halves would come again under others."""
     course = Course(
-        Range(PARTITION, 0, 8), parts_of(8), Refusals(), inherited=False, division=None, gives_up=True
+        OffsetRange(PARTITION, 0, 8), parts_of(8), Refusals(), inherited=False, division=None, gives_up=True
     )
     if not answered:
         course.doubt()
@@ -354,7 +354,12 @@ def test_rights_that_are_missing_for_a_lone_event_count_later() -> None:
     """403 to the only event of a window may be about rights: it counts after `refused_after`; 422 at once."""
     for code, waits in (("403", True), ("422", False)):
         course = Course(
-            Range(PARTITION, 0, 1), parts_of(1), Refusals(), inherited=False, division=None, gives_up=True
+            OffsetRange(PARTITION, 0, 1),
+            parts_of(1),
+            Refusals(),
+            inherited=False,
+            division=None,
+            gives_up=True,
         )
         error = PartRefused(f"answers {code}", code, denied=code == "403")
         assert course.judge(error) is None
@@ -498,7 +503,7 @@ def test_halves_tile_the_part() -> None:
     offsets = [3, 10, 12, 19, 30]
     encoder = PartsEncoder(PARTITION, 100, 1 << 20, event_ids=False)
     encoder.add([event(offset) for offset in offsets], [StoredRecord(at, event(at)) for at in offsets])
-    (whole,) = encoder.finish(Manifest(Range(PARTITION, 0, 40), 5, "", "")).parts
+    (whole,) = encoder.finish(Manifest(OffsetRange(PARTITION, 0, 40), 5, "", "")).parts
     pieces: list[Part] = [whole]
     while any(piece.count > 1 for piece in pieces):
         pieces = [half for piece in pieces for half in piece.split(piece.middle if piece.count > 1 else 0)]

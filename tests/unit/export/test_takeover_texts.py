@@ -12,7 +12,7 @@ from flagstream.sinks.kafka import TopicSink
 from flagstream.sinks.log import LogSink
 from flagstream.sinks.objects import ObjectSink
 from flagstream.sinks.webhook import WebhookSink
-from flagstream.window import Range
+from flagstream.window import OffsetRange
 
 PARTITION = Partition("evaluations", 3)
 ORIGIN = Position(1, 10, 10, "", 0, 100)
@@ -37,7 +37,7 @@ def test_every_sink_says_what_it_has() -> None:
 @pytest.mark.parametrize("unit", FOREIGN)
 def test_another_configuration(unit: str) -> None:
     """The cure that comes to mind first, other limits, stops the partition: the text must be of use."""
-    held = None if unit in ("requests", "records", "lines") else [Range(PARTITION, 10, 20)]
+    held = None if unit in ("requests", "records", "lines") else [OffsetRange(PARTITION, 10, 20)]
     with pytest.raises(PartitionStopped) as stopped:
         repeat(PARTITION, ORIGIN, PLAN, 10, held, "now", unit)
     text = str(stopped.value)
@@ -59,7 +59,7 @@ def test_another_topic(unit: str) -> None:
 
 def test_what_a_users_sink_holds_is_no_object() -> None:
     """Lost offsets, and windows that do not tile: rows of a database are no objects."""
-    held = [Range(PARTITION, 5, 15)]
+    held = [OffsetRange(PARTITION, 5, 15)]
     with pytest.raises(PartitionStopped) as lost:
         go_on_with(PARTITION, ORIGIN, held, "stop", "rows")
     with pytest.raises(PartitionStopped) as overlap:

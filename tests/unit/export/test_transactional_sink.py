@@ -19,7 +19,7 @@ from flagstream.kafka.offsets import Plan
 from flagstream.kafka.source import ChunkSource
 from flagstream.kafka.topics import TopicFacts
 from flagstream.kafka.transactions import TransactionalProducer, TransactionRefused
-from flagstream.sinks.kafka import KafkaSettings, TopicSink
+from flagstream.sinks.kafka import KafkaSinkSettings, TopicSink
 from flagstream.sinks.protocol import Transaction
 from flagstream.sinks.settings import SinkSettings
 from flagstream.testing import RecordedTransaction
@@ -27,7 +27,7 @@ from tests.support.recording import EPOCH, PARTITION, Committed, RecordingKafka,
 from tests.support.virtual_time import in_virtual_time, passed, settled
 from tests.unit.export.test_stage import RecordingProducer, RecordingSource
 
-SETTINGS = KafkaSettings(topic="copies", max_events=4, flush_interval=60.0)
+SETTINGS = KafkaSinkSettings(topic="copies", max_events=4, flush_interval=60.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from flagstream.formats.parquet import ParquetFormat
 from flagstream.kafka.offsets import Plan
 from flagstream.sinks.protocol import Reject
 from flagstream.testing import event as whole_event
-from flagstream.window import ContentDigest, Range
+from flagstream.window import ContentDigest, OffsetRange
 from tests.support.recording import PARTITION, RecordingSink, StoredRecord, event
 
 MIB = 1024**2
@@ -83,7 +83,7 @@ def test_says_what_it_holds() -> None:
 
     closed = window.close("events", "topic-id")
 
-    assert closed.range == Range(PARTITION, 5, 10)
+    assert closed.range == OffsetRange(PARTITION, 5, 10)
     assert closed.manifest is not None
     assert (closed.manifest.records, closed.events) == (3, 3)
     assert closed.manifest.digest == digest([event(5), event(6), event(9)])
@@ -142,7 +142,7 @@ def test_is_named_from_where_the_last_object_ended() -> None:
 
     closed = window.close("events", "")
 
-    assert (closed.range, closed.position, closed.events) == (Range(PARTITION, 2, 7), 5, 2)
+    assert (closed.range, closed.position, closed.events) == (OffsetRange(PARTITION, 2, 7), 5, 2)
 
 
 def test_rejected_records_count_for_its_limit_only() -> None:
@@ -167,7 +167,7 @@ def test_a_window_of_rejects_has_no_manifest() -> None:
 
     assert closed.manifest is None
     assert closed.events == 0
-    assert closed.range == Range(PARTITION, 0, 2)
+    assert closed.range == OffsetRange(PARTITION, 0, 2)
 
 
 def test_rejects_of_the_format_are_not_in_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:

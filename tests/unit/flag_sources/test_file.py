@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flagstream.flag_sources import FlagSource
-from flagstream.flag_sources.file import FilePlace
+from flagstream.flag_sources.file import FileLocation
 from flagstream.flag_sources.kept import KeptFlags
 from flagstream.flags import FlagFileError
 
@@ -48,7 +48,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def source(path: Path, clock: Clock) -> FlagSource:
-    return KeptFlags(str(path), FilePlace(path, clock=settled), clock)
+    return KeptFlags(str(path), FileLocation(path, clock=settled), clock)
 
 
 def test_load_gives_the_flags_every_time(source: FlagSource) -> None:
@@ -71,14 +71,14 @@ def test_the_suffix_tells_the_format(tmp_path: Path, name: str, text: str) -> No
     """Without a format the suffix counts, and a file without one is YAML."""
     (tmp_path / name).write_text(text)
 
-    assert list(KeptFlags(name, FilePlace(tmp_path / name, clock=settled)).load()) == ["a"]
+    assert list(KeptFlags(name, FileLocation(tmp_path / name, clock=settled)).load()) == ["a"]
 
 
 def test_a_given_format_beats_the_suffix(path: Path) -> None:
     """A format that is set holds whatever the file is called."""
     path.write_text("a = {variations = {x = 1}}")
 
-    assert list(KeptFlags("flags", FilePlace(path, "toml", clock=settled)).load()) == ["a"]
+    assert list(KeptFlags("flags", FileLocation(path, "toml", clock=settled)).load()) == ["a"]
 
 
 def test_an_unchanged_file_is_no_news(source: FlagSource) -> None:
@@ -230,7 +230,7 @@ def test_a_file_that_is_being_written_counts_only_when_two_looks_agree(tmp_path:
     """Each cut is readable, and each but the last would export an untracked flag's events."""
     path = tmp_path / "flags.yaml"
     writing = Writing(path, f"a: {UNTRACKED}\n", f"b: {UNTRACKED}\n", "c: ", f"{UNTRACKED}\n")
-    source = KeptFlags("f", FilePlace(path, clock=writing.clock, sleep=writing.sleep))
+    source = KeptFlags("f", FileLocation(path, clock=writing.clock, sleep=writing.sleep))
 
     assert list(source.load()) == ["a", "b", "c"]
     assert sum(writing.slept) >= 2
@@ -240,7 +240,7 @@ def test_a_changed_file_is_waited_for_as_well(tmp_path: Path) -> None:
     """poll, too, does not take a file for its cut: the flags before stay until the new ones are whole."""
     path = tmp_path / "flags.yaml"
     writing = Writing(path, f"a: {UNTRACKED}\n")
-    source = KeptFlags("f", FilePlace(path, clock=writing.clock, sleep=writing.sleep))
+    source = KeptFlags("f", FileLocation(path, clock=writing.clock, sleep=writing.sleep))
     source.load()
     path.write_text("")
     writing._pieces = ["b: {variations: {x: 1},", " trackEvents: false}\n"]
@@ -256,7 +256,7 @@ def test_a_file_that_never_rests_is_a_failure(tmp_path: Path) -> None:
     """The next poll looks again; the text says how to replace a file."""
     path = tmp_path / "flags.yaml"
     writing = Writing(path, f"a: {UNTRACKED}\n", *["# more\n"] * 50)
-    source = KeptFlags("f", FilePlace(path, clock=writing.clock, sleep=writing.sleep))
+    source = KeptFlags("f", FileLocation(path, clock=writing.clock, sleep=writing.sleep))
 
     with pytest.raises(OSError, match=r"being written.*renaming"):
         source.load()
@@ -269,7 +269,7 @@ def test_a_file_from_another_clock_is_read_after_a_second_look(path: Path, skew:
     """A file system may date a file in the future: two looks that agree are enough, whatever its age."""
     slept: list[float] = []
     now = path.stat().st_mtime + skew
-    place = FilePlace(path, clock=lambda: now, sleep=slept.append)
+    place = FileLocation(path, clock=lambda: now, sleep=slept.append)
 
     assert place.fetch(anew=True) is not None
     assert len(slept) == 1
@@ -279,7 +279,7 @@ def test_a_file_from_another_clock_is_read_after_a_second_look(path: Path, skew:
 def test_an_old_file_is_read_at_once(path: Path) -> None:
     """A file at rest costs no second look."""
     slept: list[float] = []
-    place = FilePlace(path, clock=settled, sleep=slept.append)
+    place = FileLocation(path, clock=settled, sleep=slept.append)
 
     assert place.fetch(anew=True) is not None
     assert slept == []
@@ -291,9 +291,9 @@ def test_an_unreadable_file_says_what_told_its_format(tmp_path: Path) -> None:
     path.write_text(A)
 
     with pytest.raises(FlagFileError, match=r"read as json by the suffix \.json"):
-        KeptFlags("f", FilePlace(path, clock=settled)).load()
+        KeptFlags("f", FileLocation(path, clock=settled)).load()
     with pytest.raises(FlagFileError, match="read as toml by the setting format"):
-        KeptFlags("f", FilePlace(path, "toml", clock=settled)).load()
+        KeptFlags("f", FileLocation(path, "toml", clock=settled)).load()
 
 
 def test_a_pipe_is_no_flag_file(tmp_path: Path) -> None:
@@ -302,4 +302,4 @@ def test_a_pipe_is_no_flag_file(tmp_path: Path) -> None:
     os.mkfifo(path)
 
     with pytest.raises(OSError, match=r"flags\.yaml: is no regular file"):
-        KeptFlags("f", FilePlace(path, clock=settled)).load()
+        KeptFlags("f", FileLocation(path, clock=settled)).load()

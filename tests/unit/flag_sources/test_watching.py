@@ -12,7 +12,7 @@ from flagstream.flag_sources.cache import FlagCache
 from flagstream.flag_sources.document import Document
 from flagstream.flag_sources.kept import KeptFlags, utc_now
 from flagstream.flag_sources.merging import merged
-from flagstream.flag_sources.watching import STAY, WAITS, FlagWatch, tell
+from flagstream.flag_sources.watching import STAY, WAITS, FlagWatch, report_flags
 from flagstream.flags import FlagFileError, FlagSet, parse_flags
 from flagstream.operate.metrics import REGISTRY
 
@@ -69,7 +69,7 @@ def test_a_flag_that_cannot_be_read_is_a_warning() -> None:
     """For its events may be exported; a gauge counts such flags until they are mended."""
     misspelt = "secret: {trackEvents: false, variation: {x: 1}}"
     with capture_logs() as logs:
-        tell(flags(f"{flag('a')}\n{misspelt}"))
+        report_flags(flags(f"{flag('a')}\n{misspelt}"))
 
     assert REGISTRY.get_sample_value("flagstream_invalid_flags") == 1
     assert [(line["log_level"], line["event"]) for line in logs] == [
@@ -79,7 +79,7 @@ def test_a_flag_that_cannot_be_read_is_a_warning() -> None:
     assert logs[1]["invalid"] == {"secret": "has no variations"}
 
     with capture_logs() as logs:
-        tell(flags(flag("a")))
+        report_flags(flags(flag("a")))
 
     assert REGISTRY.get_sample_value("flagstream_invalid_flags") == 0
     assert [line["event"] for line in logs] == ["flags_loaded"]
@@ -88,7 +88,7 @@ def test_a_flag_that_cannot_be_read_is_a_warning() -> None:
 def test_many_invalid_flags_are_one_short_line() -> None:
     """The text of others has no bound: a few flags are named, and how many there are."""
     with capture_logs() as logs:
-        tell(flags("\n".join([flag("good"), *(f"{'x' * 1_000}{number}: 5" for number in range(50))])))
+        report_flags(flags("\n".join([flag("good"), *(f"{'x' * 1_000}{number}: 5" for number in range(50))])))
 
     assert logs[1]["count"] == 50
     assert len(str(logs[1])) < 10_000

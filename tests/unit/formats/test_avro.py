@@ -14,7 +14,7 @@ from flagstream.formats.avro import AvroCompression, AvroFormat
 from flagstream.formats.protocol import EncodedObject
 from flagstream.testing import StoredRecord, events
 from flagstream.topic_formats.event_text import event_text
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 
 PARTITION = Partition("t", 0)
 COMPRESSIONS: tuple[AvroCompression, ...] = ("none", "deflate", "zstd", "snappy")
@@ -29,7 +29,7 @@ STRANGE = (
 
 
 def manifest(records: int, digest: str = "d" * 64) -> Manifest:
-    return Manifest(Range(PARTITION, 0, 10_000), records, digest, "c")
+    return Manifest(OffsetRange(PARTITION, 0, 10_000), records, digest, "c")
 
 
 def encoded(format: AvroFormat, values: list[bytes], step: int = 10_000) -> EncodedObject:

@@ -12,9 +12,9 @@ from flagstream.formats.compression import Compression, TextCompression
 from flagstream.formats.csv import DEFAULT_TEMPLATE, CsvFormat
 from flagstream.formats.protocol import EncodedObject
 from flagstream.testing import StoredRecord
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 
-MANIFEST = Manifest(Range(Partition("t", 0), 0, 10), 10, "d", "c")
+MANIFEST = Manifest(OffsetRange(Partition("t", 0), 0, 10), 10, "d", "c")
 EVENT = (
     b'{"kind":"feature","contextKind":"user","userKey":"ABCD","creationDate":1617970547,"key":"random-key",'
     b'"variation":"Default","value":%s,"default":false,"version":"1.4","source":"SERVER"}'

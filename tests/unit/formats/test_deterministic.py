@@ -17,7 +17,7 @@ from flagstream.formats.jsonl import JsonLinesFormat
 from flagstream.formats.parquet import ParquetFormat
 from flagstream.formats.protocol import Format
 from flagstream.testing import StoredRecord, events
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 
 FORMATS: tuple[Format, ...] = (
     JsonLinesFormat(Compression("gzip", 3)),
@@ -38,7 +38,7 @@ def encoded(format: Format, step: int) -> bytes:
     for at in range(0, len(values), step):
         part = values[at : at + step]
         encoder.add(part, [StoredRecord(at + n, value) for n, value in enumerate(part)])
-    manifest = Manifest(Range(Partition("t", 0), 0, 12_000), 12_000, "ab" * 32, "c")
+    manifest = Manifest(OffsetRange(Partition("t", 0), 0, 12_000), 12_000, "ab" * 32, "c")
     return b"".join(encoder.finish(manifest))
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from flagstream.chunk import Partition
 from flagstream.formats.gzip import HEADER_MAX, Deflate, header, read_manifest
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 
 MANIFEST = Manifest(
-    range=Range(Partition("flag-evaluations-enriched", 7), 5, 2**63 - 1),
+    range=OffsetRange(Partition("flag-evaluations-enriched", 7), 5, 2**63 - 1),
     records=100_000,
     digest="ab" * 32,
     config="0123456789abcdef",
@@ -45,7 +45,7 @@ def test_manifest_comes_back() -> None:
 def test_longest_topic_fits() -> None:
     """Kafka's longest topic name leaves the extra field far below its limit of 65,535 bytes."""
     manifest = Manifest(
-        Range(Partition("t" * 249, 2**31 - 1), 2**62, 2**63 - 1), 2**62, "a" * 64, "c" * 64, "i" * 22
+        OffsetRange(Partition("t" * 249, 2**31 - 1), 2**62, 2**63 - 1), 2**62, "a" * 64, "c" * 64, "i" * 22
     )
     assert len(header(manifest)) < 1000
     assert manifest == read_manifest(header(manifest))

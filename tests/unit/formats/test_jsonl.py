@@ -9,9 +9,9 @@ from flagstream.chunk import Partition
 from flagstream.formats.compression import Compression, TextCompression
 from flagstream.formats.jsonl import JsonLinesEncoder
 from flagstream.testing import StoredRecord, events
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 
-MANIFEST = Manifest(Range(Partition("t", 0), 0, 10), 10, "d", "c")
+MANIFEST = Manifest(OffsetRange(Partition("t", 0), 0, 10), 10, "d", "c")
 
 
 def add(encoder: JsonLinesEncoder, values: list[bytes]) -> list[tuple[int, str]]:

@@ -7,9 +7,9 @@ import pytest
 
 from flagstream.chunk import Partition
 from flagstream.formats.manifest import difference, manifest_json, parse_manifest
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 
-MANIFEST = Manifest(Range(Partition("t", 1), 5, 8), 3, "a" * 64, "cfg", "id-1")
+MANIFEST = Manifest(OffsetRange(Partition("t", 1), 5, 8), 3, "a" * 64, "cfg", "id-1")
 
 
 def test_round_trip() -> None:
@@ -46,7 +46,7 @@ def test_anything_else_is_none(text: bytes) -> None:
     ("theirs", "text"),
     [
         (
-            dataclasses.replace(MANIFEST, range=Range(Partition("t", 1), 5, 9)),
+            dataclasses.replace(MANIFEST, range=OffsetRange(Partition("t", 1), 5, 9)),
             "it holds t-1-5-9, not t-1-5-8",
         ),
         (dataclasses.replace(MANIFEST, records=2), "it holds 2 records, the window has 3"),

@@ -14,7 +14,7 @@ from flagstream.chunk import Partition
 from flagstream.formats.parquet import ParquetCompression, ParquetEvents, ParquetFormat
 from flagstream.formats.protocol import EncodedObject
 from flagstream.testing import StoredRecord, events
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 
 PARTITION = Partition("t", 0)
 COMPRESSIONS: tuple[ParquetCompression, ...] = ("none", "snappy", "gzip", "zstd", "lz4")
@@ -40,7 +40,7 @@ def format_(
 
 
 def manifest(records: int, digest: str = "d" * 64) -> Manifest:
-    return Manifest(Range(PARTITION, 0, 100_000), records, digest, "c")
+    return Manifest(OffsetRange(PARTITION, 0, 100_000), records, digest, "c")
 
 
 def encoded(format: ParquetFormat, values: list[bytes], step: int = 100_000) -> EncodedObject:

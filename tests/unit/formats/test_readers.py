@@ -26,7 +26,7 @@ from flagstream.formats.jsonl import JsonLinesFormat
 from flagstream.formats.parquet import ParquetFormat
 from flagstream.formats.protocol import Format
 from flagstream.testing import StoredRecord, events
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 
 DOCUMENT = Path(__file__).parents[3] / "docs/formats.md"
 COUNT = 12_000
@@ -109,7 +109,7 @@ def written(format: Format, folder: Path) -> str:
     values = list(itertools.islice(events(COUNT), COUNT))
     encoder = format.begin(Partition("t", 0))
     assert not encoder.add(values, [StoredRecord(at, value) for at, value in enumerate(values)])
-    manifest = Manifest(Range(Partition("t", 0), 0, COUNT), COUNT, "ab" * 32, "c")
+    manifest = Manifest(OffsetRange(Partition("t", 0), 0, COUNT), COUNT, "ab" * 32, "c")
     file = folder / f"events.{format.extension}"
     file.write_bytes(b"".join(encoder.finish(manifest)))
     return str(file)

@@ -11,9 +11,11 @@ from flagstream.formats.manifest import manifest_json
 from flagstream.formats.protocol import EncodedObject
 from flagstream.formats.zstd import Zstd, compare, decompress, footer, read_manifest
 from flagstream.testing import events
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 
-MANIFEST = Manifest(Range(Partition("flag-evaluations", 7), 5, 2**63 - 1), 100_000, "ab" * 32, "c", "AAAA")
+MANIFEST = Manifest(
+    OffsetRange(Partition("flag-evaluations", 7), 5, 2**63 - 1), 100_000, "ab" * 32, "c", "AAAA"
+)
 TEXT = b"\n".join(events(5000))
 
 
@@ -108,7 +110,7 @@ def test_same_object(kind: str) -> None:
     assert "cut short" in str(compare(io.BytesIO(stored[:-1]), ours))
     changed = stored[: content - 4] + b"zzzz" + stored[content:]
     assert "was changed" in str(compare(io.BytesIO(changed), ours))
-    other = Manifest(Range(Partition("flag-evaluations", 7), 5, 9), 100_000, "ab" * 32, "c")
+    other = Manifest(OffsetRange(Partition("flag-evaluations", 7), 5, 9), 100_000, "ab" * 32, "c")
     assert "it holds" in str(compare(io.BytesIO(written(manifest=other)), ours))
     assert "not a file of ours" in str(compare(io.BytesIO(TEXT), ours))
 

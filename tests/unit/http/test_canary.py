@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from flagstream.config.flags import FlagSettings, HttpFlagSettings, RelayFlagSettings
 from flagstream.config.settings import RegistrySettings
-from flagstream.flag_sources.opening import prove, watch
+from flagstream.flag_sources.opening import probe, watch
 from flagstream.formats import avro_schemas
 from flagstream.sinks.webhook import WebhookSink
 from flagstream.sinks.webhook_settings import WebhookSettings
@@ -103,7 +103,7 @@ def webhook(origin: str) -> list[str]:
     )
     sink = WebhookSink(settings)
     window = fill(sink, events(2))
-    said = [*heard(sink.open), *(f"{proof}" for proof in sink.prove())]
+    said = [*heard(sink.open), *(f"{proof}" for proof in sink.probe())]
     for _ in range(3):
         said += heard(lambda: sink.deliver(window.manifest, window.payload))
     sink.close()
@@ -121,7 +121,7 @@ def flags(source: HttpFlagSettings | RelayFlagSettings) -> list[str]:
         *heard(kept.poll),
         str(kept.problem),
         kept.name,
-        *map(str, prove(settings)),
+        *map(str, probe(settings)),
         repr(settings),
     ]
 

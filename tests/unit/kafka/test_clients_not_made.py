@@ -17,9 +17,9 @@ from flagstream.kafka.earlier_output import NotTold, earlier_output
 from flagstream.kafka.ends import TopicEnds
 from flagstream.kafka.rights import prove_rights
 from flagstream.kafka.sink import OtherClusterSink
-from flagstream.kafka.topics import TopicIds, TopicsNotReady, examine
+from flagstream.kafka.topics import TopicIds, TopicsNotReady, prepare_topics
 from flagstream.kafka.transactions import TransactionalProducer
-from flagstream.sinks.kafka import KafkaSettings
+from flagstream.sinks.kafka import KafkaSinkSettings
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_the_id_of_a_topic_is_asked_again(properties: dict[str, Any]) -> None:
 def test_topics_are_examined_again(properties: dict[str, Any]) -> None:
     """A stage that starts waits."""
     with pytest.raises(TopicsNotReady, match=r"ssl\.ca\.location"):
-        examine(properties, TopicSettings(), ["t"])
+        prepare_topics(properties, TopicSettings(), ["t"])
 
 
 def test_where_partitions_end_is_not_known_meanwhile(properties: dict[str, Any]) -> None:
@@ -69,7 +69,9 @@ def test_rights_that_cannot_be_asked_for_fail_the_check(properties: dict[str, An
 def test_a_sink_of_another_cluster_tells_the_reason(properties: dict[str, Any]) -> None:
     """Both of its clients are made in a delivery; it is tried again."""
     own = {name: value for name, value in properties.items() if name != "bootstrap.servers"}
-    sink = OtherClusterSink(KafkaSettings(topic="copies", bootstrap_servers="127.0.0.1:1", properties=own))
+    sink = OtherClusterSink(
+        KafkaSinkSettings(topic="copies", bootstrap_servers="127.0.0.1:1", properties=own)
+    )
 
     with pytest.raises(SinkUnavailable, match=r"ssl\.ca\.location"):
         sink._topic_limit()

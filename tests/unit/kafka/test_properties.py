@@ -5,13 +5,6 @@ from confluent_kafka import Consumer, Producer
 
 from flagstream.config import Settings
 from flagstream.config.settings import EnrichSettings, KafkaSettings
-from flagstream.kafka.handed_through import (
-    COMMON,
-    RESERVED,
-    RESERVED_UNDER_CONSUMER_PROTOCOL,
-    is_secret,
-    problems,
-)
 from flagstream.kafka.properties import (
     admin_properties,
     check_properties,
@@ -22,6 +15,13 @@ from flagstream.kafka.properties import (
     sink_group,
     static_member,
     transactional_id,
+)
+from flagstream.librdkafka import (
+    COMMON,
+    RESERVED,
+    RESERVED_UNDER_CONSUMER_PROTOCOL,
+    is_secret,
+    problems,
 )
 from flagstream.memory import MemoryShare
 from flagstream.units import MIB

@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError
 from flagstream.errors import SinkRefused, SinkRefusesAll, SinkUnavailable
 from flagstream.kafka import sink as module
 from flagstream.kafka.sink import LIMIT_SECONDS, OtherClusterSink
-from flagstream.sinks.kafka import KafkaSettings, Produce, Records
+from flagstream.sinks.kafka import KafkaSinkSettings, Produce, Records
 
 RECORDS = [Produce(b"k", b"%d" % n, n) for n in range(20)]
 
@@ -45,7 +45,7 @@ class Rig:
         self.limit = 1_000_000
         monkeypatch.setattr(module, "Producer", self._make)
         self.sink = OtherClusterSink(
-            KafkaSettings(topic="copies", bootstrap_servers="there:9092"), lambda: self.now
+            KafkaSinkSettings(topic="copies", bootstrap_servers="there:9092"), lambda: self.now
         )
         monkeypatch.setattr(self.sink, "_topic_limit", lambda: self.limit)
 

@@ -13,7 +13,7 @@ from flagstream.chunk import Partition
 from flagstream.errors import SinkRefused, SinkUnavailable
 from flagstream.formats.protocol import EncodedObject
 from flagstream.sinks.file import FileStore, failure
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_error_without_a_name() -> None:
 
 # ── file systems that cannot do all ──────────────────────────────────────────────────────────────────────
 
-MANIFEST = Manifest(Range(Partition("evaluations", 0), 0, 1), 1, "ab" * 32, "config")
+MANIFEST = Manifest(OffsetRange(Partition("evaluations", 0), 0, 1), 1, "ab" * 32, "config")
 CONTENT = EncodedObject((b"{}",), MANIFEST)
 ANY: Any = None
 
@@ -84,7 +84,7 @@ def test_folders_that_cannot_be_synced(code: int, tmp_path: Path, monkeypatch: p
     assert (line["event"], line["log_level"]) == ("folders_not_synced", "warning")
     assert line["error"] == f"{tmp_path / 'archive'}: {os.strerror(code)} (fsync of the folder)"
     assert "files that were written shortly before can be missing" in line["lost"]
-    proof = next(iter(store.prove()))
+    proof = next(iter(store.probe()))
     assert proof.outcome == "proved"
     assert "can be missing" in proof.detail
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from flagstream.config.flags import GcsFlagSettings
 from flagstream.errors import SinkError, SinkRefused, SinkUnavailable
-from flagstream.flag_sources.gcs import GcsPlace
+from flagstream.flag_sources.gcs import GcsLocation
 from flagstream.sinks.gcs import GcsSettings
 from flagstream.sinks.gcs_store import GcsStore
 from flagstream.sinks.probing import MANIFEST as PROBE_MANIFEST
@@ -59,7 +59,7 @@ def listing(server: SmallServer, **settings: Any) -> Callable[[], object]:
 
 def flags(server: SmallServer, credentials_file: Path | None = None) -> Callable[[], object]:
     """A look at flags, of one source."""
-    place = GcsPlace(
+    place = GcsLocation(
         GcsFlagSettings(
             type="gcs", bucket="flags", object="f.yaml", endpoint=server.url, credentials=credentials_file
         )
@@ -375,7 +375,7 @@ def test_a_store_that_does_not_keep_metadata_is_refused(change: Any) -> None:
         store = GcsStore(GcsSettings(bucket="flags", endpoint=server.url, anonymous=True))
         with pytest.raises(SinkRefused, match="does not keep the metadata"):
             store.open()
-        failed = [proof for proof in store.prove() if proof.outcome == "failed"]
+        failed = [proof for proof in store.probe() if proof.outcome == "failed"]
         assert [proof.what for proof in failed] == ["read"]
 
 

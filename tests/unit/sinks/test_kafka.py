@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from flagstream.sinks.kafka import ENVELOPE, KafkaSettings, Produce, TopicSink
+from flagstream.sinks.kafka import ENVELOPE, KafkaSinkSettings, Produce, TopicSink
 from flagstream.testing import PARTITION, Produced, RecordedTransaction, StoredRecord, event, fill
 from tests.unit.test_config import problems, read
 
@@ -23,14 +23,14 @@ def test_records_are_those_of_go_feature_flag() -> None:
     """The key is the userKey's bytes, the value is the event's JSON without a line break, no headers."""
     value = '{"kind":"feature","userKey":"Zoë \\"Z\\"","key":"banner","value":1}'.encode()
 
-    assert delivered(TopicSink(KafkaSettings(topic="copies")), value) == [
+    assert delivered(TopicSink(KafkaSinkSettings(topic="copies")), value) == [
         Produced("copies", 'Zoë "Z"'.encode(), value, [])
     ]
 
 
 def test_ids_are_given_when_asked_for() -> None:
     """Output topic, partition and offset; the same on every try."""
-    (record,) = delivered(TopicSink(KafkaSettings(topic="copies", event_ids=True)), event(0))
+    (record,) = delivered(TopicSink(KafkaSinkSettings(topic="copies", event_ids=True)), event(0))
 
     assert record.value is not None
     assert json.loads(record.value) == {"id": "evaluations-3-0"} | json.loads(event(0))
@@ -43,7 +43,7 @@ def test_ids_are_given_when_asked_for() -> None:
 )
 def test_an_event_without_a_user_key_is_rejected(value: bytes) -> None:
     """It has no key to be produced under."""
-    encoder = TopicSink(KafkaSettings(topic="copies")).begin(PARTITION, 0)
+    encoder = TopicSink(KafkaSinkSettings(topic="copies")).begin(PARTITION, 0)
 
     (reject,) = encoder.add([value], [StoredRecord(0, value)])
 
@@ -53,7 +53,7 @@ def test_an_event_without_a_user_key_is_rejected(value: bytes) -> None:
 
 def test_an_event_that_the_topic_cannot_take_is_rejected() -> None:
     """By the limit that the engine has found out; what fits exactly passes."""
-    sink = TopicSink(KafkaSettings(topic="copies"))
+    sink = TopicSink(KafkaSinkSettings(topic="copies"))
     sink.limit = ENVELOPE + len(event(1)) + len(b"user-1")
     longer = event(1, '"longer"')
     encoder = sink.begin(PARTITION, 0)
@@ -66,7 +66,7 @@ def test_an_event_that_the_topic_cannot_take_is_rejected() -> None:
 
 def test_memory_counts_what_python_adds() -> None:
     """A window of small events takes more than its bytes."""
-    encoder = TopicSink(KafkaSettings(topic="copies")).begin(PARTITION, 0)
+    encoder = TopicSink(KafkaSinkSettings(topic="copies")).begin(PARTITION, 0)
     assert encoder.memory == 0
     encoder.add([event(1)], [StoredRecord(0, event(1))])
 
@@ -75,7 +75,7 @@ def test_memory_counts_what_python_adds() -> None:
 
 def test_preview() -> None:
     """The topic, and a record with its key."""
-    sink = TopicSink(KafkaSettings(topic="copies"))
+    sink = TopicSink(KafkaSinkSettings(topic="copies"))
     window = fill(sink, [event(1), event(2)])
 
     shown = sink.preview(window.manifest, window.payload)
@@ -85,12 +85,12 @@ def test_preview() -> None:
 
 def test_what_cannot_be_proved_says_so() -> None:
     """A probe record would be seen by the topic's readers."""
-    assert [proof.outcome for proof in TopicSink(KafkaSettings(topic="copies")).prove()] == ["unproved"]
+    assert [proof.outcome for proof in TopicSink(KafkaSinkSettings(topic="copies")).probe()] == ["unproved"]
 
 
 def test_payload_is_plain() -> None:
     """What travels to the producer is key and value."""
-    assert fill(TopicSink(KafkaSettings(topic="copies")), [event(1)]).payload == (
+    assert fill(TopicSink(KafkaSinkSettings(topic="copies")), [event(1)]).payload == (
         Produce(b"user-1", event(1)),
     )
 
@@ -110,7 +110,7 @@ def test_another_cluster_may_use_the_same_name(tmp_path: Path) -> None:
     sink = 'type = "kafka"\ntopic = "mine"\nbootstrap_servers = "b:9092"'
     text = f'[topics]\noutput = "mine"\n[sinks.copy]\n{sink}'
 
-    assert read(tmp_path, text).sinks["copy"] == KafkaSettings(topic="mine", bootstrap_servers="b:9092")
+    assert read(tmp_path, text).sinks["copy"] == KafkaSinkSettings(topic="mine", bootstrap_servers="b:9092")
 
 
 @pytest.mark.parametrize(
@@ -156,6 +156,6 @@ def test_a_password_is_read_and_never_shown(tmp_path: Path, lines: str, environ:
 
     settings = read(tmp_path, text, environ).sinks["copy"]
 
-    assert isinstance(settings, KafkaSettings)
+    assert isinstance(settings, KafkaSinkSettings)
     assert isinstance(settings.properties["sasl.password"], SecretStr)
     assert "hunter2" not in repr(settings)

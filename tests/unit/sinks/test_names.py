@@ -7,10 +7,10 @@ from pydantic import BaseModel, ValidationError
 
 from flagstream.chunk import Partition
 from flagstream.sinks.names import DEFAULT_NAME, NameTemplate, ObjectName
-from flagstream.window import Range
+from flagstream.window import OffsetRange
 
 PARTITION = Partition("evaluations", 3)
-WINDOW = Range(PARTITION, 5, 1_000_000)
+WINDOW = OffsetRange(PARTITION, 5, 1_000_000)
 
 
 def template(text: str) -> NameTemplate:
@@ -40,7 +40,7 @@ def test_render_and_parse(text: str, name: str) -> None:
 def test_largest_offset() -> None:
     """The largest offset fits the width, so names sort as offsets do."""
     ends = [1, 9, 10, 10**6, 2**31, 2**63 - 1]
-    ranges = [Range(PARTITION, start, end) for start, end in pairwise(ends)]
+    ranges = [OffsetRange(PARTITION, start, end) for start, end in pairwise(ends)]
     names = [template(DEFAULT_NAME).render(range_) for range_ in ranges]
     assert names == sorted(names)
     assert ranges == [template(DEFAULT_NAME).parse(name, PARTITION) for name in names]
@@ -67,7 +67,7 @@ def test_foreign_names(name: str) -> None:
 
 def test_topic_is_no_pattern() -> None:
     """A dot in a topic's name stands for itself."""
-    name = template(DEFAULT_NAME).render(Range(Partition("a-b", 0), 0, 1))
+    name = template(DEFAULT_NAME).render(OffsetRange(Partition("a-b", 0), 0, 1))
     assert template(DEFAULT_NAME).parse(name, Partition("a.b", 0)) is None
 
 

@@ -14,12 +14,12 @@ from flagstream.sinks.gcs import GcsSettings
 from flagstream.sinks.objects import ObjectSink
 from flagstream.sinks.s3 import S3Settings
 from flagstream.testing import StoredRecord, event
-from flagstream.window import Manifest, OtherwiseNamed, Range
+from flagstream.window import Manifest, OffsetRange, OtherwiseNamed
 
-WIDE = Range(Partition("evaluations", 3), 0, 5_000_000)
+WIDE = OffsetRange(Partition("evaluations", 3), 0, 5_000_000)
 
 
-NARROW = Range(Partition("evaluations", 3), 0, 10)
+NARROW = OffsetRange(Partition("evaluations", 3), 0, 10)
 OF_ITS_OWN = "{{ .Topic }}/{{ .Partition }}/{{ .Start }}-{{ .End }}.of-{{ .Format }}"
 
 
@@ -77,7 +77,7 @@ def made(form: Format) -> bytes:
     return b"".join(encoder.finish(MANIFEST))
 
 
-MANIFEST = Manifest(Range(Partition("t", 0), 0, 1), 1, "ab" * 32, "c")
+MANIFEST = Manifest(OffsetRange(Partition("t", 0), 0, 1), 1, "ab" * 32, "c")
 
 
 @pytest.mark.parametrize("format", ["jsonl", "csv"])

@@ -8,17 +8,17 @@ from flagstream.formats.jsonl import JsonLinesFormat
 from flagstream.sinks.gcs import GcsSettings
 from flagstream.sinks.layouts import Layout, LayoutEncoder
 from flagstream.sinks.names import NameTemplate
-from flagstream.sinks.places import Place
+from flagstream.sinks.places import NameLimits
 from flagstream.sinks.s3 import S3Settings
-from flagstream.window import Range
+from flagstream.window import OffsetRange
 from tests.support.recording import StoredRecord
 
 PARTITION = Partition("evaluations", 3)
-_RANGE = Range(PARTITION, 0, 1)
+_RANGE = OffsetRange(PARTITION, 0, 1)
 TAIL = "/{{ .Topic }}-{{ .Partition }}-{{ .Start }}-{{ .End }}"
 
 
-def layout(text: str, place: Place, zone: str = "UTC") -> Layout:
+def layout(text: str, place: NameLimits, zone: str = "UTC") -> Layout:
     form = JsonLinesFormat(Compression("none", 1))
     return Layout(NameTemplate(text + TAIL, form.name, form.extension), form, zone, place)
 
@@ -52,7 +52,7 @@ def event(flag: str, seconds: int = 1_795_305_600) -> bytes:
 )
 def test_counts_bytes_of_the_whole_and_of_each_part(name: str, fits: bool) -> None:
     """What stands in front counts too; a letter beyond ASCII has several bytes."""
-    fault = Place(before=9, longest=40, longest_part=20).fault(name)
+    fault = NameLimits(before=9, longest=40, longest_part=20).fault(name)
 
     assert fits == (fault is None)
     assert fits or "is the most" in str(fault)
@@ -69,7 +69,7 @@ def test_a_key_has_1024_bytes(settings: type[S3Settings] | type[GcsSettings]) ->
 
 def test_an_event_is_rejected_wherever_its_window_begins() -> None:
     """It depends neither on the other events nor on how chunks are cut."""
-    of = layout("flag={{ .Key }}", Place(longest_part=60))
+    of = layout("flag={{ .Key }}", NameLimits(longest_part=60))
     values = [event("x" * size) for size in (55, 56, 3, 70, 55, 56)]
 
     assert rejected(of, values) == [1, 3, 5]
@@ -80,7 +80,7 @@ def test_an_event_is_rejected_wherever_its_window_begins() -> None:
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Asia/Kathmandu"])
 def test_the_time_of_the_first_event_is_taken_at_its_longest(zone: str) -> None:
     """Else an event would fit into a window that begins in May, and not into one that begins in September."""
-    of = layout('{{ .Time "%A %-d %B %H %Z" }}/flag={{ .Key }}', Place(longest=150), zone)
+    of = layout('{{ .Time "%A %-d %B %H %Z" }}/flag={{ .Key }}', NameLimits(longest=150), zone)
     days = [event("x", 1_750_000_000 + day * 86_400) for day in range(400)]
     fits = max(size for size in range(100) if not rejected(of, [event("x" * size)]))
 
@@ -92,9 +92,9 @@ def test_the_time_of_the_first_event_is_taken_at_its_longest(zone: str) -> None:
 
 def test_all_that_is_certain_is_told_before_any_event() -> None:
     """Also the shortest value does not fit, or the index of each window does not."""
-    assert layout("flag={{ .Key }}", Place(longest_part=5)).always_too_long(PARTITION)
+    assert layout("flag={{ .Key }}", NameLimits(longest_part=5)).always_too_long(PARTITION)
     long_folder = f"{'x' * 30}/flag={{{{ .Key }}}}"
     shortest = len(f"{'x' * 30}/flag=x/evaluations-3-") + 39
-    assert layout(long_folder, Place(longest=shortest)).always_too_long(PARTITION)
+    assert layout(long_folder, NameLimits(longest=shortest)).always_too_long(PARTITION)
     index = len(f"{'x' * 30}/_index/evaluations/3/") + 39 + len(".json")
-    assert layout(long_folder, Place(longest=index)).always_too_long(PARTITION) is None
+    assert layout(long_folder, NameLimits(longest=index)).always_too_long(PARTITION) is None

@@ -15,7 +15,7 @@ from flagstream.errors import FlagstreamError, SinkError, SinkRefused, SinkUnava
 from flagstream.flag_sources.cache import FlagCache
 from flagstream.flag_sources.document import Document
 from flagstream.flag_sources.opening import watch
-from flagstream.flag_sources.s3 import S3Place
+from flagstream.flag_sources.s3 import S3Location
 from flagstream.flags import FlagFileError
 from flagstream.formats.manifest import manifest_json
 from flagstream.formats.protocol import EncodedObject
@@ -68,7 +68,7 @@ def listing(server: SmallServer, **settings: Any) -> Callable[[], object]:
 def flags(server: SmallServer, **settings: Any) -> Callable[[], object]:
     """A look at flags, of one source."""
     base = {"type": "s3", "bucket": "flags", "key": "flags.yaml", "endpoint": server.url, "path_style": True}
-    place = S3Place(S3FlagSettings(**{**base, "region": "us-east-1", "timeout": "5s", **settings}))
+    place = S3Location(S3FlagSettings(**{**base, "region": "us-east-1", "timeout": "5s", **settings}))
     return lambda: place.fetch(anew=True)
 
 
@@ -479,7 +479,7 @@ def test_a_store_that_does_not_keep_metadata_is_refused(keep: Any, server: Small
     server.answer = Bucket(keep)
     with pytest.raises(SinkRefused, match="does not keep the metadata"):
         store(server, **OWN).open()
-    failed = [proof for proof in store(server, **OWN).prove() if proof.outcome == "failed"]
+    failed = [proof for proof in store(server, **OWN).probe() if proof.outcome == "failed"]
     assert [proof.what for proof in failed] == ["read"]
 
 

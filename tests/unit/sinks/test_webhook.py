@@ -462,7 +462,7 @@ class TestWithoutDelivering:
 
     def test_prove(self, receiver: Receiver, make: MakeSink) -> None:
         """Name and connection are proved; that events are taken cannot be without sending some."""
-        proofs = list(make().prove())
+        proofs = list(make().probe())
         assert [(proof.what, proof.outcome) for proof in proofs] == [
             ("resolve", "proved"),
             ("connect", "proved"),
@@ -472,7 +472,7 @@ class TestWithoutDelivering:
 
     def test_prove_of_a_receiver_that_is_not_there(self, make: MakeSink) -> None:
         """A failure is told, not raised."""
-        (resolved, connected, delivered) = make(endpoint_url="http://127.0.0.1:1/").prove()
+        (resolved, connected, delivered) = make(endpoint_url="http://127.0.0.1:1/").probe()
         assert (resolved.outcome, connected.outcome, delivered.outcome) == ("proved", "failed", "unproved")
         assert "refused" in connected.detail
 

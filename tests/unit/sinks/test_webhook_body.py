@@ -11,7 +11,7 @@ from flagstream.sinks.webhook import WebhookSink
 from flagstream.sinks.webhook_body import Parts, PartsEncoder, go_json
 from flagstream.sinks.webhook_settings import WebhookSettings
 from flagstream.testing import PARTITION, StoredRecord, Window, event, events, fill
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 from tests.support.receiver import receiving
 
 GOFF = Path(__file__).parents[2] / "goff"
@@ -140,7 +140,7 @@ class TestCutting:
         """A window is named from where the one before it ended, though it begins to fill later."""
         encoder = Cutting(max_events=1).begin(PARTITION, 10)
         encoder.add(events(2), [StoredRecord(11, event(0)), StoredRecord(12, event(1))])
-        parts = encoder.finish(Manifest(Range(PARTITION, 4, 20), 2, "", "")).parts
+        parts = encoder.finish(Manifest(OffsetRange(PARTITION, 4, 20), 2, "", "")).parts
         assert [(part.range.start, part.range.end) for part in parts] == [(4, 12), (12, 20)]
 
     def test_cuts_of_chunks_do_not_matter(self) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from flagstream.config import Settings, load
 from flagstream.sinks.protocol import Proof
-from flagstream.topic_formats.building import prove
+from flagstream.topic_formats.building import probe
 from tests.unit.topic_formats.test_registry import MISSING, RECORD, Answer, Canned
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -30,17 +30,17 @@ def settings(folder: Path, *lines: str, url: str = "http://127.0.0.1:1") -> Sett
 
 def proofs(canned: Canned, folder: Path, *lines: str, enrich: bool = True) -> list[Proof]:
     url = f"http://127.0.0.1:{canned.server.server_port}/api"
-    return list(prove(settings(folder, *lines, url=url), enrich=enrich))
+    return list(probe(settings(folder, *lines, url=url), enrich=enrich))
 
 
 def test_json_needs_no_registry(tmp_path: Path) -> None:
     """It is not asked then."""
-    assert list(prove(settings(tmp_path), enrich=True)) == []
+    assert list(probe(settings(tmp_path), enrich=True)) == []
 
 
 def test_a_registry_that_does_not_answer_is_named(tmp_path: Path) -> None:
     """By its address, so that people know which one."""
-    (proof,) = prove(settings(tmp_path, 'ingest_format = "avro"'), enrich=True)
+    (proof,) = probe(settings(tmp_path, 'ingest_format = "avro"'), enrich=True)
     assert (proof.what, proof.outcome) == ("schema registry http://127.0.0.1:1", "failed")
     assert "does not answer" in proof.detail
 
@@ -84,7 +84,7 @@ def test_the_schema_of_the_output_topic_is_looked_for(
     made = settings(tmp_path, 'output_format = "avro"', url=url)
     if lines:
         made = made.model_copy(update={"registry": made.registry.model_copy(update={"auto_register": True})})
-    there, schema = prove(made, enrich=False)
+    there, schema = probe(made, enrich=False)
     assert there.outcome == "proved"
     assert (schema.what, schema.outcome) == ('schema under "flag-evaluations-enriched-value"', outcome)
     assert detail in schema.detail
@@ -99,7 +99,7 @@ def test_schema_files_are_read(tmp_path: Path, key: str, enrich: bool) -> None:
     outcomes = []
     for path in (own, tmp_path / "none.avsc", tmp_path / "flagstream.toml"):
         made = settings(tmp_path, *(line.replace("PATH", str(path)) for line in lines))
-        (proof,) = prove(made, enrich=enrich)
+        (proof,) = probe(made, enrich=enrich)
         assert proof.what == f"topics.{key}_schema"
         outcomes.append(proof.outcome)
     assert outcomes == ["proved", "failed", "failed"]

@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterator
 from itertools import combinations
 from os.path import abspath
 
+from flagstream import librdkafka
 from flagstream.config.settings import Settings
-from flagstream.kafka import handed_through
-from flagstream.sinks.kafka import KafkaSettings
+from flagstream.sinks.kafka import KafkaSinkSettings
 from flagstream.sinks.objects import ObjectSettings
 from flagstream.units import format_bytes, format_seconds
 
@@ -107,7 +107,7 @@ def cross_field_warnings(settings: Settings) -> Iterator[Problem]:
             'is not used: neither topics.ingest_format nor topics.output_format is "avro"',
         )
     for name, sink in settings.sinks.items():
-        if isinstance(sink, KafkaSettings) and _same_cluster(sink, settings):
+        if isinstance(sink, KafkaSinkSettings) and _same_cluster(sink, settings):
             yield (
                 ("sinks", name, "bootstrap_servers"),
                 "is the worker's own cluster, taken for another one: at least once; leave it out for "
@@ -115,7 +115,7 @@ def cross_field_warnings(settings: Settings) -> Iterator[Problem]:
             )
 
 
-def _same_cluster(sink: KafkaSettings, settings: Settings) -> bool:
+def _same_cluster(sink: KafkaSinkSettings, settings: Settings) -> bool:
     """Whether the sink's brokers are some of the worker's own, as far as their names say."""
     here, there = (
         {broker.strip().lower() for broker in servers.split(",") if broker.strip()}
@@ -189,7 +189,7 @@ def _properties(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
         "producer_properties": kafka.producer_properties,
     }
     for table, properties in tables.items():
-        for name, message in handed_through.problems(properties, protocol):
+        for name, message in librdkafka.problems(properties, protocol):
             yield ("kafka", table, name), message
     told: set[str] = set()
     for own in ("consumer_properties", "producer_properties"):
@@ -202,7 +202,7 @@ def _properties(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
                 "the topics",
             )
             continue
-        for name, message in handed_through.contradictions({**kafka.properties, **tables[own]}):
+        for name, message in librdkafka.contradictions({**kafka.properties, **tables[own]}):
             if name not in told:
                 told.add(name)
                 yield ("kafka", own if name in tables[own] else "properties", name), message
@@ -223,7 +223,9 @@ def _sinks(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
         if not any(path[:2] == here for path in failed):
             for field, message in sink.problems():
                 yield (*here, field), message
-        if isinstance(sink, KafkaSettings) and (not sink.bootstrap_servers or _same_cluster(sink, settings)):
+        if isinstance(sink, KafkaSinkSettings) and (
+            not sink.bootstrap_servers or _same_cluster(sink, settings)
+        ):
             for role in ("ingest", "output", "dead_letters"):
                 if sink.topic == getattr(settings.topics, role) and not _unread(failed, ("topics", role)):
                     yield (

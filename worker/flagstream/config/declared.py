@@ -6,9 +6,9 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from flagstream import librdkafka
 from flagstream.config.flags import SOURCES
 from flagstream.config.settings import Settings
-from flagstream.kafka import handed_through
 from flagstream.sinks.registry import SINKS, UnusableSink
 from flagstream.sinks.settings import SinkSettings
 
@@ -30,9 +30,9 @@ class Declared:
         """Whether ``path`` is declared: also a property that librdkafka knows, and each key of a free
         table."""
         if len(path) == 3 and path[:2] in PROPERTY_TABLES:
-            return handed_through.exists(path[2])
+            return librdkafka.exists(path[2])
         if len(path) == 4 and path[0] == "sinks" and path[2] == SINK_PROPERTIES:
-            return handed_through.exists(path[3])
+            return librdkafka.exists(path[3])
         model, inner = self._model(path)
         field = model.model_fields.get(inner[0]) if model and inner else None
         if field is None:
@@ -50,11 +50,11 @@ class Declared:
         for section, field in Settings.model_fields.items():
             if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
                 yield from ((section, key) for key in field.annotation.model_fields)
-        yield from ((*table, name) for table in PROPERTY_TABLES for name in handed_through.COMMON)
+        yield from ((*table, name) for table in PROPERTY_TABLES for name in librdkafka.COMMON)
         sinks = self._raw.get("sinks")
         for name in sinks if isinstance(sinks, Mapping) else ():
             yield from (("sinks", name, key) for key in self._sink(name).model_fields)
-            yield from (("sinks", name, SINK_PROPERTIES, key) for key in handed_through.COMMON)
+            yield from (("sinks", name, SINK_PROPERTIES, key) for key in librdkafka.COMMON)
         yield from self._of_unnamed_sinks(words)
         for number in range(10):
             for model in SOURCES.values():

@@ -14,7 +14,7 @@ from flagstream.config.declared import SINK_PROPERTIES, mentions
 from flagstream.config.environment import DELIMITER, Origins, Path, variable
 from flagstream.config.flags import SOURCES
 from flagstream.config.settings import Settings
-from flagstream.kafka.handed_through import COMMON, is_secret
+from flagstream.librdkafka import COMMON, is_secret
 from flagstream.units import SMALLEST_BARE, Written, format_bytes, format_seconds, is_bare, shown
 
 

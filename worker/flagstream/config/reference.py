@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from flagstream.config.flags import SOURCES, FlagSettings
 from flagstream.config.settings import Settings
-from flagstream.kafka.handed_through import RESERVED, RESERVED_UNDER_CONSUMER_PROTOCOL
+from flagstream.librdkafka import RESERVED, RESERVED_UNDER_CONSUMER_PROTOCOL
 from flagstream.sinks.settings import SinkSettings
 from flagstream.units import Written
 

@@ -16,7 +16,7 @@ from flagstream.config.flags import FlagSettings
 from flagstream.config.masking import Mask
 from flagstream.config.section import Section
 from flagstream.http import address
-from flagstream.kafka.handed_through import Brokers, Properties
+from flagstream.librdkafka import Brokers, Properties
 from flagstream.sinks.settings import SinkSettings
 from flagstream.units import MIB, Bytes, Count, Line, Seconds, Start, Written, shown, wrong
 

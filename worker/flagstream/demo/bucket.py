@@ -13,7 +13,7 @@ from flagstream.sinks.s3_store import MANIFEST
 
 
 class Bucket:
-    """A :class:`flagstream.demo.places.Place` of objects."""
+    """A :class:`flagstream.demo.places.DemoTarget` of objects."""
 
     noun = "object"
 

@@ -22,7 +22,7 @@ class Stored:
     size: int
 
 
-class Place(Protocol):
+class DemoTarget(Protocol):
     """A place for the demo's windows."""
 
     noun: str
@@ -49,7 +49,7 @@ class Place(Protocol):
 
 
 @contextmanager
-def place(kind: Kind, folder: Path, flush_interval: float) -> Iterator[Place]:
+def place(kind: Kind, folder: Path, flush_interval: float) -> Iterator[DemoTarget]:
     """The place, whose files or copies of objects are to be in ``folder``. Raises SeaweedMissing."""
     if kind == "file":
         yield Folder(folder, flush_interval)

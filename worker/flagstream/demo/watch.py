@@ -9,7 +9,7 @@ import msgspec
 
 from flagstream.chunk import Record
 from flagstream.demo.ledger import Ledger
-from flagstream.demo.places import Place, Stored
+from flagstream.demo.places import DemoTarget, Stored
 from flagstream.kafka.embedded import Follower
 from flagstream.operate import metrics
 
@@ -59,7 +59,9 @@ class Watch:
     time zero.
     """
 
-    def __init__(self, ledger: Ledger, follower: Follower, place: Place, sink: str, began: float) -> None:
+    def __init__(
+        self, ledger: Ledger, follower: Follower, place: DemoTarget, sink: str, began: float
+    ) -> None:
         self.sight = Sight(noun=place.noun)
         self._ledger = ledger
         self._follower = follower

@@ -16,7 +16,7 @@ import structlog
 
 from flagstream.chunk import Chunk, Partition, Position
 from flagstream.config.settings import EnrichSettings, TopicSettings
-from flagstream.crashpoints import reached
+from flagstream.crashpoints import crash_point
 from flagstream.enrich.batch import PIPELINE, Batch, Enricher, Pipeline
 from flagstream.enrich.clocks import SAMPLE, EventClocks
 from flagstream.enrich.setbacks import Setbacks
@@ -262,7 +262,7 @@ class EnrichStage:
         except NotQueued as error:
             await self._start_over({chunk.partition: chunk.epoch}, error)
             return
-        reached("enrich.produced")
+        crash_point("enrich.produced")
         self._held[chunk.partition] = replace(held, offset=chunk.end)
         transaction.epochs[chunk.partition] = chunk.epoch
         transaction.offsets[chunk.partition] = chunk.end
@@ -373,7 +373,7 @@ class EnrichStage:
             except TransactionAborted as error:
                 await self._aborted(transaction.epochs, error, transaction.alone)
                 return
-            reached("enrich.committed")
+            crash_point("enrich.committed")
             self._committed(transaction)
             for partition, offset in transaction.offsets.items():
                 self.source.progress.committed(partition, offset)

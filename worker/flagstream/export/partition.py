@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from flagstream.chunk import Chunk, Partition, Position
-from flagstream.crashpoints import reached
+from flagstream.crashpoints import crash_point
 from flagstream.dead_letters import DeadLetter
 from flagstream.errors import (
     ObjectConflict,
@@ -58,7 +58,7 @@ from flagstream.sinks.protocol import (
 from flagstream.sinks.settings import SinkSettings
 from flagstream.topic_formats.protocol import Decoder
 from flagstream.units import MIB
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -165,7 +165,7 @@ class PartitionExport:
         self._leftover: deque[Chunk] = deque()
         self._given_back_to = 0.0
         """Chunks up to this offset may arrive that were under way when those before them were given back."""
-        self._held: Sequence[Range] = ()
+        self._held: Sequence[OffsetRange] = ()
         self._ready = False
         self._paused = False
         self._given_back = self._waits_for_room = False
@@ -472,7 +472,7 @@ class PartitionExport:
             await self._commit(window)
         if window.plan is not None:
             self._condemned = None  # it was this window that the sink refused
-        reached("export.committed")
+        crash_point("export.committed")
         metrics.WINDOWS.labels(self._to.name, window.closed_by).inc()
         refused = 0 if window.sink is self._to.sink else len(window.payload or ())
         metrics.EXPORTED.labels(self._to.name).inc(window.events - refused)
@@ -485,10 +485,10 @@ class PartitionExport:
             if not self._as_planned(window, window.plan):
                 return False
         elif window is not self._planned and not self._rediscovered(window):
-            reached("export.planning")
+            crash_point("export.planning")
             text = self._metadata(window.position, window.range.start, window)
             await self._kafka.commit(self.partition, self.epoch, window.position, text)
-        reached("export.planned")
+        crash_point("export.planned")
         return True
 
     def _rediscovered(self, window: ClosedWindow) -> bool:
@@ -521,7 +521,7 @@ class PartitionExport:
 
         def deliver() -> Delivery:
             delivery = sink.deliver(manifest, window.payload)
-            reached("export.delivering")
+            crash_point("export.delivering")
             return delivery
 
         # What is there in part can not become dead letters: a refusal of it is not told.
@@ -546,7 +546,7 @@ class PartitionExport:
             condemned = Condemned(error, window.position)
             self._kafka.restart(self.partition, self.epoch, condemned=condemned)
             raise OwnershipLost(f"{window.range} was refused and becomes dead letters") from error
-        reached("export.delivered")
+        crash_point("export.delivered")
         self._delivered(window, delivery)
 
     async def _deliver_in_parts(

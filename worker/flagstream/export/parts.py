@@ -30,7 +30,7 @@ from itertools import takewhile
 from flagstream.errors import PartRefused, RangesRefused, SinkRefused, SinkRefusesAll
 from flagstream.kafka.offsets import Division
 from flagstream.sinks.protocol import Part
-from flagstream.window import Range
+from flagstream.window import OffsetRange
 
 FIRST = SinkRefusesAll.AFTER
 RUN = 64
@@ -71,7 +71,7 @@ class Course:
 
     def __init__(
         self,
-        window: Range,
+        window: OffsetRange,
         parts: Sequence[Part],
         refusals: Refusals,
         *,
@@ -100,7 +100,7 @@ class Course:
         if division is not None:
             self._resume(window, division)
 
-    def _resume(self, window: Range, division: Division) -> None:
+    def _resume(self, window: OffsetRange, division: Division) -> None:
         for at in (division.at, *division.cuts):
             self._left = deque(piece for part in self._left for piece in part.split(at))
         while self._left and self._left[0].range.end <= division.at:

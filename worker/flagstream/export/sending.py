@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
-from flagstream.crashpoints import reached
+from flagstream.crashpoints import crash_point
 from flagstream.errors import PartitionStopped, PartRefused, SinkRefused, SinkUnavailable
 from flagstream.export.parts import Course
 from flagstream.kafka.offsets import Division
@@ -38,10 +38,10 @@ async def send_in_parts(
     while (part := course.next) is not None and course.outcome() is None:
         if course.uncommitted:
             division = course.division
-            reached("export.dividing")
+            crash_point("export.dividing")
             await commit(division)
             course.committed(division)
-            reached("export.divided")
+            crash_point("export.divided")
         try:
             answer = await persist(_attempt(sink, manifest, part, course))
         except SinkRefused as error:
@@ -57,7 +57,7 @@ async def send_in_parts(
                 told.warning("part_refused")
         else:
             course.accept(answer)
-            reached("export.part_accepted")
+            crash_point("export.part_accepted")
     if (outcome := course.outcome()) is not None:
         raise outcome
     return Delivery(course.accepted, 0, course.bytes)
@@ -88,7 +88,7 @@ def _attempt(
                 course.doubt()
             raise
         if course.last:
-            reached("export.delivering")
+            crash_point("export.delivering")
         return sent
 
     return attempt

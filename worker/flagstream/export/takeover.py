@@ -14,7 +14,7 @@ from flagstream.chunk import Partition, Position
 from flagstream.errors import PartitionStopped, RecordsMissing
 from flagstream.kafka.identity import differ
 from flagstream.kafka.offsets import Committed, Plan
-from flagstream.window import OtherwiseNamed, Range
+from flagstream.window import OffsetRange, OtherwiseNamed
 
 _UNTOLD = ("requests", "records", "lines")
 """What cannot be listed afterwards, nor taken back: other places and removals are no way out."""
@@ -82,7 +82,7 @@ def repeat(
     origin: Position,
     plan: Plan,
     named: int,
-    held: Sequence[Range] | None,
+    held: Sequence[OffsetRange] | None,
     fingerprint: str,
     unit: str,
 ) -> Inheritance:
@@ -133,7 +133,7 @@ def repeat(
 def go_on_with(
     partition: Partition,
     origin: Position,
-    held: Sequence[Range],
+    held: Sequence[OffsetRange],
     policy: Literal["stop", "continue"],
     unit: str,
 ) -> int:
@@ -172,7 +172,7 @@ def go_on_with(
 
 
 def adopt(
-    partition: Partition, origin: Position, named: int, held: Sequence[Range], unit: str
+    partition: Partition, origin: Position, named: int, held: Sequence[OffsetRange], unit: str
 ) -> Inheritance:
     """Windows from our position on were stored by an owner whose commit was lost, or offsets were reset:
     their cuts hold, and each is delivered (found already there) again. Raises PartitionStopped where they do
@@ -208,7 +208,7 @@ def adopt(
     return Inheritance(named, [FixedWindow(window.end, None) for window in held])
 
 
-def check_names(partition: Partition, held: Sequence[Range], inherited: Inheritance) -> None:
+def check_names(partition: Partition, held: Sequence[OffsetRange], inherited: Inheritance) -> None:
     """Raises PartitionStopped where a window to be delivered is stored under another name already."""
     ends = {window.end for window in inherited.windows}
     others = [window for window in held if isinstance(window, OtherwiseNamed) and window.end in ends]

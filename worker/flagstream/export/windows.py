@@ -12,7 +12,7 @@ from flagstream.kafka.offsets import Plan
 from flagstream.sinks.protocol import Reject, Sink, TransactionalSink, WindowEncoder
 from flagstream.topic_formats.known_schemas import ASK_AGAIN
 from flagstream.topic_formats.protocol import Decoder
-from flagstream.window import ContentDigest, Manifest, Range
+from flagstream.window import ContentDigest, Manifest, OffsetRange
 
 MOST_UNKNOWN = 100
 """Ids of schemas that the registry does not know, in one window: its plan names them, in up to 11 characters
@@ -37,7 +37,7 @@ class ClosedWindow:
     """
 
     sink: "Sink[Any] | TransactionalSink[Any]"
-    range: Range
+    range: OffsetRange
     position: int
     """The offset that was committed, and is again with the plan; ``range.start`` may lie before it."""
     manifest: Manifest | None
@@ -212,7 +212,7 @@ class OpenWindow:
 
     def close(self, closed_by: str, topic_id: str) -> ClosedWindow:
         """The window takes no more. Cheap, whatever it holds: this is the event loop."""
-        bounds = Range(self.partition, self.named, self.next)
+        bounds = OffsetRange(self.partition, self.named, self.next)
         manifest = None
         if self._exported:
             manifest = Manifest(

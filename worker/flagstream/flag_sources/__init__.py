@@ -6,7 +6,7 @@ from flagstream.errors import SinkError, SinkUnavailable
 from flagstream.flag_sources.document import Document
 from flagstream.flags import FlagSet
 
-__all__ = ["Document", "FlagSource", "NotNow", "Place", "unread"]
+__all__ = ["Document", "FlagLocation", "FlagSource", "NotNow", "unread"]
 
 
 class NotNow(OSError):
@@ -23,7 +23,7 @@ def unread(error: SinkError) -> OSError:
     return OSError(str(error)) if wait is None else NotNow(str(error), wait)
 
 
-class Place(Protocol):
+class FlagLocation(Protocol):
     """Where one document with flags can be read: a file, an address, an object. Used by one thread at a time,
     never on the event loop; it may block, but not without bound."""
 

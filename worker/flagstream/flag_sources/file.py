@@ -27,8 +27,8 @@ class _Look(NamedTuple):
     """Nothing changed while it was read."""
 
 
-class FilePlace:
-    """A `Place` on one file, which may be replaced, rewritten in place, or go and come back.
+class FileLocation:
+    """A `FlagLocation` on one file, which may be replaced, rewritten in place, or go and come back.
 
     The suffix tells the format where ``format`` does not. A file whose last change is younger than
     ``SETTLED_SECONDS`` is looked at again until two looks agree; ``clock`` gives seconds since 1970, as the

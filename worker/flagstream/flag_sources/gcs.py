@@ -9,8 +9,8 @@ from flagstream.flag_sources.document import Document, told_format
 from flagstream.sinks.gcs_client import GcsClient
 
 
-class GcsPlace:
-    """A `Place` on one object. Needs storage.objects.get."""
+class GcsLocation:
+    """A `FlagLocation` on one object. Needs storage.objects.get."""
 
     def __init__(self, settings: GcsFlagSettings) -> None:
         self._settings = settings

@@ -8,8 +8,8 @@ from flagstream.flag_sources.document import Document, told_format
 from flagstream.flag_sources.web import WebClient
 
 
-class HttpPlace:
-    """A `Place` on one address."""
+class HttpLocation:
+    """A `FlagLocation` on one address."""
 
     def __init__(self, settings: HttpFlagSettings) -> None:
         url = settings.url.get_secret_value()

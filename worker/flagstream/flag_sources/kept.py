@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from flagstream.flag_sources import NotNow, Place
+from flagstream.flag_sources import FlagLocation, NotNow
 from flagstream.flag_sources.document import Document
 from flagstream.flags import FlagFileError, FlagSet, parse_flags
 
@@ -25,7 +25,7 @@ class KeptFlags:
     def __init__(
         self,
         name: str,
-        place: Place,
+        place: FlagLocation,
         clock: Callable[[], datetime] = utc_now,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -12,9 +12,9 @@ from flagstream.config.flags import (
     S3FlagSettings,
     SourceUnion,
 )
-from flagstream.flag_sources import Place
+from flagstream.flag_sources import FlagLocation
 from flagstream.flag_sources.cache import FlagCache
-from flagstream.flag_sources.file import FilePlace
+from flagstream.flag_sources.file import FileLocation
 from flagstream.flag_sources.kept import KeptFlags
 from flagstream.flag_sources.watching import EXPORTED, LONGEST_NAME, MOST_TOLD, FlagWatch, words
 from flagstream.flags import FlagSet
@@ -27,7 +27,7 @@ def watch(settings: FlagSettings, use: Callable[[FlagSet], None]) -> FlagWatch:
     return FlagWatch(_sources(settings), settings.poll_interval, use, cache)
 
 
-def prove(settings: FlagSettings) -> Iterator[Proof]:
+def probe(settings: FlagSettings) -> Iterator[Proof]:
     """Whether each source can be read, by reading it once, for ``flagstream check``. Raises nothing."""
     for source in _sources(settings):
         try:
@@ -45,24 +45,24 @@ def _sources(settings: FlagSettings) -> list[KeptFlags]:
     return [KeptFlags(source.called(), place(source)) for source in settings.all_sources()]
 
 
-def place(settings: SourceUnion) -> Place:
+def place(settings: SourceUnion) -> FlagLocation:
     """Where the flags of one source are read."""
     match settings:
         case FileFlagSettings():
-            return FilePlace(settings.path, settings.format)
+            return FileLocation(settings.path, settings.format)
         case HttpFlagSettings():
-            from flagstream.flag_sources.http import HttpPlace
+            from flagstream.flag_sources.http import HttpLocation
 
-            return HttpPlace(settings)
+            return HttpLocation(settings)
         case S3FlagSettings():
-            from flagstream.flag_sources.s3 import S3Place
+            from flagstream.flag_sources.s3 import S3Location
 
-            return S3Place(settings)
+            return S3Location(settings)
         case GcsFlagSettings():
-            from flagstream.flag_sources.gcs import GcsPlace
+            from flagstream.flag_sources.gcs import GcsLocation
 
-            return GcsPlace(settings)
+            return GcsLocation(settings)
         case RelayFlagSettings():
-            from flagstream.flag_sources.relay import RelayPlace
+            from flagstream.flag_sources.relay import RelayLocation
 
-            return RelayPlace(settings)
+            return RelayLocation(settings)

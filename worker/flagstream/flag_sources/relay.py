@@ -20,8 +20,8 @@ _LONGEST_ERROR: Final = 200
 _split: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode  # raw: a number stays the text that it is
 
 
-class RelayPlace:
-    """A `Place` on a relay. With several flag sets in the relay the key chooses the set."""
+class RelayLocation:
+    """A `FlagLocation` on a relay. With several flag sets in the relay the key chooses the set."""
 
     def __init__(self, settings: RelayFlagSettings) -> None:
         self._shown = settings.place()

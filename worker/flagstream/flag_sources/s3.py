@@ -12,9 +12,9 @@ from flagstream.sinks.s3_client import S3Client
 from flagstream.sinks.s3_failures import status
 
 
-class S3Place:
-    """A `Place` on one object. Needs s3:GetObject, and s3:ListBucket for a missing object to be told from a
-    forbidden one."""
+class S3Location:
+    """A `FlagLocation` on one object. It needs s3:GetObject, and s3:ListBucket so that the store says of a
+    missing object that it is missing, not that access is forbidden."""
 
     def __init__(self, settings: S3FlagSettings) -> None:
         self._settings = settings

@@ -42,7 +42,7 @@ EXPORTED = "exported unless they say trackEvents: false"
 """What becomes of the events of flags that cannot be read."""
 
 
-def tell(flags: FlagSet) -> None:
+def report_flags(flags: FlagSet) -> None:
     """Log and count a set of flags that is now in use."""
     metrics.FLAGS.set(len(flags))
     metrics.INVALID_FLAGS.set(len(flags.invalid))

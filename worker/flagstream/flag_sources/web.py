@@ -14,7 +14,7 @@ from flagstream.sinks.retry_after import seconds_to_wait
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WebDocument:
     """A document as a server sent it, and what it wants to see when it is asked for it again."""
 
     content: bytes
@@ -45,7 +45,7 @@ class WebClient:
         self._max_bytes = max_bytes
         self._http = HttpClient(address, connect_timeout=timeout, timeout=timeout, keep=False)
 
-    def ask(self, validators: Mapping[str, str], body: bytes | None = None) -> Answer | None:
+    def ask(self, validators: Mapping[str, str], body: bytes | None = None) -> WebDocument | None:
         """The document; None if the one with these ``validators`` is still the current one (304). Raises
         OSError."""
         headers = list({**self._headers, **validators}.items())
@@ -63,7 +63,7 @@ class WebClient:
                     if (value := answer.header(name)) is not None
                 }
                 content = answer.read(self._max_bytes)
-                return Answer(content, answer.header("Content-Type") or "", validators)
+                return WebDocument(content, answer.header("Content-Type") or "", validators)
         except HttpError as error:
             raise OSError(f"{self._shown}: {error}") from None
 

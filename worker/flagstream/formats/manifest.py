@@ -5,7 +5,7 @@ metadata).
 import json
 
 from flagstream.chunk import Partition
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 
 VERSION = 1
 
@@ -41,7 +41,7 @@ def parse_manifest(text: bytes) -> Manifest | None:
             return None
         partition = Partition(str(fields["topic"]), int(fields["partition"]))
         return Manifest(
-            range=Range(partition, int(fields["start"]), int(fields["end"])),
+            range=OffsetRange(partition, int(fields["start"]), int(fields["end"])),
             records=int(fields["records"]),
             digest=str(fields["digest"]),
             config=str(fields["config"]),

@@ -19,14 +19,14 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from flagstream.chunk import Chunk, Partition, Position, Record
-from flagstream.crashpoints import reached
+from flagstream.crashpoints import crash_point
 from flagstream.errors import OwnershipLost
 from flagstream.kafka.calls import Calls
 from flagstream.kafka.offsets import Since
 from flagstream.kafka.positions import StartingPoints
 from flagstream.kafka.progress import Progress
 from flagstream.kafka.reports import Reports, raise_if_fatal
-from flagstream.kafka.words import LOGGER
+from flagstream.librdkafka_text import LOGGER
 from flagstream.memory import RECORD_OVERHEAD, Account, MemoryShare, Weight
 from flagstream.operate import metrics
 from flagstream.operate.retry import Backoff
@@ -473,7 +473,7 @@ class ConsumerThread:
         self._rebalances += 1
         taken = [p for tp in partitions if (p := Partition(tp.topic, tp.partition)) in self.positions]
         if taken:
-            reached("source.revoking")
+            crash_point("source.revoking")
             self._ask(self._stage.revoked(taken))
             self._log.info("partitions_revoked", partitions=[p.index for p in taken])
         self._release(taken)

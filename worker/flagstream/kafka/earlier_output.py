@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from flagstream.config.settings import Settings
 from flagstream.kafka.properties import enrich_group
-from flagstream.kafka.words import LOGGER, words
+from flagstream.librdkafka_text import LOGGER, words
 
 ANSWER_SECONDS = 10.0
 

@@ -8,7 +8,7 @@ from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from flagstream.chunk import Partition
-from flagstream.kafka.words import LOGGER, words
+from flagstream.librdkafka_text import LOGGER, words
 
 log = structlog.get_logger(__name__)
 

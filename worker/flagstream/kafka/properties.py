@@ -11,10 +11,10 @@ from confluent_kafka import Consumer, KafkaException, Producer
 from pydantic import SecretStr
 
 from flagstream.config.settings import Settings
-from flagstream.kafka.handed_through import Properties, plain
-from flagstream.kafka.words import words
+from flagstream.librdkafka import Properties, plain
+from flagstream.librdkafka_text import words
 from flagstream.memory import MemoryShare
-from flagstream.sinks.kafka import KafkaSettings
+from flagstream.sinks.kafka import KafkaSinkSettings
 
 Configuration = dict[str, object]
 
@@ -161,7 +161,7 @@ def check_properties(settings: Settings) -> list[str]:
 def _sink_reasons(settings: Settings) -> Iterator[str]:
     """The same of the producers for other clusters."""
     for name, sink in settings.sinks.items():
-        if isinstance(sink, KafkaSettings) and sink.bootstrap_servers:
+        if isinstance(sink, KafkaSinkSettings) and sink.bootstrap_servers:
             try:
                 Producer(_offline({**plain(sink.properties), "enable.idempotence": True}))
             except KafkaException as error:

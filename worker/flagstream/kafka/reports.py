@@ -16,7 +16,7 @@ from flagstream.chunk import Partition
 from flagstream.errors import ExitCode, Fatal
 from flagstream.kafka.recovery import recovered
 from flagstream.kafka.silence import BrokerSilence
-from flagstream.kafka.words import words
+from flagstream.librdkafka_text import words
 from flagstream.operate import metrics
 
 log = structlog.get_logger(__name__)

@@ -9,7 +9,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient
 
-from flagstream.kafka.words import LOGGER, words
+from flagstream.librdkafka_text import LOGGER, words
 from flagstream.sinks.protocol import Proof
 
 ANSWER_SECONDS = 10.0

@@ -13,12 +13,12 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from flagstream.chunk import Partition
 from flagstream.errors import SinkError, SinkRefused, SinkRefusesAll, SinkUnavailable
-from flagstream.kafka.handed_through import plain
 from flagstream.kafka.topics import record_limit, too_small
-from flagstream.kafka.words import LOGGER, words
+from flagstream.librdkafka import plain
+from flagstream.librdkafka_text import LOGGER, words
 from flagstream.sinks.kafka import (
     DEFAULT_LIMIT,
-    KafkaSettings,
+    KafkaSinkSettings,
     Produce,
     RecordEncoder,
     Records,
@@ -26,7 +26,7 @@ from flagstream.sinks.kafka import (
     preview,
 )
 from flagstream.sinks.protocol import Delivery, Preview, Proof
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 
 log = structlog.get_logger(__name__)
 
@@ -109,7 +109,7 @@ class OtherClusterSink:
 
     unit = "records"
 
-    def __init__(self, settings: KafkaSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: KafkaSinkSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._limit_asked = -math.inf
         self.fingerprint = fingerprint(settings)
@@ -157,10 +157,10 @@ class OtherClusterSink:
             created=len(payload), existing=0, bytes=sum(len(r.key) + len(r.value) for r in payload)
         )
 
-    def holdings(self, partition: Partition, start: int) -> Sequence[Range] | None:
+    def holdings(self, partition: Partition, start: int) -> Sequence[OffsetRange] | None:
         return None
 
-    def prove(self) -> Iterator[Proof]:
+    def probe(self) -> Iterator[Proof]:
         try:
             self._ready()
         except SinkError as error:

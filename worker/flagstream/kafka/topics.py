@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, Resourc
 from flagstream.config.settings import TopicSettings
 from flagstream.errors import ConfigError
 from flagstream.kafka.transactions import DEFAULT_LIMIT, LARGEST_LIMIT, SMALLEST_LIMIT
-from flagstream.kafka.words import LOGGER, words
+from flagstream.librdkafka_text import LOGGER, words
 from flagstream.sinks.protocol import Proof
 
 log = structlog.get_logger(__name__)
@@ -119,7 +119,9 @@ class TopicIds:
             return self._made
 
 
-def examine(properties: Mapping[str, Any], settings: TopicSettings, needed: Iterable[str]) -> TopicFacts:
+def prepare_topics(
+    properties: Mapping[str, Any], settings: TopicSettings, needed: Iterable[str]
+) -> TopicFacts:
     """Make sure that the topics ``needed`` exist (created if so configured) and are fit for their use.
 
     Raises TopicsNotReady, and ConfigError for a topic that would lose events.
@@ -190,8 +192,8 @@ def _first_time(told: dict[str, object], name: str) -> bool:
     return told.setdefault(name, asked) is asked
 
 
-def prove(properties: Mapping[str, Any], settings: TopicSettings, needed: Iterable[str]) -> Iterator[Proof]:
-    """What ``examine`` would find, for ``flagstream check``: nothing is created. Raises nothing."""
+def probe(properties: Mapping[str, Any], settings: TopicSettings, needed: Iterable[str]) -> Iterator[Proof]:
+    """What ``prepare_topics`` would find, for ``flagstream check``: nothing is created. Raises nothing."""
     try:
         admin, known = _connect(properties)
     except TopicsNotReady as error:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from confluent_kafka import KafkaError
 
 from flagstream.errors import TransactionAborted
-from flagstream.kafka.words import words
+from flagstream.librdkafka_text import words
 
 FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
 """Kafka counts another epoch of the transactional.id than ours: another holder has registered it, or Kafka

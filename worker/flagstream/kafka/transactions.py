@@ -11,7 +11,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from flagstream.chunk import Headers, Partition
-from flagstream.crashpoints import reached
+from flagstream.crashpoints import crash_point
 from flagstream.errors import ExitCode, Fatal, FlagstreamError, TransactionAborted, TransactionUncertain
 from flagstream.kafka.bounded import Hangs, bounded
 from flagstream.kafka.transaction_errors import (
@@ -24,7 +24,7 @@ from flagstream.kafka.transaction_errors import (
     aborted,
     described,
 )
-from flagstream.kafka.words import LOGGER, words
+from flagstream.librdkafka_text import LOGGER, words
 from flagstream.operate import sleeping
 from flagstream.operate.health import Problem
 from flagstream.operate.retry import Backoff
@@ -288,7 +288,7 @@ class TransactionalProducer:
             "send_offsets_to_transaction",
             lambda: producer.send_offsets_to_transaction(targets, group_metadata, TRY_SECONDS),
         )
-        reached("transaction.offsets_sent")
+        crash_point("transaction.offsets_sent")
         self._try("commit_transaction", lambda: producer.commit_transaction(TRY_SECONDS), committing=True)
         self._poll(0)
 

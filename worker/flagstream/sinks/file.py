@@ -22,7 +22,7 @@ from pydantic import Field
 from flagstream.errors import ObjectConflict, SinkError, SinkRefused, SinkUnavailable
 from flagstream.formats.protocol import EncodedObject, Format
 from flagstream.sinks.objects import ObjectSettings, ObjectSink
-from flagstream.sinks.places import Place
+from flagstream.sinks.places import NameLimits
 from flagstream.sinks.protocol import Proof
 
 log = structlog.get_logger(__name__)
@@ -77,9 +77,9 @@ class FileSettings(ObjectSettings):
         )
     )
 
-    def place(self) -> Place:
+    def place(self) -> NameLimits:
         root = f"{os.path.abspath(self.path)}/".replace("//", "/")
-        return Place("file", root, len(os.fsencode(self.path)) + 1, LONGEST_PATH, LONGEST_NAME)
+        return NameLimits("file", root, len(os.fsencode(self.path)) + 1, LONGEST_PATH, LONGEST_NAME)
 
     def where(self) -> str:
         return os.path.join(self.path, "")
@@ -180,7 +180,7 @@ class FileStore:
                 if name.startswith(prefix):
                     yield name
 
-    def prove(self) -> Iterator[Proof]:
+    def probe(self) -> Iterator[Proof]:
         probe = f"{STAGING}/{secrets.token_hex(8)}.probe"
         try:
             self._prepare()

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from flagstream.sinks.objects import ObjectSettings
-from flagstream.sinks.places import Place
+from flagstream.sinks.places import NameLimits
 from flagstream.sinks.places import bucket as in_bucket
 from flagstream.sinks.store_values import (
     GCS_CLASSES,
@@ -137,7 +137,7 @@ class GcsSettings(ObjectSettings):
         """How the store is reached."""
         return GcsAccess(self.endpoint, self.credentials_file, self.anonymous, self.project)
 
-    def place(self) -> Place:
+    def place(self) -> NameLimits:
         return in_bucket(f"gcs {self.endpoint} {self.bucket}", self.prefix)
 
     def where(self) -> str:

@@ -94,7 +94,7 @@ class GcsStore:
             if not token:
                 return
 
-    def prove(self) -> Iterator[Proof]:
+    def probe(self) -> Iterator[Proof]:
         return proofs(
             ("write", self._prove_write),
             ("conditional write", self._prove_condition),

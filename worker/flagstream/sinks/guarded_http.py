@@ -18,7 +18,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WebhookAnswer:
     """What an endpoint answered. ``fresh``: over a connection that was made for the request, to an address
     that was looked up for it. ``repeated``: an earlier try of the same request may have
     arrived as well.
@@ -53,7 +53,7 @@ class GuardedClient:
             proxies=False,
         )
 
-    def post(self, headers: Iterable[tuple[str, str]], body: bytes, *, fresh: bool = False) -> Answer:
+    def post(self, headers: Iterable[tuple[str, str]], body: bytes, *, fresh: bool = False) -> WebhookAnswer:
         """Send ``body``, over a new connection if ``fresh``. An answer counts once its head is there.
 
         A kept connection that ended before an answer came is no failure: the request is sent again over a
@@ -63,7 +63,9 @@ class GuardedClient:
         target = self._address.target
         with self._judged(), self._http.request("POST", target, list(headers), body, fresh=fresh) as response:
             response.skip(_ANSWER_READ)
-            return Answer(response.status, response.header("Retry-After"), response.fresh, response.repeated)
+            return WebhookAnswer(
+                response.status, response.header("Retry-After"), response.fresh, response.repeated
+            )
 
     def resolve(self) -> Sequence[str]:
         """The host's addresses that may be used. Raises SinkRefused when there are none but forbidden ones,

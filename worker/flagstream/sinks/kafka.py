@@ -15,10 +15,10 @@ from typing import Annotated, Literal
 import msgspec
 from pydantic import AfterValidator, Field
 
+from flagstream import librdkafka
 from flagstream.chunk import Partition, Record
 from flagstream.formats.ids import with_ids
-from flagstream.kafka import handed_through
-from flagstream.kafka.handed_through import Brokers, Properties
+from flagstream.librdkafka import Brokers, Properties
 from flagstream.sinks.protocol import Preview, Proof, Reject, Transaction
 from flagstream.sinks.settings import SinkSettings
 from flagstream.units import Count, Seconds, shown, wrong
@@ -50,7 +50,7 @@ def _topic(name: str) -> str:
     return name
 
 
-class KafkaSettings(SinkSettings):
+class KafkaSinkSettings(SinkSettings):
     """Settings of a Kafka sink."""
 
     type: Literal["kafka"] = Field(default="kafka", description="Records of another Kafka topic.")
@@ -115,8 +115,8 @@ class KafkaSettings(SinkSettings):
             yield "properties", f"{name} cannot be handed through: {_OWN_WORDS[name]}"
         others = {name: value for name, value in self.properties.items() if name not in _OWN_WORDS}
         for name, message in (
-            *handed_through.problems(others, None),
-            *handed_through.contradictions(self.properties),
+            *librdkafka.problems(others, None),
+            *librdkafka.contradictions(self.properties),
         ):
             yield (
                 "properties",
@@ -211,7 +211,7 @@ class TopicSink:
 
     unit = "records"
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSinkSettings) -> None:
         self.topic = settings.topic
         self.partitioner: str = settings.partitioner
         self.limit = DEFAULT_LIMIT
@@ -239,7 +239,7 @@ class TopicSink:
         for record in payload:
             transaction.produce(self.topic, key=record.key, value=record.value, headers=[])
 
-    def prove(self) -> Iterator[Proof]:
+    def probe(self) -> Iterator[Proof]:
         why = "a worker writes in the transaction that commits offsets"
         yield Proof("write", "unproved", why)
 
@@ -253,7 +253,7 @@ def preview(topic: str, payload: Sequence[Produce]) -> Preview:
     return Preview((topic,), f"{first.key.decode()}: {first.value.decode()}")
 
 
-def fingerprint(settings: KafkaSettings) -> str:
+def fingerprint(settings: KafkaSinkSettings) -> str:
     """Of what shapes the records and where they go; not of how they are shared out or sent."""
     shape = ("kafka", settings.bootstrap_servers, settings.topic, str(settings.event_ids), settings.events)
     return sha256("\0".join(shape).encode()).hexdigest()[:16]

@@ -22,9 +22,9 @@ from flagstream.formats.json_text import plain
 from flagstream.formats.manifest import difference, manifest_json, parse_manifest
 from flagstream.formats.protocol import EncodedObject, Format, ObjectEncoder
 from flagstream.sinks.names import EVENT_FIELDS, OFFSET_DIGITS, Field, NameTemplate
-from flagstream.sinks.places import Place
+from flagstream.sinks.places import NameLimits
 from flagstream.sinks.protocol import Reject
-from flagstream.window import ContentDigest, Manifest, Range
+from flagstream.window import ContentDigest, Manifest, OffsetRange
 
 ABSENT = "__HIVE_DEFAULT_PARTITION__"
 """Stands for a value that is empty or absent: Hive's word, which its readers turn into NULL."""
@@ -85,7 +85,7 @@ class Layout:
     fit.
     """
 
-    def __init__(self, names: NameTemplate, form: Format, zone: str, place: Place) -> None:
+    def __init__(self, names: NameTemplate, form: Format, zone: str, place: NameLimits) -> None:
         self.names = names
         self.format = form
         self.place = place
@@ -114,7 +114,7 @@ class Layout:
         event = _decode_event(first) if self._of_window else {}
         return tuple([self._value(name, event) for name in self._of_window])
 
-    def name(self, range_: Range, path: tuple[str, ...], moment: tuple[str, ...]) -> str:
+    def name(self, range_: OffsetRange, path: tuple[str, ...], moment: tuple[str, ...]) -> str:
         """The name of the object of ``path``."""
         values = {
             **dict(zip(self._of_event, path, strict=True)),
@@ -124,16 +124,16 @@ class Layout:
 
     def too_long(self, partition: Partition, path: tuple[str, ...]) -> str | None:
         """Why no object of ``path`` can be stored: its name would be too long. None if it can be."""
-        return self.place.fault(self.name(Range(partition, 0, 0), path, self._longest))
+        return self.place.fault(self.name(OffsetRange(partition, 0, 0), path, self._longest))
 
     def always_too_long(self, partition: Partition) -> str | None:
         """Why nothing at all of ``partition`` can be stored: also the shortest name is too long."""
-        range_ = Range(partition, 0, 0)
+        range_ = OffsetRange(partition, 0, 0)
         shortest = self.names.render(range_, self._shortest)
         index = self.index_name(range_) if self._shortest else ""
         return self.place.fault(shortest) or self.place.fault(index)
 
-    def index_name(self, range_: Range) -> str:
+    def index_name(self, range_: OffsetRange) -> str:
         """The name of the index object of ``range_``."""
         digits = f"0{OFFSET_DIGITS}"
         return f"{self.index_prefix(range_.partition)}{range_.start:{digits}}-{range_.end:{digits}}.json"

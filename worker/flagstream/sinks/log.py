@@ -18,7 +18,7 @@ from flagstream.formats.lines import DEFAULT_TEMPLATE, LineTemplate
 from flagstream.sinks.protocol import Delivery, Preview, Proof, Reject
 from flagstream.sinks.settings import SinkSettings
 from flagstream.units import Seconds, wrong
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 
 
 def _checked(text: str) -> str:
@@ -129,10 +129,10 @@ class LogSink:
                 raise SinkUnavailable(text) from error
         return Delivery(created=1, existing=0, bytes=sum(map(len, payload.parts)))
 
-    def holdings(self, partition: Partition, start: int) -> Sequence[Range] | None:
+    def holdings(self, partition: Partition, start: int) -> Sequence[OffsetRange] | None:
         return None
 
-    def prove(self) -> Iterator[Proof]:
+    def probe(self) -> Iterator[Proof]:
         try:
             self.open()
         except SinkRefused as error:

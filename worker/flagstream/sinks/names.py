@@ -20,7 +20,7 @@ from pydantic import AfterValidator
 
 from flagstream.chunk import Partition
 from flagstream.units import wrong
-from flagstream.window import Range
+from flagstream.window import OffsetRange
 
 DEFAULT_NAME = "{{ .Topic }}/{{ .Partition }}/{{ .Start }}-{{ .End }}.{{ .Extension }}"
 
@@ -106,7 +106,7 @@ class NameTemplate:
         """The fields that are filled from events, in order; none: a name is a function of the range."""
         return [piece for piece in self.pieces if isinstance(piece, Field) and piece.name not in _OF_RANGE]
 
-    def render(self, range_: Range, values: Mapping[Field, str] | None = None) -> str:
+    def render(self, range_: OffsetRange, values: Mapping[Field, str] | None = None) -> str:
         """The name of ``range_``'s object, with ``/`` between folders; ``values`` are those of the event
         fields.
         """
@@ -123,7 +123,7 @@ class NameTemplate:
             for piece in self.pieces
         )
 
-    def parse(self, name: str, partition: Partition) -> Range | None:
+    def parse(self, name: str, partition: Partition) -> OffsetRange | None:
         """The range of ``partition`` that ``name`` stands for; None when it is another's, or no name of ours.
 
         For many names use :meth:`parser`, which prepares the pattern once.
@@ -190,12 +190,12 @@ class NameParser:
         self._partition = partition
         self._pattern = pattern
 
-    def __call__(self, name: str) -> Range | None:
+    def __call__(self, name: str) -> OffsetRange | None:
         match = self._pattern.fullmatch(name)
         if match is None:
             return None
         start, end = int(match["Start"]), int(match["End"])
-        return Range(self._partition, start, end) if start < end else None
+        return OffsetRange(self._partition, start, end) if start < end else None
 
 
 def _pieces(text: str) -> list[Piece]:

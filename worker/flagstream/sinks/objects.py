@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, Field
 
 from flagstream.chunk import Partition, Record
-from flagstream.crashpoints import reached
+from flagstream.crashpoints import crash_point
 from flagstream.errors import SinkError, SinkRefused, SinkUnavailable
 from flagstream.formats.compression import Compression, TextCompression
 from flagstream.formats.csv import DEFAULT_TEMPLATE, CsvFormat
@@ -24,11 +24,11 @@ from flagstream.formats.protocol import EncodedObject, Format, ObjectEncoder
 from flagstream.sinks.layouts import ESCAPING, Layout, LayoutEncoder, NamedObject
 from flagstream.sinks.names import DEFAULT_NAME, EVENT_FIELDS, OFFSET_DIGITS, NameTemplate, ObjectName
 from flagstream.sinks.overlap import overlap
-from flagstream.sinks.places import Place
+from flagstream.sinks.places import NameLimits
 from flagstream.sinks.protocol import Delivery, Preview, Proof, Reject, WindowEncoder
 from flagstream.sinks.settings import SinkSettings
 from flagstream.units import Count, wrong
-from flagstream.window import Manifest, OtherwiseNamed, Range
+from flagstream.window import Manifest, OffsetRange, OtherwiseNamed
 
 PARALLEL_OBJECTS = 8
 """Objects of one window that are stored at a time."""
@@ -148,9 +148,9 @@ class ObjectSettings(SinkSettings):
             except ImportError:
                 yield "format", "parquet needs pyarrow: install flagstream[parquet]"
 
-    def place(self) -> Place:
+    def place(self) -> NameLimits:
         """Where the objects are to be, and how long names may be there; by the configuration alone."""
-        return Place()
+        return NameLimits()
 
     def where(self) -> str:
         """What people write in front of a name to find the object, the prefix included."""
@@ -237,8 +237,8 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def prove(self) -> Iterator[Proof]:
-        """As :meth:`flagstream.sinks.protocol.Sink.prove`."""
+    def probe(self) -> Iterator[Proof]:
+        """As :meth:`flagstream.sinks.protocol.Sink.probe`."""
         ...
 
     def close(self) -> None:
@@ -299,7 +299,7 @@ class ObjectSink:
         first, *others = payload
         outcomes = [self._create(first)]
         if outcomes[0] and others:
-            reached("export.indexed")
+            crash_point("export.indexed")
         outcomes += self._create_all(others)
         stored = sum(each.content.size for each, new in zip(payload, outcomes, strict=True) if new)
         return Delivery(sum(outcomes), len(outcomes) - sum(outcomes), stored)
@@ -322,7 +322,7 @@ class ObjectSink:
     def _create(self, each: NamedObject) -> bool:
         return self._store.create(each.name, each.content, each.kind)
 
-    def holdings(self, partition: Partition, start: int) -> Sequence[Range]:
+    def holdings(self, partition: Partition, start: int) -> Sequence[OffsetRange]:
         names, low = self._names, max(0, start - self._reach)
         if self._several:
             prefix = self._layout.index_prefix(partition)
@@ -338,14 +338,14 @@ class ObjectSink:
         ours = sorted(held, key=lambda range_: (range_.start, range_.end, isinstance(range_, OtherwiseNamed)))
         return [next(same) for _, same in groupby(ours, lambda range_: (range_.start, range_.end))]
 
-    def _named(self, range_: Range, name: str) -> Range:
+    def _named(self, range_: OffsetRange, name: str) -> OffsetRange:
         if self._names.render(range_) == name:
             return range_
         return OtherwiseNamed(range_.partition, range_.start, range_.end, name)
 
-    def prove(self) -> Iterator[Proof]:
+    def probe(self) -> Iterator[Proof]:
         try:
-            yield from self._store.prove()
+            yield from self._store.probe()
         except SinkError as error:
             yield Proof("open", "failed", str(error))
 

@@ -9,7 +9,7 @@ SHOWN = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class NameLimits:
     """What names are put behind, and what of them is too long there.
 
     A name that is too long can never be stored. Whether an event becomes a dead letter by it must not depend
@@ -29,7 +29,7 @@ class Place:
     longest_part: int = 1 << 62
     """Bytes of what stands between two slashes."""
 
-    def limited(self, longest: int, part: int) -> "Place":
+    def limited(self, longest: int, part: int) -> "NameLimits":
         """The same place with these limits, where they are narrower."""
         return replace(self, longest=min(self.longest, longest), longest_part=min(self.longest_part, part))
 
@@ -45,11 +45,11 @@ class Place:
         return None
 
 
-def bucket(store: str, prefix: str) -> Place:
+def bucket(store: str, prefix: str) -> NameLimits:
     """In a bucket of S3 or Google Cloud Storage. A key has at most 1,024 bytes of UTF-8, whatever its slashes
     (both stores' quotas).
     """
-    return Place(store, prefix, len(prefix.encode()), 1024)
+    return NameLimits(store, prefix, len(prefix.encode()), 1024)
 
 
 def _cut(text: str) -> str:

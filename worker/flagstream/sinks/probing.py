@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from flagstream.chunk import Partition
 from flagstream.errors import FlagstreamError
 from flagstream.sinks.protocol import Proof
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 
 PROBES = ".flagstream-probe/"
 """Where, below the prefix, such objects are written."""
 
 MANIFEST = Manifest(
-    range=Range(Partition("t" * 249, 2**31 - 1), 2**62, 2**63 - 1),
+    range=OffsetRange(Partition("t" * 249, 2**31 - 1), 2**62, 2**63 - 1),
     records=2**31,
     digest="0123456789abcdef" * 4,
     config="0123456789abcdef",

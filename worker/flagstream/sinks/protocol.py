@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from flagstream.chunk import Headers, Partition, Record
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 
 Payload = TypeVar("Payload")
 """What a sink's encoder hands to its ``deliver``; opaque to the engine."""
@@ -141,7 +141,7 @@ class Sink(Protocol[Payload]):
         """
         ...
 
-    def holdings(self, partition: Partition, start: int) -> Sequence[Range] | None:
+    def holdings(self, partition: Partition, start: int) -> Sequence[OffsetRange] | None:
         """The ranges of ``partition`` with ``end > start`` that the sink holds, in order of their start; one
         listing. Also one of which only a part is stored so far. ``deliver`` finds what is there of it; if it
         would not, the range is an :class:`~flagstream.window.OtherwiseNamed`, which is never delivered.
@@ -150,7 +150,7 @@ class Sink(Protocol[Payload]):
         """
         ...
 
-    def prove(self) -> Iterator[Proof]:
+    def probe(self) -> Iterator[Proof]:
         """Try what the sink needs to be allowed to do, on the real destination, leaving nothing behind.
 
         What cannot be tried without an effect is "unproved", with the reason. Raises nothing: a failure is a
@@ -171,7 +171,7 @@ class Part(Protocol):
     """A share of a window that is sent by itself, under an id made of its range. Never changes."""
 
     @property
-    def range(self) -> Range: ...
+    def range(self) -> OffsetRange: ...
     @property
     def count(self) -> int:
         """How many events it has, at least one."""
@@ -249,8 +249,8 @@ class ConfiguredTransactionalSink(TransactionalSink[Payload], Protocol[Payload])
     the topic turns out to take less; the windows that are open then are begun anew.
     """
 
-    def prove(self) -> Iterator[Proof]:
-        """As :meth:`Sink.prove`."""
+    def probe(self) -> Iterator[Proof]:
+        """As :meth:`Sink.probe`."""
         ...
 
     def preview(self, manifest: Manifest, payload: Payload) -> Preview:

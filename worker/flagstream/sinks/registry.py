@@ -11,7 +11,7 @@ from typing import Any
 
 from flagstream.sinks.file import FileSettings, FileSink
 from flagstream.sinks.gcs import GcsSettings
-from flagstream.sinks.kafka import KafkaSettings, TopicSink
+from flagstream.sinks.kafka import KafkaSinkSettings, TopicSink
 from flagstream.sinks.log import LogSettings, LogSink
 from flagstream.sinks.protocol import ConfiguredTransactionalSink, Sink
 from flagstream.sinks.s3 import S3Settings
@@ -21,7 +21,7 @@ from flagstream.sinks.webhook_settings import WebhookSettings
 SINKS: Mapping[str, type[SinkSettings]] = {
     "file": FileSettings,
     "gcs": GcsSettings,
-    "kafka": KafkaSettings,
+    "kafka": KafkaSinkSettings,
     "log": LogSettings,
     "s3": S3Settings,
     "webhook": WebhookSettings,
@@ -91,9 +91,9 @@ def build(settings: SinkSettings) -> AnySink:
             from flagstream.sinks.objects import ObjectSink
 
             return ObjectSink(GcsStore(settings), settings)
-        case KafkaSettings(bootstrap_servers=""):
+        case KafkaSinkSettings(bootstrap_servers=""):
             return TopicSink(settings)
-        case KafkaSettings():
+        case KafkaSinkSettings():
             from flagstream.kafka.sink import OtherClusterSink
 
             return OtherClusterSink(settings)

@@ -7,7 +7,7 @@ from flagstream.chunk import Headers, Partition
 from flagstream.sinks.protocol import Preview, Proof
 from flagstream.sinks.registry import build
 from flagstream.sinks.settings import SinkSettings
-from flagstream.window import ContentDigest, Manifest, Range
+from flagstream.window import ContentDigest, Manifest, OffsetRange
 
 FEATURE = (
     b'{"kind":"feature","contextKind":"user","userKey":"94a25909-20d8-40cc-8500-fee99b569345",'
@@ -46,9 +46,9 @@ class SampleRecord:
         return (1, 1_795_350_615_000)
 
 
-def prove(settings: SinkSettings) -> Iterator[Proof]:
+def probe(settings: SinkSettings) -> Iterator[Proof]:
     """What the sink of these settings may do at its destination, by trying. Leaves nothing behind."""
-    return build(settings).prove()
+    return build(settings).probe()
 
 
 def render(topic: str, settings: SinkSettings) -> Iterator[Preview]:
@@ -67,5 +67,5 @@ def _preview(partition: Partition, settings: SinkSettings, offset: int, value: b
         return Preview((), f"a dead letter of this sink: {rejects[0].error}")
     digest = ContentDigest()
     digest.update([value])
-    manifest = Manifest(Range(partition, offset, offset + 1), 1, digest.hexdigest(), sink.fingerprint)
+    manifest = Manifest(OffsetRange(partition, offset, offset + 1), 1, digest.hexdigest(), sink.fingerprint)
     return sink.preview(manifest, encoder.finish(manifest))

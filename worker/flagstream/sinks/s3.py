@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr
 
 from flagstream.sinks.objects import ObjectSettings
-from flagstream.sinks.places import Place
+from flagstream.sinks.places import NameLimits
 from flagstream.sinks.places import bucket as in_bucket
 from flagstream.sinks.store_values import (
     S3_CLASSES,
@@ -179,7 +179,7 @@ class S3Settings(ObjectSettings):
             read_timeout=self.read_timeout,
         )
 
-    def place(self) -> Place:
+    def place(self) -> NameLimits:
         return in_bucket(f"s3 {self.endpoint} {self.bucket}", self.prefix)
 
     def where(self) -> str:

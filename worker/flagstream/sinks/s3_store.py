@@ -93,7 +93,7 @@ class S3Store:
                 return
             request["ContinuationToken"] = page["NextContinuationToken"]
 
-    def prove(self) -> Iterator[Proof]:
+    def probe(self) -> Iterator[Proof]:
         return proofs(
             ("write", self._prove_write),
             ("conditional write", self._prove_condition),

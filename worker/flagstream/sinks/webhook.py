@@ -17,13 +17,13 @@ from flagstream.chunk import Partition
 from flagstream.errors import PartitionStopped, PartRefused, SinkError, SinkRefused, SinkUnavailable
 from flagstream.http.failures import phrase
 from flagstream.sinks.circuit_breaker import CircuitBreaker
-from flagstream.sinks.guarded_http import Answer, GuardedClient
+from flagstream.sinks.guarded_http import GuardedClient, WebhookAnswer
 from flagstream.sinks.protocol import Delivery, Preview, Proof
 from flagstream.sinks.retry_after import seconds_to_wait
 from flagstream.sinks.webhook_body import Part, Parts, PartsEncoder, go_json
 from flagstream.sinks.webhook_settings import WebhookSettings
 from flagstream.sinks.webhook_signing import Signer
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 
 _PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
 """Answers below 500 that pass by themselves."""
@@ -123,12 +123,12 @@ class WebhookSink:
         with self._breaker.attempt():
             return self._send(part)
 
-    def holdings(self, partition: Partition, start: int) -> Sequence[Range] | None:
+    def holdings(self, partition: Partition, start: int) -> Sequence[OffsetRange] | None:
         """Not known. Called when a partition begins: a receiver that was gone is asked once more."""
         self._gone = False
         return None
 
-    def prove(self) -> Iterator[Proof]:
+    def probe(self) -> Iterator[Proof]:
         try:
             addresses = self._client.resolve()
             yield Proof("resolve", "proved", f"{self._client.shown}: {', '.join(addresses)}")
@@ -168,7 +168,7 @@ class WebhookSink:
         """
         return status in _DIVISIBLE and self._clock() < self._asked_anew + BELIEVED_SECONDS
 
-    def _judge(self, answer: Answer) -> None:
+    def _judge(self, answer: WebhookAnswer) -> None:
         """Returns when the part was accepted."""
         status = answer.status
         text = f"{self._client.shown} answers {status}{phrase(status)}"

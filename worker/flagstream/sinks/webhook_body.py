@@ -17,7 +17,7 @@ import msgspec
 from flagstream.chunk import Partition, Record
 from flagstream.formats.ids import with_ids
 from flagstream.sinks.protocol import Reject
-from flagstream.window import Manifest, Range
+from flagstream.window import Manifest, OffsetRange
 
 _EVENT_OVERHEAD = 48
 """Bytes of memory that CPython takes for each bytes object in a list, beside its content, rounded up."""
@@ -33,7 +33,7 @@ class Part:
     offset after it and as an index in ``events``.
     """
 
-    range: Range
+    range: OffsetRange
     events: bytes
     stops: "array[int]"
     ends: "array[int]"
@@ -55,12 +55,14 @@ class Part:
         bounds = self.range
         return (
             Part(
-                Range(bounds.partition, bounds.start, at),
+                OffsetRange(bounds.partition, bounds.start, at),
                 self.events[:end],
                 self.stops[:left],
                 self.ends[:left],
             ),
-            Part(Range(bounds.partition, at, bounds.end), self.events[end + 1 :], self.stops[left:], ends),
+            Part(
+                OffsetRange(bounds.partition, at, bounds.end), self.events[end + 1 :], self.stops[left:], ends
+            ),
         )
 
     @property
@@ -125,7 +127,7 @@ class PartsEncoder:
         self._close()
         # Only now is the window's own range known: it may begin before the first record that was taken.
         edges = [manifest.range.start, *(part.range.end for part in self._parts[:-1]), manifest.range.end]
-        ranges = [Range(self._partition, *edge) for edge in pairwise(edges)]
+        ranges = [OffsetRange(self._partition, *edge) for edge in pairwise(edges)]
         return Parts(
             tuple(replace(part, range=range_) for part, range_ in zip(self._parts, ranges, strict=True))
         )
@@ -154,7 +156,7 @@ class PartsEncoder:
 
     def _close(self) -> None:
         if self._open:
-            range_ = Range(self._partition, 0, self._stops[-1])
+            range_ = OffsetRange(self._partition, 0, self._stops[-1])
             self._parts.append(Part(range_, b",".join(self._open), self._stops, self._ends))
             self._open, self._open_bytes = [], 0
             self._stops, self._ends = array("q"), array("q")

@@ -54,7 +54,7 @@ def output_decoder(settings: Settings, sink: str) -> Decoder | None:
     return FixedDecoder(schemas.parsed(schemas.from_file(Path(topics.output_schema), "topics.output_schema")))
 
 
-def prove(settings: Settings, *, enrich: bool) -> Iterator[Proof]:
+def probe(settings: Settings, *, enrich: bool) -> Iterator[Proof]:
     """Whether the schema registry and the schema files can be used, for ``flagstream check``. Nothing is
     registered. Raises nothing.
     """

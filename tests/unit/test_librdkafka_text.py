@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from flagstream.kafka.words import LOGGER, shown
+from flagstream.librdkafka_text import LOGGER, shown
 
 TOKEN = "Failed to acquire SASL OAUTHBEARER token: you sent: POST /secret HTTP/1.1"
 
