@@ -119,7 +119,7 @@ def worker(**enrich: Any) -> None:
     from flagstream.operate.logging import configure
 
     made = settings(**enrich)
-    configure(made.log)
+    configure(made.log.format, made.log.level)
 
     def count() -> float:
         return sum(

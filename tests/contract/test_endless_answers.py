@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from flagstream.errors import SinkUnavailable
-from flagstream.sinks.bounded_answers import LARGEST
-from flagstream.sinks.gcs import GcsSettings
-from flagstream.sinks.gcs_store import GcsStore
-from flagstream.sinks.s3 import S3Settings
-from flagstream.sinks.s3_store import S3Store
+from flagstream.sinks.objects.bounded_answers import LARGEST
+from flagstream.sinks.objects.gcs.settings import GcsSettings
+from flagstream.sinks.objects.gcs.store import GcsStore
+from flagstream.sinks.objects.s3.settings import S3Settings
+from flagstream.sinks.objects.s3.store import S3Store
 
 
 class Endless:

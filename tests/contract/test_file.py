@@ -16,14 +16,14 @@ from flagstream.errors import ObjectConflict, SinkRefused, SinkUnavailable
 from flagstream.formats.gzip import read_manifest
 from flagstream.formats.manifest import manifest_json
 from flagstream.formats.zstd import footer
-from flagstream.sinks.file import STAGING, FileSettings, FileSink
+from flagstream.sinks.objects.file import STAGING, FileSettings, FileSink
 from flagstream.sinks.protocol import Delivery
 from flagstream.testing import CreateOnlyContract, Window, event, events, fill
 from flagstream.window import OtherwiseNamed
 
 DIE_BEFORE_PUBLISHING = """
 import os, pickle, signal, sys
-from flagstream.sinks.file import FileSink
+from flagstream.sinks.objects.file import FileSink
 settings, window = pickle.load(sys.stdin.buffer)
 os.link = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 FileSink(settings).deliver(window.manifest, window.payload)
@@ -33,7 +33,7 @@ LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 from flagstream.errors import SinkRefused
-from flagstream.sinks.file import FileSettings, FileSink
+from flagstream.sinks.objects.file import FileSettings, FileSink
 from flagstream.testing import events, fill
 sink = FileSink(FileSettings(path=sys.argv[1], compression="none"))
 sink.open()

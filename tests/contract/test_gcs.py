@@ -13,10 +13,11 @@ import pytest
 from flagstream.chunk import Partition
 from flagstream.errors import ObjectConflict, SinkRefused
 from flagstream.formats.manifest import parse_manifest
-from flagstream.sinks.gcs import CHUNK_UNIT, GcsSettings
-from flagstream.sinks.gcs_store import CHECKSUM, MANIFEST, GcsStore
-from flagstream.sinks.names import DEFAULT_NAME
-from flagstream.sinks.protocol import Delivery, Proof, Sink
+from flagstream.outcomes import Proof
+from flagstream.sinks.objects.gcs.settings import CHUNK_UNIT, GcsSettings
+from flagstream.sinks.objects.gcs.store import CHECKSUM, MANIFEST, GcsStore
+from flagstream.sinks.objects.names import DEFAULT_NAME
+from flagstream.sinks.protocol import Delivery, Sink
 from flagstream.sinks.registry import build
 from flagstream.testing import PARTITION, CreateOnlyContract, Window, event, events, fill
 from tests.support.faulty_proxy import Answer, FaultyProxy

@@ -14,9 +14,9 @@ from flagstream.chunk import Partition
 from flagstream.errors import ObjectConflict, SinkError, SinkRefused, SinkUnavailable
 from flagstream.formats.manifest import manifest_json
 from flagstream.formats.protocol import EncodedObject
-from flagstream.sinks.gcs import CHUNK_UNIT, GcsSettings
-from flagstream.sinks.gcs_store import CHECKSUM, MANIFEST, GcsStore
-from flagstream.sinks.probing import PROBES
+from flagstream.sinks.objects.gcs.settings import CHUNK_UNIT, GcsSettings
+from flagstream.sinks.objects.gcs.store import CHECKSUM, MANIFEST, GcsStore
+from flagstream.sinks.objects.probing import PROBES
 from flagstream.window import Manifest, OffsetRange
 from tests.support.faulty_proxy import Answer, Fault, FaultyProxy, Hang, Reset
 from tests.support.small_gcs import SmallGcs

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from flagstream.kafka.sink import OtherClusterSink
-from flagstream.sinks.kafka import KafkaSinkSettings, TopicSink
+from flagstream.sinks.kafka.other_cluster import OtherClusterSink
+from flagstream.sinks.kafka.own_cluster import TopicSink
+from flagstream.sinks.kafka.settings import KafkaSinkSettings
 from flagstream.sinks.protocol import ConfiguredTransactionalSink, TransactionalSink
 from flagstream.testing import PARTITION, Produced, SinkContract, TransactionalSinkContract
 from tests.support.kafka_records import consume_all, create_topic

@@ -18,8 +18,8 @@ from pyarrow.dataset import dataset, partitioning
 
 from flagstream.chunk import Partition
 from flagstream.errors import ObjectConflict, SinkRefused, SinkUnavailable
-from flagstream.sinks.file import FileSettings, FileSink
-from flagstream.sinks.layouts import path_safe
+from flagstream.sinks.objects.file import FileSettings, FileSink
+from flagstream.sinks.objects.layouts import path_safe
 from flagstream.testing import PARTITION, StoredRecord, Window, event, events, fill
 from flagstream.window import Manifest, OffsetRange
 from tests.contract.test_file import FileContract, files

@@ -14,12 +14,12 @@ import pytest
 from flagstream.chunk import Partition
 from flagstream.errors import ObjectConflict, SinkRefused
 from flagstream.formats.manifest import parse_manifest
-from flagstream.sinks.names import DEFAULT_NAME
 from flagstream.sinks.objects import ObjectSink
+from flagstream.sinks.objects.names import DEFAULT_NAME
+from flagstream.sinks.objects.s3.settings import S3Settings
+from flagstream.sinks.objects.s3.store import MANIFEST, S3Store
 from flagstream.sinks.protocol import Delivery, Sink
 from flagstream.sinks.registry import build
-from flagstream.sinks.s3 import S3Settings
-from flagstream.sinks.s3_store import MANIFEST, S3Store
 from flagstream.testing import PARTITION, RACERS, CreateOnlyContract, Window, event, events, fill
 from tests.support.seaweed import READER_KEY, READER_SECRET, Folder, SeaweedFs
 

@@ -8,7 +8,7 @@ from flagstream.errors import ObjectConflict, SinkRefused
 from flagstream.formats.compression import Compression
 from flagstream.formats.jsonl import JsonLinesFormat
 from flagstream.formats.protocol import EncodedObject
-from flagstream.sinks.s3_store import LARGEST_PUT, S3Store
+from flagstream.sinks.objects.s3.store import LARGEST_PUT, S3Store
 from flagstream.testing import PARTITION
 from flagstream.window import Manifest, OffsetRange
 from tests.support.faulty_proxy import Answer, FaultyProxy

@@ -16,8 +16,8 @@ from flagstream.errors import ObjectConflict, SinkError, SinkRefused, SinkUnavai
 from flagstream.formats.compression import Compression
 from flagstream.formats.jsonl import JsonLinesFormat
 from flagstream.formats.protocol import EncodedObject
-from flagstream.sinks.s3_client import ATTEMPTS
-from flagstream.sinks.s3_store import S3Store
+from flagstream.sinks.objects.s3.client import ATTEMPTS
+from flagstream.sinks.objects.s3.store import S3Store
 from flagstream.testing import PARTITION
 from flagstream.window import Manifest, OffsetRange
 from tests.support.faulty_proxy import Answer, Fault, FaultyProxy, Hang, Reset

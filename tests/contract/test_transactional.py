@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flagstream.chunk import Partition, Record
-from flagstream.sinks.protocol import Reject, Transaction, TransactionalSink, WindowEncoder
+from flagstream.outcomes import Reject
+from flagstream.sinks.protocol import Transaction, TransactionalSink, WindowEncoder
 from flagstream.testing import Produced, TransactionalSinkContract
 from flagstream.window import Manifest
 

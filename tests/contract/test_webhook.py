@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from pydantic import SecretStr
 
-from flagstream.sinks.webhook import WebhookSink
-from flagstream.sinks.webhook_settings import WebhookSettings
+from flagstream.sinks.webhook.settings import WebhookSettings
+from flagstream.sinks.webhook.sink import WebhookSink
 from flagstream.testing import SinkContract
 from tests.support.receiver import receiving
 

@@ -84,4 +84,4 @@ class SqliteSink:
         """Nothing is held between calls."""
 
 
-SINK = SinkType(SqliteSettings, SqliteSink, protocol=1)
+SINK = SinkType(SqliteSettings, SqliteSink, protocol=2)

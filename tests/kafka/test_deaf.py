@@ -174,13 +174,13 @@ import asyncio, os, sys, time
 from pathlib import Path
 
 from flagstream.config.flags import FlagSettings
-from flagstream.config.settings import KafkaSettings, LoggingSettings, Settings, WebSettings
+from flagstream.config.settings import KafkaSettings, Settings, WebSettings
 from flagstream import host as process
 from flagstream.host import Host
 from flagstream.kafka.embedded import EmbeddedBroker
 from flagstream.kafka.topics import TopicFacts
 from flagstream.operate.logging import configure
-from flagstream.sinks.file import FileSettings
+from flagstream.sinks.objects.file import FileSettings
 
 folder, flags = Path(sys.argv[1]), Path(sys.argv[2])
 PASSING = 10.0
@@ -245,7 +245,7 @@ async def blocked(broker):
     await running(broker, 0)
     time.sleep(60)
 
-configure(LoggingSettings(format="json"))
+configure("json", "info")
 with EmbeddedBroker() as broker:
     for topic in ("flag-evaluations", "flag-evaluations-enriched", "flag-evaluations-dead-letters"):
         broker.create(topic)

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from flagstream.export.budget import WINDOW_OVERHEAD
-from flagstream.sinks.file import STAGING
+from flagstream.sinks.objects.file import STAGING
 from tests.support.archive import lines, ranges, stored
 from tests.support.exporting import Exporting, events, kafka_section
 from tests.support.kafka_jars import REPOSITORY

@@ -9,9 +9,9 @@ from flagstream.config.settings import KafkaSettings, Settings, TopicSettings
 from flagstream.errors import ConfigError, SinkRefused
 from flagstream.kafka import topics
 from flagstream.kafka.properties import producer_properties
-from flagstream.kafka.sink import OtherClusterSink
 from flagstream.kafka.transactions import TransactionalProducer
-from flagstream.sinks.kafka import KafkaSinkSettings
+from flagstream.sinks.kafka.other_cluster import OtherClusterSink
+from flagstream.sinks.kafka.settings import KafkaSinkSettings
 from flagstream.testing import event, fill
 from tests.kafka.conftest import TopicFactory
 from tests.support.kafka_records import Received

@@ -14,7 +14,8 @@ from flagstream.formats.compression import Compression
 from flagstream.formats.jsonl import JsonLinesEncoder
 from flagstream.kafka.offsets import Committed as Metadata
 from flagstream.kafka.offsets import Since
-from flagstream.sinks.protocol import Delivery, Preview, Proof, Transaction
+from flagstream.outcomes import Proof
+from flagstream.sinks.protocol import Delivery, Preview, Transaction
 from flagstream.window import Manifest, OffsetRange
 
 T = TypeVar("T")

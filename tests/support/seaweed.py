@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from flagstream.demo import seaweed
-from flagstream.sinks.s3 import S3Settings
-from flagstream.sinks.s3_client import connect
+from flagstream.sinks.objects.s3.client import connect
+from flagstream.sinks.objects.s3.settings import S3Settings
 
 ACCESS_KEY, SECRET_KEY = seaweed.USER, seaweed.secret_of(seaweed.USER)
 """Credentials that may do everything."""

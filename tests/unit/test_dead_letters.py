@@ -6,7 +6,8 @@ import pytest
 
 from flagstream import __version__
 from flagstream.chunk import Headers, Partition
-from flagstream.dead_letters import ENVELOPE, ERROR_LIMIT, DeadLetter, dead_letter, fit, size
+from flagstream.dead_letters import ERROR_LIMIT, DeadLetter, dead_letter, fit, size
+from flagstream.record_limits import ENVELOPE
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ import yaml
 
 from flagstream.demo.ledger import Ledger
 from flagstream.demo.samples import BROKEN_EVERY, Fate, Sample, Samples
-from flagstream.enrich.transform import Dead, Drop, Transform
+from flagstream.enrich.transform import Transform
 from flagstream.flags import parse_flags
+from flagstream.outcomes import Dead, Drop
 from tests.support.child_process import die_with_parent
 
 PROGRAM = "import sys; from flagstream.cli import main; sys.argv[:1] = ['flagstream', 'demo']; main()"

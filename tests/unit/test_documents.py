@@ -20,7 +20,7 @@ from flagstream.errors import ExitCode
 from flagstream.kafka.offsets import Committed
 from flagstream.operate.health import KINDS
 from flagstream.operate.metrics import REGISTRY
-from flagstream.sinks.file import FileSettings, FileSink
+from flagstream.sinks.objects.file import FileSettings, FileSink
 from flagstream.sinks.rehearsal import render
 from flagstream.sinks.settings import SinkSettings
 from flagstream.testing import StoredRecord

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from flagstream.events import DEEPEST, Dead, Event, any_too_deep, decode, too_deep, whole_number
+from flagstream.events import DEEPEST, Event, any_too_deep, decode, too_deep, whole_number
+from flagstream.outcomes import Dead
 from tests.support.broken_records import ACCEPTED, BROKEN_RECORDS, EVENT, event
 
 

@@ -13,7 +13,8 @@ CLOUDS = ("boto3", "botocore", "google.auth", "google.cloud.storage", "pyarrow",
     [
         "from flagstream.cli import cli; cli(['--help'], standalone_mode=False)",
         "import flagstream.demo.session, flagstream.demo.places, flagstream.demo.seaweed",
-        "from flagstream.sinks.registry import build; from flagstream.sinks.file import FileSettings; "
+        "from flagstream.sinks.registry import build\n"
+        "from flagstream.sinks.objects.file import FileSettings\n"
         "build(FileSettings(path='archive'))",
     ],
     ids=["flagstream --help", "flagstream demo", "a file sink"],

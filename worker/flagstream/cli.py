@@ -12,7 +12,7 @@ from flagstream import __version__
 from flagstream.config import Mask, Settings, load, mask_of
 from flagstream.config.checks import variable_problems
 from flagstream.errors import ConfigError, ExitCode
-from flagstream.sinks.protocol import Proof
+from flagstream.outcomes import Proof
 from flagstream.sinks.settings import SinkSettings
 
 _file_option = click.option(
@@ -107,7 +107,7 @@ def _prove_worker(settings: Settings, enrich: bool, sinks: Mapping[str, SinkSett
     from flagstream.kafka.properties import admin_properties, enrich_group, sink_group
     from flagstream.kafka.rights import READ, WRITE, prove_rights
     from flagstream.kafka.topics import probe as probe_topics
-    from flagstream.sinks.kafka import KafkaSinkSettings
+    from flagstream.sinks.kafka.settings import KafkaSinkSettings
     from flagstream.topic_formats.building import probe as probe_formats
 
     topics = settings.topics

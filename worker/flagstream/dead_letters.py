@@ -5,10 +5,9 @@ from typing import Any, cast
 
 from flagstream import __version__
 from flagstream.chunk import Headers, Partition, Record
+from flagstream.record_limits import ENVELOPE
 
 PREFIX = "flagstream-"
-ENVELOPE = 512
-"""Bytes kept free for the batch around a record and for its framing: 61 and some 20 in Kafka's format v2."""
 REASONS = (
     "empty",
     "foreign",

@@ -9,44 +9,17 @@ lost on the way.
 import codecs
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from itertools import accumulate
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from flagstream.outcomes import Dead, DeadReason
+
 TRACKING: Final = "tracking"
 """The `kind` of a tracking event. An event of any other kind is a feature event, as in GO Feature Flag."""
-
-Reason = Literal[
-    "tombstone",
-    "empty",
-    "invalid_json",
-    "not_an_object",
-    "missing_field",
-    "wrong_type",
-    "out_of_range",
-    "too_deep",
-    "too_large",
-    "invalid_headers",
-    "unknown_schema",
-    "invalid_avro",
-    "refused_by_topic",
-]
-"""Why a record is a dead letter: its header and a metric label, so names stay as they are. `too_large` and
-`refused_by_topic` are said of records that the topic refuses, `invalid_headers` of those that the client
-cannot read, `unknown_schema` and `invalid_avro` of topics in Avro, not by the decoder."""
-
-
-@dataclass(frozen=True, slots=True)
-class Dead:
-    """A record that cannot be processed. `error` tells a person what is wrong and names the field, if there
-    is one."""
-
-    reason: Reason
-    error: str
 
 
 class JsonObject(Struct, gc=False):
@@ -238,7 +211,7 @@ def rejection(value: bytes | None, error: Exception) -> Dead:
     return Dead("invalid_json", text + _hint(value))
 
 
-def _validation_reason(text: str) -> Reason:
+def _validation_reason(text: str) -> DeadReason:
     if text.startswith("Object missing required field"):
         return "missing_field"
     if "out of range" in text or "<=" in text or ">=" in text:

@@ -92,7 +92,7 @@ def run(settings: Settings, *, enrich: bool, sinks: Sequence[str]) -> None:
     code.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the host has a use for it
-    configure(settings.log, mask_of(settings).whole)
+    configure(settings.log.format, settings.log.level, mask_of(settings).whole)
     for warning in settings.warnings:
         log.warning("configuration_warning", problem=warning)
     _arm_crash_points()

@@ -6,7 +6,7 @@ import pytest
 
 from flagstream.config import load
 from flagstream.config.flags import HttpFlagSettings
-from flagstream.sinks.webhook_settings import WebhookSettings
+from flagstream.sinks.webhook.settings import WebhookSettings
 from tests.unit.config.reading import WHOLE, accepted, problems
 
 SERVICES = {

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from flagstream.enrich.transform import Dead, Drop, Transform
+from flagstream.enrich.transform import Transform
 from flagstream.flags import Flag, FlagSet
+from flagstream.outcomes import Dead, Drop
 from tests.support.broken_records import ACCEPTED, BROKEN_RECORDS
 
 GOFF = Path("tests/goff")

@@ -20,7 +20,7 @@ from flagstream.kafka.offsets import Committed as Metadata
 from flagstream.kafka.offsets import Plan, Since
 from flagstream.memory import Account, MemoryShare, Weight
 from flagstream.operate.metrics import REGISTRY
-from flagstream.sinks.protocol import Reject
+from flagstream.outcomes import Reject
 from flagstream.sinks.settings import SinkSettings
 from flagstream.window import ContentDigest, Manifest, OffsetRange
 from tests.support.recording import (

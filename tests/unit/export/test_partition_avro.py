@@ -11,13 +11,13 @@ from fastavro import parse_schema
 
 from flagstream.chunk import Chunk, Position
 from flagstream.dead_letters import DeadLetter
-from flagstream.events import Dead
 from flagstream.export.budget import MemoryBudget
 from flagstream.export.partition import Destination, PartitionExport
 from flagstream.export.refused import DeadLetterSink
 from flagstream.export.windows import MOST_UNKNOWN, Limits
 from flagstream.kafka.offsets import Committed as Metadata
 from flagstream.kafka.offsets import Plan
+from flagstream.outcomes import Dead
 from flagstream.sinks.settings import SinkSettings
 from flagstream.topic_formats.decoding import RegistryDecoder
 from flagstream.topic_formats.known_schemas import ASK_AGAIN, KnownSchemas

@@ -10,7 +10,7 @@ from flagstream.errors import PartRefused, SinkRefused, SinkUnavailable
 from flagstream.export.partition import PartitionExport
 from flagstream.kafka.offsets import Committed as Metadata
 from flagstream.kafka.offsets import Division, Plan
-from flagstream.sinks.webhook_body import Part, Parts, PartsEncoder
+from flagstream.sinks.webhook.body import Part, Parts, PartsEncoder
 from flagstream.window import ContentDigest, Manifest
 from tests.support.recording import (
     EPOCH,

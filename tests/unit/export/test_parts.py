@@ -16,7 +16,7 @@ from flagstream.errors import PartRefused, RangesRefused, SinkRefused, SinkRefus
 from flagstream.export.parts import FIRST, MOST_WHY, RUN, Course, Refusals
 from flagstream.export.sending import send_in_parts
 from flagstream.kafka.offsets import LIMIT, Committed, Division, Plan, Since
-from flagstream.sinks.webhook_body import Part, Parts, PartsEncoder
+from flagstream.sinks.webhook.body import Part, Parts, PartsEncoder
 from flagstream.testing import PARTITION, StoredRecord, event
 from flagstream.window import Manifest, OffsetRange
 

@@ -32,7 +32,7 @@ from flagstream.kafka.topics import TopicFacts
 from flagstream.kafka.transactions import TransactionalProducer
 from flagstream.operate import metrics
 from flagstream.operate.health import Problem
-from flagstream.sinks.protocol import Reject
+from flagstream.outcomes import Reject
 from flagstream.sinks.settings import SinkSettings
 from flagstream.window import Manifest
 from tests.support.recording import EPOCH, PARTITION, RecordingSink, Step, chunk

@@ -6,12 +6,12 @@ from flagstream.chunk import Partition, Position
 from flagstream.errors import PartitionStopped
 from flagstream.export.takeover import adopt, check_topic, go_on_with, repeat, unit_of
 from flagstream.kafka.offsets import Plan
-from flagstream.kafka.sink import OtherClusterSink
-from flagstream.sinks.file import FileSink
-from flagstream.sinks.kafka import TopicSink
+from flagstream.sinks.kafka.other_cluster import OtherClusterSink
+from flagstream.sinks.kafka.own_cluster import TopicSink
 from flagstream.sinks.log import LogSink
 from flagstream.sinks.objects import ObjectSink
-from flagstream.sinks.webhook import WebhookSink
+from flagstream.sinks.objects.file import FileSink
+from flagstream.sinks.webhook.sink import WebhookSink
 from flagstream.window import OffsetRange
 
 PARTITION = Partition("evaluations", 3)

@@ -19,7 +19,8 @@ from flagstream.kafka.offsets import Plan
 from flagstream.kafka.source import ChunkSource
 from flagstream.kafka.topics import TopicFacts
 from flagstream.kafka.transactions import TransactionalProducer, TransactionRefused
-from flagstream.sinks.kafka import KafkaSinkSettings, TopicSink
+from flagstream.sinks.kafka.own_cluster import TopicSink
+from flagstream.sinks.kafka.settings import KafkaSinkSettings
 from flagstream.sinks.protocol import Transaction
 from flagstream.sinks.settings import SinkSettings
 from flagstream.testing import RecordedTransaction

@@ -8,7 +8,7 @@ from flagstream.chunk import Record
 from flagstream.export.windows import Limits, OpenWindow
 from flagstream.formats.parquet import ParquetFormat
 from flagstream.kafka.offsets import Plan
-from flagstream.sinks.protocol import Reject
+from flagstream.outcomes import Reject
 from flagstream.testing import event as whole_event
 from flagstream.window import ContentDigest, OffsetRange
 from tests.support.recording import PARTITION, RecordingSink, StoredRecord, event

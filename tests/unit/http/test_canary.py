@@ -20,8 +20,8 @@ from flagstream.config.flags import FlagSettings, HttpFlagSettings, RelayFlagSet
 from flagstream.config.settings import RegistrySettings
 from flagstream.flag_sources.opening import probe, watch
 from flagstream.formats import avro_schemas
-from flagstream.sinks.webhook import WebhookSink
-from flagstream.sinks.webhook_settings import WebhookSettings
+from flagstream.sinks.webhook.settings import WebhookSettings
+from flagstream.sinks.webhook.sink import WebhookSink
 from flagstream.testing import events, fill
 from flagstream.topic_formats import known_schemas
 from flagstream.topic_formats.encoding import RegistryEncoder

@@ -10,8 +10,8 @@ from pydantic import SecretStr
 from flagstream.config.flags import HttpFlagSettings, RelayFlagSettings
 from flagstream.config.settings import RegistrySettings
 from flagstream.flag_sources.opening import place
-from flagstream.sinks.webhook import WebhookSink
-from flagstream.sinks.webhook_settings import WebhookSettings
+from flagstream.sinks.webhook.settings import WebhookSettings
+from flagstream.sinks.webhook.sink import WebhookSink
 from flagstream.testing import events, fill
 from flagstream.topic_formats.registry import SchemaRegistry
 from tests.support.receiver import Receiver, Reply, receiving

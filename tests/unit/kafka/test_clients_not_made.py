@@ -16,10 +16,10 @@ from flagstream.errors import SinkUnavailable
 from flagstream.kafka.earlier_output import NotTold, earlier_output
 from flagstream.kafka.ends import TopicEnds
 from flagstream.kafka.rights import prove_rights
-from flagstream.kafka.sink import OtherClusterSink
 from flagstream.kafka.topics import TopicIds, TopicsNotReady, prepare_topics
 from flagstream.kafka.transactions import TransactionalProducer
-from flagstream.sinks.kafka import KafkaSinkSettings
+from flagstream.sinks.kafka.other_cluster import OtherClusterSink
+from flagstream.sinks.kafka.settings import KafkaSinkSettings
 
 
 @pytest.fixture

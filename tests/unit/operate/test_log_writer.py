@@ -96,7 +96,6 @@ def test_a_line_after_a_torn_one_begins_on_a_line_of_its_own() -> None:
 PROGRAM = """
 import logging, sys, threading, warnings
 import structlog
-from flagstream.config.settings import LoggingSettings
 from flagstream.operate.logging import configure
 
 class Unprintable:
@@ -107,7 +106,7 @@ def dies():
     canary = "canary-in-a-frame"
     raise ValueError("thread error")
 
-writer = configure(LoggingSettings(format=sys.argv[1], level="info"))
+writer = configure(sys.argv[1], "info")
 log = structlog.get_logger("worker.test")
 log.info("unreadable", field=Unprintable())
 logging.getLogger("librdkafka").error("broker %s", Unprintable())

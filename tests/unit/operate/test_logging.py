@@ -9,10 +9,9 @@ from tests.support.kafka_jars import REPOSITORY
 PROGRAM = """
 import logging, sys
 import structlog
-from flagstream.config.settings import LoggingSettings
 from flagstream.operate.logging import configure
 
-writer = configure(LoggingSettings(format=sys.argv[1], level=sys.argv[2]))
+writer = configure(sys.argv[1], sys.argv[2])
 log = structlog.get_logger("worker.test").bind(source="enrich")
 log.debug("unseen_mostly")
 log.info("flags_loaded", flags=3)

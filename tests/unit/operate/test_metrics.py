@@ -9,9 +9,9 @@ from typing import get_args
 from prometheus_client.parser import text_string_to_metric_families
 
 from flagstream.dead_letters import REASONS
-from flagstream.events import Reason
 from flagstream.operate import metrics
 from flagstream.operate.health import KINDS, Health, Problem
+from flagstream.outcomes import DeadReason
 
 WORKER = Path(__file__).resolve().parents[3] / "worker"
 
@@ -133,4 +133,4 @@ def test_every_reason_of_a_dead_letter_has_a_series() -> None:
         if place is not None and len(node.args) > place and isinstance(node.args[place], ast.Constant)
     }
 
-    assert named | set(get_args(Reason)) <= set(REASONS)
+    assert named | set(get_args(DeadReason)) <= set(REASONS)

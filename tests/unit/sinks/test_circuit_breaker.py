@@ -3,7 +3,7 @@
 import pytest
 
 from flagstream.errors import PartitionStopped, SinkRefused, SinkUnavailable
-from flagstream.sinks.circuit_breaker import PROBE_WAIT, CircuitBreaker
+from flagstream.sinks.webhook.breaker import PROBE_WAIT, CircuitBreaker
 
 
 class Clock:

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from flagstream.chunk import Partition
 from flagstream.errors import SinkRefused, SinkUnavailable
 from flagstream.formats.protocol import EncodedObject
-from flagstream.sinks.file import FileStore, failure
+from flagstream.sinks.objects.file import FileStore, failure
 from flagstream.window import Manifest, OffsetRange
 
 

@@ -11,9 +11,9 @@ from google.auth.exceptions import DefaultCredentialsError, RefreshError, Transp
 from pydantic import ValidationError
 
 from flagstream.errors import SinkError, SinkRefused, SinkUnavailable
-from flagstream.sinks.gcs import GcsSettings
-from flagstream.sinks.gcs_failures import translated
-from flagstream.sinks.gcs_store import GcsStore, Pieces
+from flagstream.sinks.objects.gcs.failures import translated
+from flagstream.sinks.objects.gcs.settings import GcsSettings
+from flagstream.sinks.objects.gcs.store import GcsStore, Pieces
 
 SESSION = "http://store/upload/storage/v1/b/archive/o?uploadType=resumable&upload_id=SECRET"
 

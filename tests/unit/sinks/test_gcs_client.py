@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from flagstream.config.flags import GcsFlagSettings
 from flagstream.errors import SinkError, SinkRefused, SinkUnavailable
 from flagstream.flag_sources.gcs import GcsLocation
-from flagstream.sinks.gcs import GcsSettings
-from flagstream.sinks.gcs_store import GcsStore
-from flagstream.sinks.probing import MANIFEST as PROBE_MANIFEST
+from flagstream.sinks.objects.gcs.settings import GcsSettings
+from flagstream.sinks.objects.gcs.store import GcsStore
+from flagstream.sinks.objects.probing import MANIFEST as PROBE_MANIFEST
 from tests.support.small_gcs import SmallGcs
 from tests.support.small_server import Reply, Request, SmallServer
 

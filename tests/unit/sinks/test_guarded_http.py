@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flagstream.errors import SinkRefused, SinkUnavailable
-from flagstream.sinks.guarded_http import GuardedClient, is_public
+from flagstream.sinks.webhook.http import GuardedClient, is_public
 from tests.support.receiver import CloseHalfWay, Hang, Receiver, Reply, Trickle, receiving
 from tests.support.swallowing import swallowing
 

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from flagstream.sinks.kafka import ENVELOPE, KafkaSinkSettings, Produce, TopicSink
+from flagstream.record_limits import ENVELOPE
+from flagstream.sinks.kafka.own_cluster import TopicSink
+from flagstream.sinks.kafka.records import Produce
+from flagstream.sinks.kafka.settings import KafkaSinkSettings
 from flagstream.testing import PARTITION, Produced, RecordedTransaction, StoredRecord, event, fill
 from tests.unit.test_config import problems, read
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from flagstream.chunk import Partition
-from flagstream.sinks.names import DEFAULT_NAME, NameTemplate, ObjectName
+from flagstream.sinks.objects.names import DEFAULT_NAME, NameTemplate, ObjectName
 from flagstream.window import OffsetRange
 
 PARTITION = Partition("evaluations", 3)

@@ -9,10 +9,10 @@ import pytest
 from flagstream.chunk import Partition
 from flagstream.formats.protocol import Format
 from flagstream.formats.zstd import footer
-from flagstream.sinks.file import FileSettings, FileStore
-from flagstream.sinks.gcs import GcsSettings
 from flagstream.sinks.objects import ObjectSink
-from flagstream.sinks.s3 import S3Settings
+from flagstream.sinks.objects.file import FileSettings, FileStore
+from flagstream.sinks.objects.gcs.settings import GcsSettings
+from flagstream.sinks.objects.s3.settings import S3Settings
 from flagstream.testing import StoredRecord, event
 from flagstream.window import Manifest, OffsetRange, OtherwiseNamed
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from flagstream.sinks.file import FileSettings
-from flagstream.sinks.gcs import GcsSettings
-from flagstream.sinks.names import DEFAULT_NAME
 from flagstream.sinks.objects import ObjectSettings
-from flagstream.sinks.s3 import S3Settings
+from flagstream.sinks.objects.file import FileSettings
+from flagstream.sinks.objects.gcs.settings import GcsSettings
+from flagstream.sinks.objects.names import DEFAULT_NAME
+from flagstream.sinks.objects.s3.settings import S3Settings
 
 TOPIC = "evaluations"
 RANGE = "{{ .Topic }}-{{ .Partition }}-{{ .Start }}-{{ .End }}"

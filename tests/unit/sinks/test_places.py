@@ -5,11 +5,11 @@ import pytest
 from flagstream.chunk import Partition
 from flagstream.formats.compression import Compression
 from flagstream.formats.jsonl import JsonLinesFormat
-from flagstream.sinks.gcs import GcsSettings
-from flagstream.sinks.layouts import Layout, LayoutEncoder
-from flagstream.sinks.names import NameTemplate
-from flagstream.sinks.places import NameLimits
-from flagstream.sinks.s3 import S3Settings
+from flagstream.sinks.objects.gcs.settings import GcsSettings
+from flagstream.sinks.objects.layouts import Layout, LayoutEncoder
+from flagstream.sinks.objects.names import NameTemplate
+from flagstream.sinks.objects.places import NameLimits
+from flagstream.sinks.objects.s3.settings import S3Settings
 from flagstream.window import OffsetRange
 from tests.support.recording import StoredRecord
 

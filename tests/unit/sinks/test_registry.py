@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from flagstream.sinks.file import FileSettings, FileSink
 from flagstream.sinks.log import LogSettings, LogSink
+from flagstream.sinks.objects.file import FileSettings, FileSink
 from flagstream.sinks.registry import SINKS, InstalledSinks, build
 from flagstream.sinks.settings import SinkSettings
 from tests.unit.test_config import problems, read
@@ -59,8 +59,8 @@ class MySink:
     def __init__(self, settings):
         self.settings = settings
 
-SINK = SinkType(Mine, MySink, protocol=1)
-NEWER = SinkType(Mine, MySink, protocol=2)
+SINK = SinkType(Mine, MySink, protocol=2)
+NEWER = SinkType(Mine, MySink, protocol=3)
 """
 
 
@@ -125,7 +125,7 @@ def test_a_misspelt_type_is_told_the_nearest(install: Install, tmp_path: Path) -
         ("mine", "no_such_module:SINK", "cannot be imported: ModuleNotFoundError: No module named"),
         ("mine", "foreign_sink:NONE", "cannot be imported: AttributeError"),
         ("mine", "foreign_sink:MySink", "is a type, not a flagstream.sinks.registry.SinkType"),
-        ("mine", "foreign_sink:NEWER", "for version 2 of the sink protocol, and this worker has version 1"),
+        ("mine", "foreign_sink:NEWER", "for version 3 of the sink protocol, and this worker has version 2"),
         ("theirs", "foreign_sink:SINK", 'its settings must have type: Literal["theirs"] = "theirs"'),
         ("file", "foreign_sink:SINK", '"file" is a sink of the worker, and foreign_sink:SINK of foreign 2.1'),
     ],

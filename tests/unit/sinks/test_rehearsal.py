@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from flagstream.sinks.file import FileSettings
-from flagstream.sinks.gcs import GcsSettings
+from flagstream.sinks.objects.file import FileSettings
+from flagstream.sinks.objects.gcs.settings import GcsSettings
+from flagstream.sinks.objects.s3.settings import S3Settings
 from flagstream.sinks.rehearsal import render
-from flagstream.sinks.s3 import S3Settings
 from flagstream.sinks.settings import SinkSettings
 
 FIRST = "t/0/0000000000000120000-0000000000000120001.jsonl.gz"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from flagstream.errors import SinkRefused, SinkUnavailable
-from flagstream.sinks.renewed import AGE_SECONDS, IDLE_SECONDS, Renewed
+from flagstream.sinks.objects.renewed import AGE_SECONDS, IDLE_SECONDS, Renewed
 
 DENIED = SinkRefused("no right", denied=True)
 

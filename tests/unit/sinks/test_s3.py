@@ -16,11 +16,11 @@ from botocore.exceptions import (
 from pydantic import SecretStr, ValidationError
 
 from flagstream.errors import SinkRefused, SinkUnavailable
+from flagstream.sinks.objects.s3.client import connect
+from flagstream.sinks.objects.s3.failures import translated
+from flagstream.sinks.objects.s3.settings import S3Settings
+from flagstream.sinks.objects.s3.store import S3Store, cut
 from flagstream.sinks.retry_after import LONGEST_WAIT
-from flagstream.sinks.s3 import S3Settings
-from flagstream.sinks.s3_client import connect
-from flagstream.sinks.s3_failures import translated
-from flagstream.sinks.s3_store import S3Store, cut
 from tests.support.faulty_proxy import Answer, FaultyProxy
 
 

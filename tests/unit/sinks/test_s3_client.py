@@ -19,10 +19,10 @@ from flagstream.flag_sources.s3 import S3Location
 from flagstream.flags import FlagFileError
 from flagstream.formats.manifest import manifest_json
 from flagstream.formats.protocol import EncodedObject
-from flagstream.sinks.probing import MANIFEST as PROBE_MANIFEST
-from flagstream.sinks.s3 import S3Settings
-from flagstream.sinks.s3_failures import THROTTLING, translated
-from flagstream.sinks.s3_store import S3Store
+from flagstream.sinks.objects.probing import MANIFEST as PROBE_MANIFEST
+from flagstream.sinks.objects.s3.failures import THROTTLING, translated
+from flagstream.sinks.objects.s3.settings import S3Settings
+from flagstream.sinks.objects.s3.store import S3Store
 from tests.support.small_server import Reply, Request, SmallServer
 
 CANARY = "canary-7Tq2"

@@ -15,9 +15,9 @@ from pydantic import ValidationError
 from flagstream.errors import PartitionStopped, PartRefused, SinkError, SinkRefused, SinkUnavailable
 from flagstream.http.failures import HttpRefused
 from flagstream.sinks.registry import SINKS, build
-from flagstream.sinks.webhook import WebhookSink
-from flagstream.sinks.webhook_settings import WebhookSettings
-from flagstream.sinks.webhook_signing import Signer
+from flagstream.sinks.webhook.settings import WebhookSettings
+from flagstream.sinks.webhook.signing import Signer
+from flagstream.sinks.webhook.sink import WebhookSink
 from flagstream.testing import Window, events, fill
 from flagstream.window import Manifest
 from tests.support.receiver import Answer, CloseHalfWay, Hang, Receiver, Reply, Request, receiving

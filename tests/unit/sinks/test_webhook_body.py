@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from flagstream.chunk import Partition
-from flagstream.sinks.webhook import WebhookSink
-from flagstream.sinks.webhook_body import Parts, PartsEncoder, go_json
-from flagstream.sinks.webhook_settings import WebhookSettings
+from flagstream.sinks.webhook.body import Parts, PartsEncoder, go_json
+from flagstream.sinks.webhook.settings import WebhookSettings
+from flagstream.sinks.webhook.sink import WebhookSink
 from flagstream.testing import PARTITION, StoredRecord, Window, event, events, fill
 from flagstream.window import Manifest, OffsetRange
 from tests.support.receiver import receiving

@@ -6,7 +6,7 @@ import hmac
 
 import pytest
 
-from flagstream.sinks.webhook_signing import Signer
+from flagstream.sinks.webhook.signing import Signer
 
 BODY = b'{"meta":{},"events":[]}'
 ID = "evaluations-3-0-10"

@@ -11,9 +11,9 @@ import pytest
 
 from flagstream.enrich.transform import Transform
 from flagstream.errors import ConfigError
-from flagstream.events import Dead
 from flagstream.flags import FlagSet
 from flagstream.formats import avro_schemas as schemas
+from flagstream.outcomes import Dead
 from flagstream.topic_formats.decoding import FixedDecoder
 from flagstream.topic_formats.encoding import FixedEncoder
 from tests.support.broken_records import ACCEPTED, BROKEN_RECORDS

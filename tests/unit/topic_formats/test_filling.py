@@ -10,7 +10,7 @@ from flagstream.errors import PartitionStopped
 from flagstream.export.validation import validate
 from flagstream.export.windows import Limits, OpenWindow
 from flagstream.formats import avro_schemas as schemas
-from flagstream.sinks.protocol import Reject
+from flagstream.outcomes import Reject
 from flagstream.topic_formats.decoding import FixedDecoder
 from flagstream.topic_formats.encoding import FixedEncoder
 from flagstream.window import ContentDigest

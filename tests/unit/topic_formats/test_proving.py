@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flagstream.config import Settings, load
-from flagstream.sinks.protocol import Proof
+from flagstream.outcomes import Proof
 from flagstream.topic_formats.building import probe
 from tests.unit.topic_formats.test_registry import MISSING, RECORD, Answer, Canned
 

@@ -11,8 +11,8 @@ import pytest
 from pydantic import SecretStr
 
 from flagstream.config.settings import RegistrySettings
-from flagstream.events import Dead
 from flagstream.formats import avro_schemas as schemas
+from flagstream.outcomes import Dead
 from flagstream.topic_formats import known_schemas
 from flagstream.topic_formats.decoding import FixedDecoder, RegistryDecoder
 from flagstream.topic_formats.encoding import RegistryEncoder

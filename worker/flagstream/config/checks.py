@@ -10,7 +10,7 @@ from os.path import abspath
 
 from flagstream import librdkafka
 from flagstream.config.settings import Settings
-from flagstream.sinks.kafka import KafkaSinkSettings
+from flagstream.sinks.kafka.settings import KafkaSinkSettings
 from flagstream.sinks.objects import ObjectSettings
 from flagstream.units import format_bytes, format_seconds
 

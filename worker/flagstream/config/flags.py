@@ -10,9 +10,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from flagstream.config.section import Section
 from flagstream.http import address
-from flagstream.sinks.gcs import GcsAccess
-from flagstream.sinks.s3 import S3Access
-from flagstream.sinks.store_values import GcsBucket, MaybeRegion, RoleArn, S3Bucket, endpoint_problem
+from flagstream.sinks.objects.gcs.settings import GcsAccess
+from flagstream.sinks.objects.s3.settings import S3Access
+from flagstream.sinks.objects.store_values import GcsBucket, MaybeRegion, RoleArn, S3Bucket, endpoint_problem
 from flagstream.units import MIB, Bytes, Line, Seconds, Written, shown, wrong
 
 Format = Literal["yaml", "json", "toml"]

@@ -65,7 +65,7 @@ def run(seconds: float | None, sink: Kind = "file") -> int:
         for topic in (topics.ingest, topics.output, topics.dead_letters):
             broker.create(topic)
         with redirect_stderr(log):  # what is configured now keeps it
-            writer = configure(settings.log)
+            writer = configure(settings.log.format, settings.log.level)
         samples = Samples(yaml.safe_load(flags.read_bytes()), random.Random())
         with (
             closing(Follower(broker.bootstrap_servers, [topics.output, topics.dead_letters])) as follower,

@@ -6,10 +6,10 @@ from typing import Any
 
 from flagstream.demo.places import Stored
 from flagstream.formats.manifest import parse_manifest
-from flagstream.sinks.probing import PROBES
-from flagstream.sinks.s3 import S3Settings
-from flagstream.sinks.s3_client import connect
-from flagstream.sinks.s3_store import MANIFEST
+from flagstream.sinks.objects.probing import PROBES
+from flagstream.sinks.objects.s3.client import connect
+from flagstream.sinks.objects.s3.settings import S3Settings
+from flagstream.sinks.objects.s3.store import MANIFEST
 
 
 class Bucket:

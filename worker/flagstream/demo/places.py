@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from flagstream.formats.gzip import HEADER_MAX, read_manifest
-from flagstream.sinks.file import FileSettings
+from flagstream.sinks.objects.file import FileSettings
 from flagstream.sinks.settings import SinkSettings
 
 Kind = Literal["file", "s3"]

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from flagstream.errors import SinkError
-from flagstream.sinks.s3 import S3Settings
+from flagstream.sinks.objects.s3.settings import S3Settings
 
 BUCKET = "flags"
 USER = "admin"
@@ -130,8 +130,8 @@ class SeaweedFs:
     def _await_start(self) -> None:
         assert self._process is not None
         # The command asks this module for its error, also where no client of a cloud is needed.
-        from flagstream.sinks.s3_client import connect
-        from flagstream.sinks.s3_failures import translated
+        from flagstream.sinks.objects.s3.client import connect
+        from flagstream.sinks.objects.s3.failures import translated
 
         client = connect(self.settings())
         deadline = time.monotonic() + START_SECONDS

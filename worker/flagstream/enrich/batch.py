@@ -8,9 +8,11 @@ from operator import length_hint
 from typing import Any
 
 from flagstream.chunk import Chunk, Partition, Record
-from flagstream.dead_letters import ENVELOPE, DeadLetter, dead_letter, forget_headers, size
-from flagstream.enrich.transform import Dead, Drop, Transform
+from flagstream.dead_letters import DeadLetter, dead_letter, forget_headers, size
+from flagstream.enrich.transform import Transform
 from flagstream.memory import Weight
+from flagstream.outcomes import Dead, Drop
+from flagstream.record_limits import ENVELOPE
 from flagstream.topic_formats.protocol import Decoder, Encoder
 
 PIPELINE = 18 * 1024**2

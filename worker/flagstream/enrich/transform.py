@@ -8,9 +8,8 @@ as the text it was.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -21,7 +20,6 @@ from flagstream.events import (
     MISSING_VALUE,
     TOO_DEEP,
     TRACKING,
-    Dead,
     Event,
     any_too_deep,
     decode_unchecked,
@@ -31,16 +29,7 @@ from flagstream.events import (
     too_deep,
 )
 from flagstream.flags import Flag, FlagSet
-
-__all__ = ["Dead", "Drop", "Transform"]
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """An event that is not exported, by somebody's decision. `reason` is a metric label."""
-
-    reason: Literal["untracked"]
-
+from flagstream.outcomes import Dead, Drop
 
 UNTRACKED: Final = Drop("untracked")
 

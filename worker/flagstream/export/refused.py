@@ -6,7 +6,8 @@ from typing import Any
 from flagstream.chunk import Partition, Record
 from flagstream.dead_letters import DeadLetter, dead_letter, fit, size
 from flagstream.errors import SinkRefused
-from flagstream.sinks.protocol import Reject, Transaction, WindowEncoder
+from flagstream.outcomes import Reject
+from flagstream.sinks.protocol import Transaction, WindowEncoder
 from flagstream.window import Manifest
 
 

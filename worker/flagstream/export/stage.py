@@ -45,7 +45,7 @@ from flagstream.operate.health import Problem
 from flagstream.operate.retry import Backoff
 from flagstream.operate.stopped import StoppedPartitions
 from flagstream.operate.tasks import Tasks
-from flagstream.sinks.kafka import TopicSink
+from flagstream.sinks.kafka.own_cluster import TopicSink
 from flagstream.sinks.protocol import ConfiguredTransactionalSink, Sink, Transaction
 from flagstream.sinks.settings import SinkSettings
 from flagstream.topic_formats.protocol import Decoder

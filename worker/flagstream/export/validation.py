@@ -9,8 +9,8 @@ from typing import Literal
 import msgspec
 
 from flagstream.chunk import Record
-from flagstream.events import FRAME, TOO_DEEP, TRACKING, Dead, any_too_deep, too_deep
-from flagstream.sinks.protocol import Reject
+from flagstream.events import FRAME, TOO_DEEP, TRACKING, any_too_deep, too_deep
+from flagstream.outcomes import Dead, Reject
 from flagstream.topic_formats.protocol import Decoder
 
 

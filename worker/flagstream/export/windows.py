@@ -9,7 +9,8 @@ from flagstream.dead_letters import DeadLetter, dead_letter, size
 from flagstream.errors import PartitionStopped
 from flagstream.export.validation import AVRO_EVENT, Events, validate
 from flagstream.kafka.offsets import Plan
-from flagstream.sinks.protocol import Reject, Sink, TransactionalSink, WindowEncoder
+from flagstream.outcomes import Reject
+from flagstream.sinks.protocol import Sink, TransactionalSink, WindowEncoder
 from flagstream.topic_formats.known_schemas import ASK_AGAIN
 from flagstream.topic_formats.protocol import Decoder
 from flagstream.window import ContentDigest, Manifest, OffsetRange

@@ -6,7 +6,7 @@ from flagstream.config.flags import GcsFlagSettings
 from flagstream.errors import SinkError, SinkUnavailable
 from flagstream.flag_sources import unread
 from flagstream.flag_sources.document import Document, told_format
-from flagstream.sinks.gcs_client import GcsClient
+from flagstream.sinks.objects.gcs.client import GcsClient
 
 
 class GcsLocation:

@@ -18,7 +18,7 @@ from flagstream.flag_sources.file import FileLocation
 from flagstream.flag_sources.kept import KeptFlags
 from flagstream.flag_sources.watching import EXPORTED, LONGEST_NAME, MOST_TOLD, FlagWatch, words
 from flagstream.flags import FlagSet
-from flagstream.sinks.protocol import Proof
+from flagstream.outcomes import Proof
 
 
 def watch(settings: FlagSettings, use: Callable[[FlagSet], None]) -> FlagWatch:

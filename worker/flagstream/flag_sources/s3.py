@@ -8,8 +8,8 @@ from flagstream.config.flags import S3FlagSettings
 from flagstream.errors import SinkError
 from flagstream.flag_sources import unread
 from flagstream.flag_sources.document import Document, told_format
-from flagstream.sinks.s3_client import S3Client
-from flagstream.sinks.s3_failures import status
+from flagstream.sinks.objects.s3.client import S3Client
+from flagstream.sinks.objects.s3.failures import status
 
 
 class S3Location:

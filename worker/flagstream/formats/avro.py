@@ -17,12 +17,12 @@ import fastavro
 from fastavro.write import Writer
 
 from flagstream.chunk import Partition, Record
-from flagstream.events import Dead, decode
+from flagstream.events import decode
 from flagstream.formats.avro_record import avro_record, columns
 from flagstream.formats.avro_schemas import own
 from flagstream.formats.manifest import difference, manifest_json, parse_manifest
 from flagstream.formats.protocol import EncodedObject
-from flagstream.sinks.protocol import Reject
+from flagstream.outcomes import Dead, Reject
 from flagstream.window import Manifest
 
 AvroCompression = Literal["none", "deflate", "zstd", "snappy"]

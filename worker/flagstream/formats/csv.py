@@ -16,7 +16,7 @@ from flagstream.formats.compression import Compression, Output
 from flagstream.formats.go_template import Event, Field, parse
 from flagstream.formats.json_text import plain, split
 from flagstream.formats.protocol import EncodedObject
-from flagstream.sinks.protocol import Reject
+from flagstream.outcomes import Reject
 from flagstream.window import Manifest
 
 DEFAULT_TEMPLATE = (

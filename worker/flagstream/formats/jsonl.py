@@ -25,7 +25,7 @@ from typing import BinaryIO
 from flagstream.chunk import Partition, Record
 from flagstream.formats.compression import Compression, Output
 from flagstream.formats.protocol import EncodedObject
-from flagstream.sinks.protocol import Reject
+from flagstream.outcomes import Reject
 from flagstream.window import Manifest
 
 

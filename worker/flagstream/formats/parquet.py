@@ -15,13 +15,13 @@ from io import BytesIO
 from typing import Any, BinaryIO, Literal
 
 from flagstream.chunk import Partition, Record
-from flagstream.events import TRACKING, Dead, decode
+from flagstream.events import TRACKING, decode
 from flagstream.formats.avro_record import avro_record, columns
 from flagstream.formats.avro_schemas import OTHERS
 from flagstream.formats.json_text import plain, split
 from flagstream.formats.manifest import difference, manifest_json, parse_manifest
 from flagstream.formats.protocol import EncodedObject
-from flagstream.sinks.protocol import Reject
+from flagstream.outcomes import Dead, Reject
 from flagstream.window import Manifest
 
 ParquetCompression = Literal["none", "snappy", "gzip", "zstd", "lz4"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 from flagstream.chunk import Partition, Record
-from flagstream.sinks.protocol import Reject
+from flagstream.outcomes import Reject
 from flagstream.window import Manifest
 
 

@@ -14,7 +14,7 @@ from flagstream.config.settings import Settings
 from flagstream.librdkafka import Properties, plain
 from flagstream.librdkafka_text import words
 from flagstream.memory import MemoryShare
-from flagstream.sinks.kafka import KafkaSinkSettings
+from flagstream.sinks.kafka.settings import KafkaSinkSettings
 
 Configuration = dict[str, object]
 

@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient
 
 from flagstream.librdkafka_text import LOGGER, words
-from flagstream.sinks.protocol import Proof
+from flagstream.outcomes import Proof
 
 ANSWER_SECONDS = 10.0
 AGAIN_SECONDS = 0.2

@@ -16,9 +16,9 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, Resourc
 
 from flagstream.config.settings import TopicSettings
 from flagstream.errors import ConfigError
-from flagstream.kafka.transactions import DEFAULT_LIMIT, LARGEST_LIMIT, SMALLEST_LIMIT
 from flagstream.librdkafka_text import LOGGER, words
-from flagstream.sinks.protocol import Proof
+from flagstream.outcomes import Proof
+from flagstream.record_limits import DEFAULT_LIMIT, MAX_BYTES, number, reported_limit, too_small
 
 log = structlog.get_logger(__name__)
 
@@ -41,8 +41,6 @@ _PASSING = {
 """Answers of brokers that another try may change; other answers say that the id will not be told."""
 _AFTER = re.compile(r" \(after [^)]*\)")
 """librdkafka's measurements, which make every message a new one."""
-MAX_BYTES = "max.message.bytes"
-_NUMBER = re.compile(r"-?[0-9]{1,19}")
 NO_ID = "A" * 22
 """Zero in base64: what brokers before 2.8, which have no topic ids, seem to say."""
 
@@ -137,7 +135,7 @@ def prepare_topics(
         raise ConfigError(problems)
     for name, config in configs.items():
         by_producer = config.get("message.timestamp.type") == "CreateTime"
-        kept = _number(config, "retention.ms")
+        kept = number(config, "retention.ms")
         if by_producer and kept is not None and kept >= 0 and _first_time(_told_retention, name):
             log.info(
                 "retention_by_producer_time",
@@ -157,7 +155,7 @@ def record_limit(topic: str, config: Mapping[str, str]) -> int:
     A broker that does not report the limit (a gateway, a service that speaks Kafka's protocol) is taken to
     have the default, which is logged once for each topic.
     """
-    reported = _number(config, MAX_BYTES)
+    reported = reported_limit(config)
     if reported is None:
         if _first_time(_told_limit, topic):
             log.warning(
@@ -167,24 +165,7 @@ def record_limit(topic: str, config: Mapping[str, str]) -> int:
                 hint=f"the broker does not report {MAX_BYTES}; this is halved if the topic refuses a batch",
             )
         return DEFAULT_LIMIT
-    return min(reported, LARGEST_LIMIT)
-
-
-def too_small(config: Mapping[str, str]) -> str | None:
-    """Why a topic with this configuration cannot be produced to; None if it can."""
-    reported = _number(config, MAX_BYTES)
-    if reported is None or reported >= SMALLEST_LIMIT:
-        return None
-    return (
-        f"takes records of at most {reported} bytes ({MAX_BYTES}={reported}), too few for a dead letter with "
-        f"its headers; set {MAX_BYTES} to {SMALLEST_LIMIT} or more (Kafka's default is 1048588)"
-    )
-
-
-def _number(config: Mapping[str, str], name: str) -> int | None:
-    """The number that the broker reports for ``name``; None if it reports none."""
-    text = config.get(name, "")
-    return int(text) if _NUMBER.fullmatch(text) else None
+    return reported
 
 
 def _first_time(told: dict[str, object], name: str) -> bool:

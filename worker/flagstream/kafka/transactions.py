@@ -28,9 +28,9 @@ from flagstream.librdkafka_text import LOGGER, words
 from flagstream.operate import sleeping
 from flagstream.operate.health import Problem
 from flagstream.operate.retry import Backoff
+from flagstream.record_limits import DEFAULT_LIMIT, SMALLEST_LIMIT
 
 __all__ = [
-    "DEFAULT_LIMIT",
     "NotQueued",
     "QueueFull",
     "RecordTooLarge",
@@ -56,16 +56,6 @@ id: failovers come in series, as brokers are restarted one after the other.
 """
 FENCES, FENCES_SECONDS = 5, 300.0
 """So many fences within so many seconds show another holder, come what may: both register in turn."""
-DEFAULT_LIMIT = 1_000_000
-"""librdkafka's message.max.bytes, a little below the 1,048,588 bytes that a broker's topic takes by
-default.
-"""
-
-
-SMALLEST_LIMIT = 2_000
-"""No topic is taken to hold less; below it, dead letters would lose their headers."""
-LARGEST_LIMIT = 1_000_000_000
-"""The most that librdkafka's message.max.bytes takes; max.message.bytes of a topic goes up to 2^31 - 1."""
 
 
 class NotQueued(FlagstreamError):

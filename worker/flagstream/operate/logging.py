@@ -9,17 +9,24 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NoReturn
 
 import structlog
 
-from flagstream.config.settings import LoggingSettings
 from flagstream.operate.log_writer import LogWriter
 
 log = structlog.get_logger(__name__)
 
-LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+Format = Literal["auto", "json", "console"]
+Level = Literal["debug", "info", "warning", "error"]
+
+LEVELS: Mapping[Level, int] = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
 
 
 class _Lines:
@@ -62,12 +69,16 @@ class _Renderer:
             raise structlog.DropEvent from error
 
 
-def configure(settings: LoggingSettings, mask: Callable[[str], str] = str) -> LogWriter:
+def configure(format: Format, level: Level, mask: Callable[[str], str] = str) -> LogWriter:
     """Send structlog's and the standard library's messages the same way. Called once, before anything else
-    starts. ``mask`` takes secrets out of a line. Returns what writes the lines, for who closes the stream.
+    starts.
+
+    ``format`` "auto" is "console" on a terminal and "json" elsewhere; ``level`` is the lowest level that is
+    written; ``mask`` takes secrets out of a line. Returns the writer of the lines, for a caller that closes
+    the stream.
     """
     writer = LogWriter(sys.stderr)
-    console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
+    console = format == "console" or (format == "auto" and sys.stderr.isatty())
     renderer = _Renderer(
         # Its default shows the local variables of every frame, and secrets are among them.
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
@@ -82,10 +93,10 @@ def configure(settings: LoggingSettings, mask: Callable[[str], str] = str) -> Lo
     ]
     if not console:
         shared.append(structlog.processors.format_exc_info)
-    level = LEVELS[settings.level]
+    least = LEVELS[level]
     structlog.configure(
         processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=lambda *_: _Lines(writer),
         cache_logger_on_first_use=True,
     )
@@ -97,7 +108,7 @@ def configure(settings: LoggingSettings, mask: Callable[[str], str] = str) -> Lo
         )
     )
     # Libraries stay at warnings even for "debug": below it some log headers and addresses with secrets.
-    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    logging.basicConfig(handlers=[handler], level=max(least, logging.WARNING), force=True)
     logging.captureWarnings(True)
     _catch_the_uncaught()
     atexit.register(writer.flush)

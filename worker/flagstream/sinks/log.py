@@ -15,7 +15,8 @@ from pydantic import AfterValidator, Field
 from flagstream.chunk import Partition, Record
 from flagstream.errors import SinkRefused, SinkUnavailable
 from flagstream.formats.lines import DEFAULT_TEMPLATE, LineTemplate
-from flagstream.sinks.protocol import Delivery, Preview, Proof, Reject
+from flagstream.outcomes import Proof, Reject
+from flagstream.sinks.protocol import Delivery, Preview
 from flagstream.sinks.settings import SinkSettings
 from flagstream.units import Seconds, wrong
 from flagstream.window import Manifest, OffsetRange

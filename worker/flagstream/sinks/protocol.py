@@ -19,28 +19,29 @@ Both fill windows through a :class:`WindowEncoder`.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from flagstream.chunk import Headers, Partition, Record
+from flagstream.outcomes import Proof, Reject
 from flagstream.window import Manifest, OffsetRange
+
+__all__ = [
+    "ConfiguredTransactionalSink",
+    "Delivery",
+    "Part",
+    "PartsSink",
+    "Preview",
+    "Proof",
+    "Reject",
+    "Sink",
+    "Transaction",
+    "TransactionalSink",
+    "WindowEncoder",
+]
 
 Payload = TypeVar("Payload")
 """What a sink's encoder hands to its ``deliver``; opaque to the engine."""
 Encoded_co = TypeVar("Encoded_co", covariant=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """A single record that the format cannot hold; it becomes a dead letter of this sink, the rest of the
-    window goes on.
-
-    ``index`` is the record's place in the call of ``add`` that rejected it; ``reason`` is a short machine
-    word (a metric label), ``error`` the text for people.
-    """
-
-    index: int
-    reason: str
-    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +53,6 @@ class Delivery:
     created: int
     existing: int
     bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """One thing that ``flagstream check`` tried: ``what`` ("write", "list" …), and what came of it."""
-
-    what: str
-    outcome: Literal["proved", "failed", "unproved"]
-    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

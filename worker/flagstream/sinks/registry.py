@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from flagstream.sinks.file import FileSettings, FileSink
-from flagstream.sinks.gcs import GcsSettings
-from flagstream.sinks.kafka import KafkaSinkSettings, TopicSink
+from flagstream.sinks.kafka.own_cluster import TopicSink
+from flagstream.sinks.kafka.settings import KafkaSinkSettings
 from flagstream.sinks.log import LogSettings, LogSink
+from flagstream.sinks.objects.file import FileSettings, FileSink
+from flagstream.sinks.objects.gcs.settings import GcsSettings
+from flagstream.sinks.objects.s3.settings import S3Settings
 from flagstream.sinks.protocol import ConfiguredTransactionalSink, Sink
-from flagstream.sinks.s3 import S3Settings
 from flagstream.sinks.settings import SinkSettings
-from flagstream.sinks.webhook_settings import WebhookSettings
+from flagstream.sinks.webhook.settings import WebhookSettings
 
 SINKS: Mapping[str, type[SinkSettings]] = {
     "file": FileSettings,
@@ -29,7 +30,7 @@ SINKS: Mapping[str, type[SinkSettings]] = {
 """The settings of each ``type`` of the worker's own."""
 
 GROUP = "flagstream.sinks"
-PROTOCOL = 1
+PROTOCOL = 2
 """The version of ``flagstream.sinks.protocol``; a new one whenever sinks have to be changed to go on
 working.
 """
@@ -87,25 +88,25 @@ def build(settings: SinkSettings) -> AnySink:
         case FileSettings():
             return FileSink(settings)
         case GcsSettings():
-            from flagstream.sinks.gcs_store import GcsStore
-            from flagstream.sinks.objects import ObjectSink
+            from flagstream.sinks.objects.gcs.store import GcsStore
+            from flagstream.sinks.objects.sink import ObjectSink
 
             return ObjectSink(GcsStore(settings), settings)
         case KafkaSinkSettings(bootstrap_servers=""):
             return TopicSink(settings)
         case KafkaSinkSettings():
-            from flagstream.kafka.sink import OtherClusterSink
+            from flagstream.sinks.kafka.other_cluster import OtherClusterSink
 
             return OtherClusterSink(settings)
         case LogSettings():
             return LogSink(settings)
         case S3Settings():
-            from flagstream.sinks.objects import ObjectSink
-            from flagstream.sinks.s3_store import S3Store
+            from flagstream.sinks.objects.s3.store import S3Store
+            from flagstream.sinks.objects.sink import ObjectSink
 
             return ObjectSink(S3Store(settings), settings)
         case WebhookSettings():
-            from flagstream.sinks.webhook import WebhookSink
+            from flagstream.sinks.webhook.sink import WebhookSink
 
             return WebhookSink(settings)
     if points := _points(settings.type):

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flagstream.chunk import Headers, Partition
-from flagstream.sinks.protocol import Preview, Proof
+from flagstream.outcomes import Proof
+from flagstream.sinks.protocol import Preview
 from flagstream.sinks.registry import build
 from flagstream.sinks.settings import SinkSettings
 from flagstream.window import ContentDigest, Manifest, OffsetRange

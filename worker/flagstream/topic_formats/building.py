@@ -7,7 +7,7 @@ from pathlib import Path
 from flagstream.config.settings import Settings
 from flagstream.errors import ConfigError
 from flagstream.formats import avro_schemas as schemas
-from flagstream.sinks.protocol import Proof
+from flagstream.outcomes import Proof
 from flagstream.topic_formats.decoding import FixedDecoder, RegistryDecoder
 from flagstream.topic_formats.encoding import FixedEncoder, RegistryEncoder, subject_of
 from flagstream.topic_formats.known_schemas import KnownSchemas

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from fastavro import schemaless_reader
 
-from flagstream.events import FRAME, Dead, without_frame
+from flagstream.events import FRAME, without_frame
 from flagstream.events import decode as decode_json
+from flagstream.outcomes import Dead
 from flagstream.topic_formats.event_text import event_text
 from flagstream.topic_formats.known_schemas import KnownSchemas
 

@@ -6,9 +6,9 @@ from typing import Final
 import structlog
 from fastavro import schemaless_writer
 
-from flagstream.events import Dead
 from flagstream.formats.avro_record import avro_record, columns
 from flagstream.formats.avro_schemas import parsed
+from flagstream.outcomes import Dead
 from flagstream.topic_formats.registry import RegistryError, SchemaMissing, SchemaRegistry
 
 log = structlog.get_logger(__name__)

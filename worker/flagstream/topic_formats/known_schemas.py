@@ -7,10 +7,10 @@ from typing import Any, NamedTuple, Protocol
 
 import structlog
 
-from flagstream.events import Dead
 from flagstream.formats.avro_schemas import NotAvro, parsed
 from flagstream.operate import metrics
 from flagstream.operate.retry import Backoff
+from flagstream.outcomes import Dead
 from flagstream.topic_formats.registry import RegistryError, SchemaMissing
 
 log = structlog.get_logger(__name__)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from flagstream.events import Dead
+from flagstream.outcomes import Dead
 
 
 class Decoder(Protocol):

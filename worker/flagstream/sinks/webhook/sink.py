@@ -16,13 +16,14 @@ from http import HTTPStatus
 from flagstream.chunk import Partition
 from flagstream.errors import PartitionStopped, PartRefused, SinkError, SinkRefused, SinkUnavailable
 from flagstream.http.failures import phrase
-from flagstream.sinks.circuit_breaker import CircuitBreaker
-from flagstream.sinks.guarded_http import GuardedClient, WebhookAnswer
-from flagstream.sinks.protocol import Delivery, Preview, Proof
+from flagstream.outcomes import Proof
+from flagstream.sinks.protocol import Delivery, Preview
 from flagstream.sinks.retry_after import seconds_to_wait
-from flagstream.sinks.webhook_body import Part, Parts, PartsEncoder, go_json
-from flagstream.sinks.webhook_settings import WebhookSettings
-from flagstream.sinks.webhook_signing import Signer
+from flagstream.sinks.webhook.body import Part, Parts, PartsEncoder, go_json
+from flagstream.sinks.webhook.breaker import CircuitBreaker
+from flagstream.sinks.webhook.http import GuardedClient, WebhookAnswer
+from flagstream.sinks.webhook.settings import WebhookSettings
+from flagstream.sinks.webhook.signing import Signer
 from flagstream.window import Manifest, OffsetRange
 
 _PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}

@@ -16,7 +16,7 @@ import msgspec
 
 from flagstream.chunk import Partition, Record
 from flagstream.formats.ids import with_ids
-from flagstream.sinks.protocol import Reject
+from flagstream.outcomes import Reject
 from flagstream.window import Manifest, OffsetRange
 
 _EVENT_OVERHEAD = 48

@@ -23,12 +23,12 @@ from botocore.exceptions import ClientError
 from flagstream.errors import FlagstreamError, ObjectConflict, SinkRefused, SinkUnavailable
 from flagstream.formats.manifest import difference, manifest_json, parse_manifest
 from flagstream.formats.protocol import EncodedObject, Format
-from flagstream.sinks.probing import LIST, probe_name, proofs
-from flagstream.sinks.probing import MANIFEST as PROBE_MANIFEST
-from flagstream.sinks.protocol import Proof
-from flagstream.sinks.s3 import S3Settings
-from flagstream.sinks.s3_client import S3Client
-from flagstream.sinks.s3_failures import code, status
+from flagstream.outcomes import Proof
+from flagstream.sinks.objects.probing import LIST, probe_name, proofs
+from flagstream.sinks.objects.probing import MANIFEST as PROBE_MANIFEST
+from flagstream.sinks.objects.s3.client import S3Client
+from flagstream.sinks.objects.s3.failures import code, status
+from flagstream.sinks.objects.s3.settings import S3Settings
 from flagstream.window import Manifest
 
 MANIFEST = "flagstream"

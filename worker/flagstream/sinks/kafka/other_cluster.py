@@ -13,19 +13,13 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from flagstream.chunk import Partition
 from flagstream.errors import SinkError, SinkRefused, SinkRefusesAll, SinkUnavailable
-from flagstream.kafka.topics import record_limit, too_small
 from flagstream.librdkafka import plain
 from flagstream.librdkafka_text import LOGGER, words
-from flagstream.sinks.kafka import (
-    DEFAULT_LIMIT,
-    KafkaSinkSettings,
-    Produce,
-    RecordEncoder,
-    Records,
-    fingerprint,
-    preview,
-)
-from flagstream.sinks.protocol import Delivery, Preview, Proof
+from flagstream.outcomes import Proof
+from flagstream.record_limits import DEFAULT_LIMIT, MAX_BYTES, reported_limit, too_small
+from flagstream.sinks.kafka.records import Produce, RecordEncoder, Records, preview
+from flagstream.sinks.kafka.settings import KafkaSinkSettings, fingerprint
+from flagstream.sinks.protocol import Delivery, Preview
 from flagstream.window import Manifest, OffsetRange
 
 log = structlog.get_logger(__name__)
@@ -120,6 +114,7 @@ class OtherClusterSink:
         self._said: list[KafkaError] = []
         self._fatal: KafkaError | None = None  # what ended a producer, told to one thread
         self._refused_in_a_row = 0
+        self._unseen_logged = False
 
     def open(self) -> None:
         self._ready()
@@ -304,7 +299,18 @@ class OtherClusterSink:
             return DEFAULT_LIMIT  # no right to see it: the default, as for the worker's own topics
         if fault := too_small(config):
             raise SinkRefused(f"{settings.topic}: {fault}")
-        return record_limit(settings.topic, config)
+        limit = reported_limit(config)
+        if limit is not None:
+            return limit
+        if not self._unseen_logged:
+            self._unseen_logged = True
+            log.warning(
+                "topic_limit_unseen",
+                topic=settings.topic,
+                limit_bytes=DEFAULT_LIMIT,
+                hint=f"the broker does not report {MAX_BYTES}; records above the default are dead letters",
+            )
+        return DEFAULT_LIMIT
 
     def _text(self, error: KafkaError) -> str:
         return f"{self._settings.topic}: {error.name()}: {words(error)}"

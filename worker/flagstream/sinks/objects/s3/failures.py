@@ -14,7 +14,7 @@ from botocore import exceptions as boto
 from botocore.exceptions import BotoCoreError, ClientError
 
 from flagstream.errors import FlagstreamError, SinkError, SinkRefused, SinkUnavailable
-from flagstream.sinks.bounded_answers import AnswerTooLarge
+from flagstream.sinks.objects.bounded_answers import AnswerTooLarge
 from flagstream.sinks.retry_after import seconds_to_wait
 
 THROTTLING = {

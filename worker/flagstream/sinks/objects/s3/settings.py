@@ -1,5 +1,5 @@
 """What can be set for S3 and stores that speak its protocol. The store itself is in
-:mod:`flagstream.sinks.s3_store`, which loads Amazon's library only where it is used.
+:mod:`flagstream.sinks.objects.s3.store`, which loads Amazon's library only where it is used.
 """
 
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from flagstream.sinks.objects import ObjectSettings
-from flagstream.sinks.places import NameLimits
-from flagstream.sinks.places import bucket as in_bucket
-from flagstream.sinks.store_values import (
+from flagstream.sinks.objects.places import NameLimits
+from flagstream.sinks.objects.places import bucket as in_bucket
+from flagstream.sinks.objects.settings import ObjectSettings
+from flagstream.sinks.objects.store_values import (
     S3_CLASSES,
     ContentEncoding,
     ContentType,
@@ -25,7 +25,7 @@ from flagstream.sinks.store_values import (
     class_problem,
     endpoint_problem,
 )
-from flagstream.sinks.variables import AWS, AWS_CREDENTIALS, PROXIES, malformed
+from flagstream.sinks.objects.variables import AWS, AWS_CREDENTIALS, PROXIES, malformed
 from flagstream.units import MIB, Bytes, Line, Seconds, wrong
 
 Acl = Literal[

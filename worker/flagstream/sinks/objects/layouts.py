@@ -21,9 +21,9 @@ from flagstream.events import whole_number
 from flagstream.formats.json_text import plain
 from flagstream.formats.manifest import difference, manifest_json, parse_manifest
 from flagstream.formats.protocol import EncodedObject, Format, ObjectEncoder
-from flagstream.sinks.names import EVENT_FIELDS, OFFSET_DIGITS, Field, NameTemplate
-from flagstream.sinks.places import NameLimits
-from flagstream.sinks.protocol import Reject
+from flagstream.outcomes import Reject
+from flagstream.sinks.objects.names import EVENT_FIELDS, OFFSET_DIGITS, Field, NameTemplate
+from flagstream.sinks.objects.places import NameLimits
 from flagstream.window import ContentDigest, Manifest, OffsetRange
 
 ABSENT = "__HIVE_DEFAULT_PARTITION__"

@@ -20,10 +20,10 @@ from botocore.exceptions import NoCredentialsError, ProfileNotFound
 from botocore.loaders import create_loader
 
 from flagstream.errors import SinkRefused
-from flagstream.sinks.bounded_answers import AnswerTooLarge, whole
-from flagstream.sinks.renewed import Renewed
-from flagstream.sinks.s3 import S3Access, S3Settings
-from flagstream.sinks.s3_failures import translated
+from flagstream.sinks.objects.bounded_answers import AnswerTooLarge, whole
+from flagstream.sinks.objects.renewed import Renewed
+from flagstream.sinks.objects.s3.failures import translated
+from flagstream.sinks.objects.s3.settings import S3Access, S3Settings
 
 T = TypeVar("T")
 

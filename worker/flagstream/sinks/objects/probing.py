@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from flagstream.chunk import Partition
 from flagstream.errors import FlagstreamError
-from flagstream.sinks.protocol import Proof
+from flagstream.outcomes import Proof
 from flagstream.window import Manifest, OffsetRange
 
 PROBES = ".flagstream-probe/"

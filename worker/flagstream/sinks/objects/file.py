@@ -21,9 +21,10 @@ from pydantic import Field
 
 from flagstream.errors import ObjectConflict, SinkError, SinkRefused, SinkUnavailable
 from flagstream.formats.protocol import EncodedObject, Format
-from flagstream.sinks.objects import ObjectSettings, ObjectSink
-from flagstream.sinks.places import NameLimits
-from flagstream.sinks.protocol import Proof
+from flagstream.outcomes import Proof
+from flagstream.sinks.objects.places import NameLimits
+from flagstream.sinks.objects.settings import ObjectSettings
+from flagstream.sinks.objects.sink import ObjectSink
 
 log = structlog.get_logger(__name__)
 

@@ -12,8 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from flagstream.sinks.layouts import ESCAPED
-from flagstream.sinks.names import EVENT_FIELDS, EXTENSIONS, FORMATS, OFFSET_DIGITS, Field, NameTemplate
+from flagstream.sinks.objects.layouts import ESCAPED
+from flagstream.sinks.objects.names import (
+    EVENT_FIELDS,
+    EXTENSIONS,
+    FORMATS,
+    OFFSET_DIGITS,
+    Field,
+    NameTemplate,
+)
 
 _DIGITS = frozenset(string.digits)
 _NO_VALUE = ESCAPED.replace("%", "")

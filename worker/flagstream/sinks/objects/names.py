@@ -6,7 +6,7 @@ without topic, partition, start or end, or with a host or a clock, is refused wh
 
 A template of range fields alone can be read again: :meth:`NameTemplate.parser` finds the range in a name. One
 with fields of events (``{{ .Key }}``, ``{{ .EventTime "%Y-%m-%d" }}``) or with the time of the first event
-(``{{ .Time "%H" }}``) is a layout: see :mod:`flagstream.sinks.layouts`.
+(``{{ .Time "%H" }}``) is a layout: see :mod:`flagstream.sinks.objects.layouts`.
 """
 
 import re

@@ -7,9 +7,10 @@ import pytest
 from confluent_kafka import KafkaError
 
 from flagstream.errors import SinkRefused, SinkRefusesAll, SinkUnavailable
-from flagstream.kafka import sink as module
-from flagstream.kafka.sink import LIMIT_SECONDS, OtherClusterSink
-from flagstream.sinks.kafka import KafkaSinkSettings, Produce, Records
+from flagstream.sinks.kafka import other_cluster as module
+from flagstream.sinks.kafka.other_cluster import LIMIT_SECONDS, OtherClusterSink
+from flagstream.sinks.kafka.records import Produce, Records
+from flagstream.sinks.kafka.settings import KafkaSinkSettings
 
 RECORDS = [Produce(b"k", b"%d" % n, n) for n in range(20)]
 

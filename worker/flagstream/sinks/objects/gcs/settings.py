@@ -1,5 +1,7 @@
-"""What can be set for Google Cloud Storage. The store itself is in :mod:`flagstream.sinks.gcs_store`, which
-loads Google's library (0.7 s) only where it is used.
+"""What can be set for Google Cloud Storage.
+
+The store itself is in :mod:`flagstream.sinks.objects.gcs.store`, which loads Google's library (0.7 s). It is
+imported only where the sink is used.
 """
 
 from collections.abc import Iterator
@@ -10,10 +12,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from flagstream.sinks.objects import ObjectSettings
-from flagstream.sinks.places import NameLimits
-from flagstream.sinks.places import bucket as in_bucket
-from flagstream.sinks.store_values import (
+from flagstream.sinks.objects.places import NameLimits
+from flagstream.sinks.objects.places import bucket as in_bucket
+from flagstream.sinks.objects.settings import ObjectSettings
+from flagstream.sinks.objects.store_values import (
     GCS_CLASSES,
     ContentEncoding,
     ContentType,
@@ -24,7 +26,7 @@ from flagstream.sinks.store_values import (
     StorageClass,
     class_problem,
 )
-from flagstream.sinks.variables import GOOGLE, GOOGLE_CREDENTIALS, PROXIES, malformed
+from flagstream.sinks.objects.variables import GOOGLE, GOOGLE_CREDENTIALS, PROXIES, malformed
 from flagstream.units import MIB, Bytes, Seconds, shown, wrong
 
 CHUNK_UNIT = 256 * 1024

@@ -14,10 +14,10 @@ from google.oauth2 import service_account
 from requests.adapters import HTTPAdapter
 
 from flagstream.errors import SinkRefused, SinkUnavailable
-from flagstream.sinks.bounded_answers import AnswerTooLarge, whole
-from flagstream.sinks.gcs import GcsAccess
-from flagstream.sinks.gcs_failures import translated
-from flagstream.sinks.renewed import Renewed
+from flagstream.sinks.objects.bounded_answers import AnswerTooLarge, whole
+from flagstream.sinks.objects.gcs.failures import translated
+from flagstream.sinks.objects.gcs.settings import GcsAccess
+from flagstream.sinks.objects.renewed import Renewed
 
 T = TypeVar("T")
 

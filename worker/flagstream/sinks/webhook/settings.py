@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from flagstream.http import address
 from flagstream.sinks.retry_after import LONGEST_WAIT
 from flagstream.sinks.settings import SinkSettings
-from flagstream.sinks.webhook_signing import key_of
+from flagstream.sinks.webhook.signing import key_of
 from flagstream.units import Bytes, Count, Seconds, Written, wrong
 
 _OURS = {

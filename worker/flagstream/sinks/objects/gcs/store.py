@@ -21,11 +21,11 @@ from google.api_core.exceptions import PreconditionFailed
 from flagstream.errors import ObjectConflict, SinkError, SinkRefused, SinkUnavailable
 from flagstream.formats.manifest import difference, manifest_json, parse_manifest
 from flagstream.formats.protocol import EncodedObject, Format
-from flagstream.sinks.gcs import GcsSettings
-from flagstream.sinks.gcs_client import GcsClient
-from flagstream.sinks.probing import LIST, probe_name, proofs
-from flagstream.sinks.probing import MANIFEST as PROBE_MANIFEST
-from flagstream.sinks.protocol import Proof
+from flagstream.outcomes import Proof
+from flagstream.sinks.objects.gcs.client import GcsClient
+from flagstream.sinks.objects.gcs.settings import GcsSettings
+from flagstream.sinks.objects.probing import LIST, probe_name, proofs
+from flagstream.sinks.objects.probing import MANIFEST as PROBE_MANIFEST
 from flagstream.window import Manifest
 
 MANIFEST, CHECKSUM = "flagstream", "flagstream-crc32c"

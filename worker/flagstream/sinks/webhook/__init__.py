@@ -1,0 +1,1 @@
+"""Windows as HTTP requests to a receiver."""
