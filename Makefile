@@ -24,7 +24,7 @@ demo: .venv/.installed $(if $(filter s3,$(SINKS)),.venv/.installed-s3) ## See it
 	@$(BIN)/flagstream demo --sink $(or $(SINKS),file)
 
 test: .venv/.installed-dev ## Run every test against a real Kafka, provisioned on the way
-	$(BROKER) $(BIN)/python -m pytest -n 2 --dist worksteal tests/chaos tests/kafka tests/contract tests/unit $(PYTEST_ARGS)
+	$(BROKER) $(BIN)/python -m pytest -n 2 --dist worksteal tests/chaos tests/kafka tests/contract tests/unit tests/golden $(PYTEST_ARGS)
 
 test-more: .venv/.installed-dev ## Run the heavier tests: they also need Go and promtool
 	$(BROKER) $(BIN)/python -m pytest -n 2 --dist worksteal tests/more $(PYTEST_ARGS)
@@ -51,7 +51,7 @@ format: .venv/.installed-dev ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove what these targets made, the demo's output excepted
-	rm -rf .venv .kafka .gcs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
+	rm -rf .venv .kafka .gcs .old .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
 	find worker tests bench -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/.python:
