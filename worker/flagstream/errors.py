@@ -1,27 +1,44 @@
-"""Exceptions, named by what the caller has to do.
+"""Exceptions, named by what the caller has to do. Every error that the package raises on purpose is here.
 
-::
+A class that stands elsewhere has its module behind it. ::
 
     FlagstreamError
     ├── ConfigError        a person must correct the configuration; lists every problem; exit code 2
+    ├── UnusableSink       a sink of another distribution cannot be used (sinks.registry)
     ├── SinkError
     │   ├── SinkRefused      credentials, bucket, 4xx: back off for ever, a person must act
-    │   │   ├── PartRefused      what one request holds, perhaps: a smaller one may be accepted
-    │   │   ├── SinkRefusesAll   whatever is sent, one event at a time too: it never makes dead letters
-    │   │   └── RangesRefused    some events of a window that it has taken but for them
+    │   │   ├── PartRefused      one request is refused, perhaps for one event in it: a smaller one may pass
+    │   │   ├── SinkRefusesAll   every single event is refused: it is the sink, so nothing is dead-lettered
+    │   │   └── RangesRefused    some events of a window are refused, and the sink has taken the others
     │   └── SinkUnavailable  time-out, 5xx, 429 (``retry_after``): back off with jitter, it passes by itself
-    ├── ObjectConflict     other content stands under our name: that partition stops, loudly
-    ├── RecordsMissing     records of a planned range are gone from the topic: that partition stops, loudly
-    ├── PartitionStopped   any other reason to export no further from a partition until a person has acted
+    │       └── AnswerTooLarge   larger than any answer of a store (sinks.objects.bounded_answers)
+    ├── PartitionStopped   export no further from this partition until a person has acted
+    │   ├── ObjectConflict       other content stands under our name
+    │   ├── RecordsMissing       records of a planned range are gone from the topic
+    │   └── MetadataUnreadable   a newer worker wrote the committed offset's metadata (kafka.offsets)
     ├── OwnershipLost      the partition moved on: drop the work, no harm done
     ├── TransactionAborted the open transaction was rolled back: rewind to the committed offsets
-    │   └── TransactionUncertain  it may have been committed: the committed offsets tell
-    ├── TaskEnded          a task that has to last ended (flagstream.operate.tasks): the process stops
-    ├── HttpError          there is no answer to a request (flagstream.http); its text is fit for a log
-    │   ├── HttpRefused      a certificate, an address, a header, a proxy: a person must act
-    │   ├── HttpUnavailable  no connection, no answer in time, a broken one: it passes by itself
-    │   └── TooLarge         the answer is larger than the caller takes
-    ├── FlagFileError      a flag file cannot be understood (flagstream.flags): those read before stay in use
+    │   ├── TransactionUncertain  the transaction may have been committed: ask for the committed offsets
+    │   ├── TransactionRefused    one of its records was refused (kafka.transaction_errors)
+    │   └── RecordTooLarge        the topic takes smaller records than it said (kafka.transactions)
+    ├── NotQueued          the open transaction takes no record any more: abort it (kafka.transactions)
+    │   └── QueueFull        the client's queue has no room: hand the rest in again later (kafka.transactions)
+    ├── TopicRefusesAll    no record is at fault more than any other (kafka.refusals)
+    ├── Hangs              a call of librdkafka did not come back within its bound (kafka.bounded)
+    ├── TopicsNotReady     brokers do not answer, or a topic is missing: ask again (kafka.topics)
+    ├── NotTold            the brokers do not say who filled the output topic (kafka.earlier_output)
+    ├── RegistryError      the schema registry does not answer, or refuses (topic_formats.registry)
+    ├── SchemaMissing      the schema registry has no such schema (topic_formats.registry)
+    ├── NotAvro            a text is not the Avro schema of a record (formats.avro_schemas)
+    ├── TaskEnded          a task that has to last has ended: the process stops (operate.tasks)
+    ├── HttpError          a request has no answer; the text is fit for a log (http.failures)
+    │   ├── HttpRefused      a certificate, an address, a header, a proxy: a person must act (http.failures)
+    │   ├── HttpUnavailable  no connection, no answer in time, a broken one: it passes (http.failures)
+    │   └── TooLarge         the answer is larger than the caller takes (http.failures)
+    ├── FlagFileError      a flag file cannot be understood: the flags read before stay in use (flag_files)
+    ├── NotNow             the place of flags asks to be left alone for some seconds (flag_sources)
+    ├── NoFolder           the demo cannot use its folder (demo)
+    ├── SeaweedMissing     the demo's S3 server cannot start (demo.seaweed)
     └── Fatal              the process cannot go on; carries the exit code for the supervisor
 """
 
@@ -167,24 +184,24 @@ class SinkUnavailable(SinkError):
         super().__init__(message)
 
 
-class ObjectConflict(FlagstreamError):
-    """An object with our name holds something else. Never overwritten; the partition stops until a person
-    looks.
-    """
-
-
-class RecordsMissing(FlagstreamError):
-    """Records that were planned or committed to be exported next are no longer in the topic."""
-
-
 class PartitionStopped(FlagstreamError):
-    """Exporting from this partition would lose or double events; the message says why and names the ways
-    out. ``look_again``: seconds after which the partition begins anew by itself, where the reason may pass.
+    """Exporting from this partition would lose or double events. The message says why, and
+    names the ways out.
+
+    ``look_again``: seconds after which the partition begins again by itself, if the reason may pass.
     """
 
     def __init__(self, message: str, look_again: float | None = None) -> None:
         self.look_again = look_again
         super().__init__(message)
+
+
+class ObjectConflict(PartitionStopped):
+    """An object with our name holds something else. It is never overwritten."""
+
+
+class RecordsMissing(PartitionStopped):
+    """Records that were planned, or committed to be exported next, are no longer in the topic."""
 
 
 class OwnershipLost(FlagstreamError):

@@ -31,7 +31,7 @@ from flagstream.demo.session import FLUSH_SECONDS, SINK, Session
 from flagstream.demo.summary import summarize
 from flagstream.demo.view import Output, view
 from flagstream.demo.watch import Watch
-from flagstream.errors import ExitCode
+from flagstream.errors import ExitCode, FlagstreamError
 from flagstream.kafka.embedded import EmbeddedBroker, Follower
 from flagstream.operate.logging import configure
 from flagstream.sinks.settings import SinkSettings
@@ -39,7 +39,7 @@ from flagstream.sinks.settings import SinkSettings
 OUTPUT = Path("demo-output")
 
 
-class NoFolder(Exception):
+class NoFolder(FlagstreamError):
     """The folder for what the demo writes cannot be made; the message says why."""
 
 

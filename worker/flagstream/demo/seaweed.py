@@ -16,7 +16,7 @@ from signal import SIGKILL
 from types import TracebackType
 from typing import Any, Self
 
-from flagstream.errors import SinkError
+from flagstream.errors import FlagstreamError, SinkError
 from flagstream.sinks.objects.s3.settings import S3Settings
 
 BUCKET = "flags"
@@ -44,7 +44,7 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-class SeaweedMissing(Exception):
+class SeaweedMissing(FlagstreamError):
     """It is not installed, or does not start; the message says what to do."""
 
 

@@ -2,14 +2,14 @@
 
 from typing import Protocol
 
-from flagstream.errors import SinkError, SinkUnavailable
+from flagstream.errors import FlagstreamError, SinkError, SinkUnavailable
 from flagstream.flag_sources.document import Document
 from flagstream.flags import FlagSet
 
 __all__ = ["Document", "FlagLocation", "FlagSource", "NotNow", "unread"]
 
 
-class NotNow(OSError):
+class NotNow(FlagstreamError, OSError):
     """The place asks to be left alone for ``seconds``."""
 
     def __init__(self, message: str, seconds: float) -> None:

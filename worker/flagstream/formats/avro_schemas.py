@@ -7,7 +7,7 @@ from typing import Any, Final
 import fastavro
 
 import flagstream
-from flagstream.errors import ConfigError
+from flagstream.errors import ConfigError, FlagstreamError
 from flagstream.text import decoded
 
 OTHERS: Final = "otherFields"
@@ -21,7 +21,7 @@ _FOLDERS: Final = (_PACKAGE / "avro", _PACKAGE.parents[1] / "avro")
 """Where a wheel and where a checkout keep the schemas."""
 
 
-class NotAvro(ValueError):
+class NotAvro(FlagstreamError):
     """A text is no Avro schema of a record; the message says why."""
 
 
@@ -52,7 +52,7 @@ def from_file(path: Path, setting: str) -> str:
         parsed(text)
     except OSError as error:
         raise ConfigError([f"{setting}: {path}: {error.strerror or error}"]) from error
-    except ValueError as error:
+    except (NotAvro, ValueError) as error:
         raise ConfigError([f"{setting}: {path}: {error}"]) from error
     return text
 

@@ -4,11 +4,13 @@ import queue
 import threading
 from collections.abc import Callable
 
+from flagstream.errors import FlagstreamError
+
 HANG_SECONDS = 15
 """After which a call with a time-out of a few seconds is given up."""
 
 
-class Hangs(Exception):
+class Hangs(FlagstreamError):
     """A call did not come back long after its own time-out."""
 
 

@@ -7,13 +7,14 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from flagstream.config.settings import Settings
+from flagstream.errors import FlagstreamError
 from flagstream.kafka.properties import enrich_group
 from flagstream.librdkafka_text import LOGGER, words
 
 ANSWER_SECONDS = 10.0
 
 
-class NotTold(Exception):
+class NotTold(FlagstreamError):
     """The brokers do not say it: a right is missing, or none answers."""
 
 

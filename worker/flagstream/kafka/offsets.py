@@ -36,6 +36,8 @@ from itertools import accumulate, chain, pairwise
 
 import msgspec
 
+from flagstream.errors import PartitionStopped
+
 VERSION = 1
 DIVIDED = 2
 """The version of a plan that is divided."""
@@ -48,7 +50,7 @@ there can be at a time (:mod:`flagstream.export.parts`) a plan leaves more; a te
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
-class MetadataUnreadable(ValueError):
+class MetadataUnreadable(PartitionStopped):
     """The metadata is of a version that this worker does not know; another one with it must take over."""
 
 

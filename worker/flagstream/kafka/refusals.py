@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+from flagstream.errors import FlagstreamError
+
 TRIES = 60
 """Transactions that one search may take; the next search finds what is left. *Measured*: 10 ms for one that
 is taken, up to half a second for one that is refused.
@@ -13,7 +15,7 @@ Takes = Callable[[Sequence[int]], bool]
 """Whether the topic takes the records with these indexes, together."""
 
 
-class TopicRefusesAll(Exception):
+class TopicRefusesAll(FlagstreamError):
     """No record is at fault more than any other."""
 
 

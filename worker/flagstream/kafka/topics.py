@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType, TopicDescription
 
 from flagstream.config.settings import TopicSettings
-from flagstream.errors import ConfigError
+from flagstream.errors import ConfigError, FlagstreamError
 from flagstream.librdkafka_text import LOGGER, words
 from flagstream.outcomes import Proof
 from flagstream.record_limits import DEFAULT_LIMIT, MAX_BYTES, number, reported_limit, too_small
@@ -49,7 +49,7 @@ _told_limit: dict[str, object] = {}
 """Topics of which the process has logged it: stages and sinks look at the same ones, at the same time."""
 
 
-class TopicsNotReady(Exception):
+class TopicsNotReady(FlagstreamError):
     """The brokers do not answer (``kind`` "kafka"), or a topic is missing ("topic"); it may pass, so it is
     asked again.
     """

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from flagstream.errors import FlagstreamError
 from flagstream.sinks.kafka.own_cluster import TopicSink
 from flagstream.sinks.kafka.settings import KafkaSinkSettings
 from flagstream.sinks.log import LogSettings, LogSink
@@ -51,7 +52,7 @@ class SinkType:
     protocol: int
 
 
-class UnusableSink(Exception):
+class UnusableSink(FlagstreamError):
     """A sink of another distribution cannot be used; the message says why and what to do."""
 
 
