@@ -120,9 +120,12 @@ def metadata_meaning(product: Product, text: str) -> dict[str, Any]:
         found = product.Committed.parse(text)
     except product.MetadataUnreadable:
         return {"unreadable": True}
-    meaning: dict[str, Any] = {"ours": found.ours, "topic_id": found.topic_id, "from": found.named_from}
-    if found.since is not None:
-        meaning["since"] = [found.since.at, found.since.partitions]
+    old = hasattr(found, "named_from")  # the version that made the fixtures has other names
+    start = found.named_from if old else found.range_start
+    began = found.since if old else found.group_start
+    meaning: dict[str, Any] = {"ours": found.ours, "topic_id": found.topic_id, "from": start}
+    if began is not None:
+        meaning["since"] = [began.at, began.partitions]
     if found.plan is not None:
         plan = found.plan
         meaning["plan"] = {

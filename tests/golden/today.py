@@ -4,7 +4,7 @@ from flagstream import __version__
 from flagstream.chunk import Partition
 from flagstream.dead_letters import dead_letter, fit
 from flagstream.formats.manifest import manifest_json, parse_manifest
-from flagstream.kafka.offsets import Committed, Division, MetadataUnreadable, Plan, Since
+from flagstream.kafka.commit_metadata import Committed, Division, GroupStart, MetadataUnreadable, Plan
 from flagstream.sinks.log import LogSink
 from flagstream.sinks.registry import SINKS, build
 from flagstream.sinks.webhook.sink import WebhookSink
@@ -22,7 +22,7 @@ TODAY = Product(
     Committed=Committed,
     Plan=Plan,
     Division=Division,
-    GroupStart=Since,
+    GroupStart=GroupStart,
     MetadataUnreadable=MetadataUnreadable,
     dead_letter=dead_letter,
     fit=fit,

@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from flagstream.kafka.offsets import Committed
+from flagstream.kafka.commit_metadata import Committed
 from tests.support.kafka_records import Received, Sent, consume_all, produce
 from tests.support.running_worker import (
     RunningWorker,

@@ -5,7 +5,7 @@ Each test runs the real source against a real broker, with a stage that writes d
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
@@ -16,8 +16,9 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 
 from flagstream.chunk import Chunk, Partition, Position
 from flagstream.errors import ExitCode, Fatal, OwnershipLost
-from flagstream.kafka.offsets import Committed
+from flagstream.kafka.commit_metadata import Committed
 from flagstream.kafka.source import ChunkSource
+from flagstream.kafka.tenure import Tenure
 from tests.support.kafka_limits import BrokerLimits
 from tests.support.kafka_process import KafkaBroker
 from tests.support.kafka_records import Sent, create_topic, produce
@@ -33,29 +34,29 @@ class Recorder:
     """A stage that keeps what it is told, and the channel it is fed through."""
 
     trace: list[tuple[str, Any]] = field(default_factory=list)
-    positions: dict[Partition, Position] = field(default_factory=dict)
+    tenures: dict[Partition, Tenure] = field(default_factory=dict)
     chunks: list[Chunk] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     on_revoke: Callable[[Collection[Partition]], Any] | None = None
 
-    async def assigned(self, positions: Mapping[Partition, Position]) -> None:
-        self.positions.update(positions)
-        self._note("assigned", sorted(p.index for p in positions))
+    async def assigned(self, tenures: Collection[Tenure]) -> None:
+        self.tenures.update({tenure.partition: tenure for tenure in tenures})
+        self._note("assigned", sorted(tenure.partition.index for tenure in tenures))
 
     async def revoked(self, partitions: Collection[Partition]) -> None:
         if self.on_revoke is not None:
             await self.on_revoke(partitions)
         for partition in partitions:
-            self.positions.pop(partition)
+            self.tenures.pop(partition)
         self._note("revoked", sorted(p.index for p in partitions))
 
     async def lost(self, partitions: Collection[Partition]) -> None:
         for partition in partitions:
-            self.positions.pop(partition, None)
+            self.tenures.pop(partition, None)
         self._note("lost", sorted(p.index for p in partitions))
 
-    async def missing(self, partition: Partition, position: Position) -> None:
-        self._note("missing", (partition.index, position.offset, position.low))
+    async def records_missing(self, tenure: Tenure, position: Position) -> None:
+        self._note("missing", (tenure.partition.index, position.offset, position.low))
 
     async def put(self, chunk: Chunk) -> None:
         self.chunks.append(chunk)
@@ -163,15 +164,15 @@ def test_a_commit_needs_the_epoch_of_its_work(bootstrap: str, admin: AdminClient
     async def main() -> None:
         async with running(bootstrap, topic, topic, protocol) as run:
             await run.stage.until(lambda: bool(run.stage.chunks))
-            old = run.stage.positions[partition].epoch
-            await run.source.commit(partition, old, 4, '{"v":1,"end":9}')
-            again = await run.source.rewind({partition: old})
-            assert again[partition].offset == 4
-            assert again[partition].metadata == '{"v":1,"end":9}'
+            old = run.stage.tenures[partition]
+            await old.commit(4, '{"v":1,"end":9}')
+            again = await old.rewind()
+            assert again.position.offset == 4
+            assert again.position.metadata == '{"v":1,"end":9}'
             with pytest.raises(OwnershipLost):
-                await run.source.commit(partition, old, 9, "")
+                await old.commit(9, "")
             assert metadata_of(bootstrap, topic, partition) == (4, '{"v":1,"end":9}')
-            await run.stage.until(lambda: run.stage.chunks[-1].epoch == again[partition].epoch)
+            await run.stage.until(lambda: run.stage.chunks[-1].epoch == again.epoch)
             assert run.stage.chunks[-1].start == 4
 
     asyncio.run(main())
@@ -187,12 +188,12 @@ def test_metadata_for_a_transaction_needs_every_epoch(
 
     async def main() -> None:
         async with running(bootstrap, topic, topic, protocol) as run:
-            await run.stage.until(lambda: len(run.stage.positions) == 2)
-            epochs = {p: position.epoch for p, position in run.stage.positions.items()}
-            assert await run.source.group_metadata(epochs) is not None
-            await run.source.rewind({Partition(topic, 1): epochs[Partition(topic, 1)]})
+            await run.stage.until(lambda: len(run.stage.tenures) == 2)
+            first, second = (run.stage.tenures[Partition(topic, index)] for index in range(2))
+            assert await first.group_metadata(second) is not None
+            await second.rewind()
             with pytest.raises(OwnershipLost):
-                await run.source.group_metadata(epochs)
+                await first.group_metadata(second)
 
     asyncio.run(main())
 
@@ -210,15 +211,17 @@ def test_a_revoke_may_commit_and_the_successor_sees_it(
 
             async def commit_all(partitions: Collection[Partition]) -> None:
                 for partition in partitions:
-                    await first.source.commit(partition, first.stage.positions[partition].epoch, 7, "bye")
+                    await first.stage.tenures[partition].commit(7, "bye")
 
             first.stage.on_revoke = commit_all
-            await first.stage.until(lambda: len(first.stage.positions) == 4)
+            await first.stage.until(lambda: len(first.stage.tenures) == 4)
             async with running(bootstrap, topic, topic, protocol) as second:
-                await second.stage.until(lambda: len(second.stage.positions) == 2)
-                assert {(p.offset, p.metadata) for p in second.stage.positions.values()} == {(7, "bye")}
-                assert len(first.stage.positions) == 2
-                assert not set(first.stage.positions) & set(second.stage.positions)
+                await second.stage.until(lambda: len(second.stage.tenures) == 2)
+                assert {(t.position.offset, t.position.metadata) for t in second.stage.tenures.values()} == {
+                    (7, "bye")
+                }
+                assert len(first.stage.tenures) == 2
+                assert not set(first.stage.tenures) & set(second.stage.tenures)
 
     asyncio.run(main())
 
@@ -231,10 +234,10 @@ def test_partitions_that_stay_keep_their_epoch(bootstrap: str, admin: AdminClien
     async def main() -> None:
         async with running(bootstrap, topic, topic) as first:
             await first.stage.until(lambda: len(first.stage.chunks) >= 4)
-            before = dict(first.stage.positions)
+            before = dict(first.stage.tenures)
             async with running(bootstrap, topic, topic) as second:
-                await second.stage.until(lambda: len(second.stage.positions) == 2)
-                assert all(before[p].epoch == found.epoch for p, found in first.stage.positions.items())
+                await second.stage.until(lambda: len(second.stage.tenures) == 2)
+                assert all(before[p].epoch == found.epoch for p, found in first.stage.tenures.items())
 
     asyncio.run(main())
 
@@ -247,13 +250,13 @@ def test_a_partition_that_comes_back_is_fetched(bootstrap: str, admin: AdminClie
     async def main() -> None:
         async with running(bootstrap, topic, topic) as first:
             await first.stage.until(lambda: len(first.stage.chunks) >= 2)
-            for partition, position in first.stage.positions.items():
-                await first.source.pause(partition, position.epoch)
+            for tenure in first.stage.tenures.values():
+                await tenure.pause()
             async with running(bootstrap, topic, topic) as second:
-                await second.stage.until(lambda: len(second.stage.positions) == 1)
-                (moved,) = second.stage.positions
-            await first.stage.until(lambda: moved in first.stage.positions)
-            epoch = first.stage.positions[moved].epoch
+                await second.stage.until(lambda: len(second.stage.tenures) == 1)
+                (moved,) = second.stage.tenures
+            await first.stage.until(lambda: moved in first.stage.tenures)
+            epoch = first.stage.tenures[moved].epoch
             await first.stage.until(lambda: any(c.epoch == epoch for c in first.stage.chunks))
 
     asyncio.run(main())
@@ -268,10 +271,10 @@ def test_a_rewind_fetches_also_what_was_paused(bootstrap: str, admin: AdminClien
     async def main() -> None:
         async with running(bootstrap, topic, topic) as run:
             await run.stage.until(lambda: bool(run.stage.chunks))
-            epoch = run.stage.positions[partition].epoch
-            await run.source.pause(partition, epoch)
-            again = await run.source.rewind({partition: epoch})
-            await run.stage.until(lambda: run.stage.chunks[-1].epoch == again[partition].epoch)
+            paused = run.stage.tenures[partition]
+            await paused.pause()
+            again = await paused.rewind()
+            await run.stage.until(lambda: run.stage.chunks[-1].epoch == again.epoch)
 
     asyncio.run(main())
 
@@ -287,11 +290,11 @@ def test_a_static_member_that_restarts_gets_its_partitions_back(
 
     async def main() -> None:
         async with running(bootstrap, topic, topic, protocol, **{"group.instance.id": "one"}) as run:
-            await run.stage.until(lambda: len(run.stage.positions) == 2)
-            await run.source.commit(partition, run.stage.positions[partition].epoch, 3, "mine")
+            await run.stage.until(lambda: len(run.stage.tenures) == 2)
+            await run.stage.tenures[partition].commit(3, "mine")
         async with running(bootstrap, topic, topic, protocol, **{"group.instance.id": "one"}) as run:
-            await run.stage.until(lambda: len(run.stage.positions) == 2)
-            assert run.stage.positions[partition].metadata == "mine"
+            await run.stage.until(lambda: len(run.stage.tenures) == 2)
+            assert run.stage.tenures[partition].position.metadata == "mine"
 
     asyncio.run(main())
 
@@ -304,7 +307,7 @@ def test_two_live_processes_of_one_instance_do_not_go_on(bootstrap: str, admin: 
 
     async def main() -> None:
         async with running(bootstrap, topic, topic, **{"group.instance.id": "one"}) as first:
-            await first.stage.until(lambda: bool(first.stage.positions))
+            await first.stage.until(lambda: bool(first.stage.tenures))
             async with running(bootstrap, topic, topic, **{"group.instance.id": "one"}):
                 await first.stage.until(lambda: bool(first.failures))
         failure = first.failures[0]
@@ -326,8 +329,7 @@ def test_deleted_records_are_told(bootstrap: str, admin: AdminClient) -> None:
         async with running(bootstrap, topic, topic) as run:
             await run.stage.until(lambda: bool(run.stage.chunks))
             admin.delete_records([TopicPartition(topic, 0, 8)])[TopicPartition(topic, 0)].result(30)
-            epoch = run.stage.positions[partition].epoch
-            await run.source.rewind({partition: epoch}, to=2)
+            await run.stage.tenures[partition].rewind(to=2)
             await run.stage.until(lambda: ("missing", (0, 2, 8)) in run.stage.trace)
 
     asyncio.run(main())
@@ -343,15 +345,15 @@ def test_latest_means_when_the_group_began(bootstrap: str, admin: AdminClient) -
 
     async def main() -> None:
         async with running(bootstrap, topic, topic, start="latest") as run:
-            await run.stage.until(lambda: bool(run.stage.positions))
-            assert run.stage.positions[first].offset == 5
-            text = Committed(since=run.source.since).text()
-            await run.source.commit(first, run.stage.positions[first].epoch, 5, text)
+            await run.stage.until(lambda: bool(run.stage.tenures))
+            assert run.stage.tenures[first].position.offset == 5
+            tenure = run.stage.tenures[first]
+            await tenure.commit(5, Committed(group_start=tenure.group_start).text())
         admin.create_partitions([NewPartitions(topic, 2)])[topic].result(30)
         produce(bootstrap, topic, [Sent(b"k", b"new", partition=1) for _ in range(3)])
         async with running(bootstrap, topic, topic, start="latest") as run:
             await run.stage.until(lambda: any(c.partition.index == 1 for c in run.stage.chunks))
-            assert run.stage.positions[Partition(topic, 1)].offset == 0
+            assert run.stage.tenures[Partition(topic, 1)].position.offset == 0
 
     asyncio.run(main())
 
@@ -365,9 +367,9 @@ def test_latest_reads_a_partition_that_is_added_later_from_its_beginning(
 
     async def main() -> None:
         async with running(bootstrap, topic, topic, start="latest") as run:
-            await run.stage.until(lambda: bool(run.stage.positions))
-            text = Committed(since=run.source.since).text()
-            await run.source.commit(first, run.stage.positions[first].epoch, 0, text)
+            await run.stage.until(lambda: bool(run.stage.tenures))
+            tenure = run.stage.tenures[first]
+            await tenure.commit(0, Committed(group_start=tenure.group_start).text())
         admin.create_partitions([NewPartitions(topic, 2)])[topic].result(30)
         produce(bootstrap, topic, [Sent(b"k", b"old", partition=1, timestamp_ms=1_700_000_000_000)])
         async with running(bootstrap, topic, topic, start="latest") as run:
@@ -390,9 +392,7 @@ def test_a_commit_that_is_not_answered_in_time_is_fenced(own_broker: Callable[..
         async with running(broker.bootstrap_servers, topic, topic, **properties) as run:
             await run.stage.until(lambda: bool(run.stage.chunks))
             broker.freeze()
-            commit = asyncio.create_task(
-                run.source.commit(partition, run.stage.positions[partition].epoch, 4, "late")
-            )
+            commit = asyncio.create_task(run.stage.tenures[partition].commit(4, "late"))
             await asyncio.wait([commit], timeout=4.0)  # twice the socket time-out
             broker.thaw()
             with pytest.raises(OwnershipLost):
@@ -413,14 +413,14 @@ def test_a_member_that_lost_its_session_drops_everything(bootstrap: str, admin: 
     async def main() -> None:
         async with running(bootstrap, topic, topic, **properties) as run:
             await run.stage.until(lambda: bool(run.stage.chunks))
-            epoch = run.stage.positions[partition].epoch
+            tenure = run.stage.tenures[partition]
             release = asyncio.Event()
 
             def hang() -> None:
                 asyncio.run_coroutine_threadsafe(release.wait(), loop).result()
 
             loop = asyncio.get_running_loop()
-            hanging = asyncio.create_task(run.source.call(hang))
+            hanging = asyncio.create_task(run.source._thread.call(hang))
             try:
                 async with asyncio.timeout(BOUND):
                     while members(admin, topic):  # noqa: ASYNC110  # the broker's clock decides
@@ -429,7 +429,7 @@ def test_a_member_that_lost_its_session_drops_everything(bootstrap: str, admin: 
                 release.set()
             await hanging
             with pytest.raises(OwnershipLost):
-                await run.source.commit(partition, epoch, 9, "zombie")
+                await tenure.commit(9, "zombie")
             assert metadata_of(bootstrap, topic, partition)[1] != "zombie"
             await run.stage.until(lambda: run.stage.trace.count(("assigned", [0])) == 2)
 
@@ -446,7 +446,7 @@ def test_chunks_that_cannot_be_handed_over_end_the_process(bootstrap: str, admin
     async def main() -> None:
         async with running(bootstrap, topic, topic) as run:
             run.stage.put = refuse  # type: ignore[method-assign]
-            await run.stage.until(lambda: bool(run.stage.positions))
+            await run.stage.until(lambda: bool(run.stage.tenures))
             produce(bootstrap, topic, [Sent(b"k", b"v")])
             await run.stage.until(lambda: bool(run.failures))
             assert [str(error) for error in run.failures] == ["nobody foresaw this"]

@@ -2,18 +2,20 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from flagstream.chunk import Chunk, Headers, Partition
+from flagstream.chunk import Chunk, Headers, Partition, Position
 from flagstream.dead_letters import DeadLetter
 from flagstream.errors import ObjectConflict, OwnershipLost, SinkError, SinkRefused, SinkRefusesAll
 from flagstream.export.partition import Condemned
 from flagstream.formats.compression import Compression
 from flagstream.formats.jsonl import JsonLinesEncoder
-from flagstream.kafka.offsets import Committed as Metadata
-from flagstream.kafka.offsets import Since
+from flagstream.kafka.commit_metadata import Committed as Metadata
+from flagstream.kafka.commit_metadata import GroupStart
+from flagstream.kafka.progress import Progress
+from flagstream.kafka.tenure import Tenure
 from flagstream.outcomes import Proof
 from flagstream.sinks.protocol import Delivery, Preview, Transaction
 from flagstream.window import Manifest, OffsetRange
@@ -62,7 +64,7 @@ class Committed:
     """An offset was committed; `then` is the plan that travelled with it."""
 
     offset: int
-    named_from: int | None = None
+    range_start: int | None = None
     then: Planned | None = None
 
 
@@ -215,7 +217,7 @@ class RecordingSink:
 
 @dataclass(slots=True)
 class RecordingKafka:
-    """Satisfies `flagstream.export.partition.Kafka`.
+    """Satisfies `flagstream.export.partition.Kafka`, and holds the tenure of the partition.
 
     `at` is the offset that counts as committed, `fetched` the one up to which chunks were fetched, `topic`
     the id of the topic, if it is told. A commit of an epoch that is not in `held` is refused, as the chunk
@@ -225,8 +227,9 @@ class RecordingKafka:
 
     trace: list[Step]
     at: int = 0
-    since: Since | None = None
+    group_start: GroupStart | None = None
     fresh: bool = True
+    group: str = "flagstream.sink.test"
     topic: str = ""
     tells_refusals: bool = False
     held: set[int] = field(default_factory=lambda: {EPOCH})
@@ -235,6 +238,7 @@ class RecordingKafka:
     letters: list[DeadLetter] = field(default_factory=list)
     delivering: asyncio.Event = field(default_factory=asyncio.Event)
     stuck: set[Partition] = field(default_factory=set)
+    progress: Progress = field(default_factory=lambda: Progress("test", PARTITION.topic))
 
     def __post_init__(self) -> None:
         self.delivering.set()
@@ -242,48 +246,56 @@ class RecordingKafka:
     async def topic_id(self) -> str:
         return self.topic
 
-    async def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> None:
+    def committed(self, partition: Partition, offset: int) -> None:
+        """The trace has it already."""
+
+    async def call(self, function: Callable[[], T]) -> T:
         await asyncio.sleep(0)  # as the real one, whose thread answers: others get their turn
+        return function()
+
+    def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> bool:
         self._check(epoch)
         again = offset == self.at
         step = self._commit(offset, metadata)
         self.trace.append(step.then if again and step.then is not None else step)
+        return True
 
     async def transact(
         self,
-        partition: Partition,
-        epoch: int,
+        tenure: Tenure,
         produce: Callable[[Transaction], None],
         letters: list[DeadLetter],
         offset: int,
         metadata: str,
     ) -> None:
         await asyncio.sleep(0)
-        self._check(epoch)
+        self._check(tenure.epoch)
         window = _Letters()
         produce(window)
         self.letters += letters
         reasons = (*window.reasons, *(letter.reason for letter in letters))
         self.trace.append(Transacted(reasons, self._commit(offset, metadata)))
 
-    async def pause(self, partition: Partition, epoch: int) -> None:
+    def pause(self, partition: Partition, epoch: int) -> None:
         self._check(epoch)
         self.trace.append(Paused())
 
-    async def resume(self, partition: Partition, epoch: int) -> None:
-        self._check(epoch)
-        self.trace.append(Resumed())
-
-    async def fetch_again(self, partition: Partition, epoch: int, start: int) -> int:
+    def resume(self, partition: Partition, epoch: int, start: int | None = None) -> int:
         self._check(epoch)
         self.trace.append(Resumed(start))
         return self.fetched
 
-    async def persist(self, what: str, partition: Partition, function: Callable[[], T]) -> T:
+    def group_metadata(self, epochs: Mapping[Partition, int]) -> object:
+        raise AssertionError("transact() is recorded as a whole")
+
+    def rewind(self, epochs: Mapping[Partition, int], to: int | None) -> Mapping[Partition, Position]:
+        raise AssertionError("restart() is recorded as a whole")
+
+    async def persist(self, what: str, tenure: Tenure, function: Callable[[], T]) -> T:
         while True:
             if what == "deliver":
                 await self.delivering.wait()
-                if partition in self.stuck:
+                if tenure.partition in self.stuck:
                     await asyncio.Event().wait()
             await asyncio.sleep(0)
             try:
@@ -299,10 +311,8 @@ class RecordingKafka:
         await asyncio.sleep(0)
         function()
 
-    def restart(
-        self, partition: Partition, epoch: int, *, condemned: Condemned | None = None, to: int | None = None
-    ) -> None:
-        self.held.discard(epoch)
+    def restart(self, tenure: Tenure, *, condemned: Condemned | None = None, to: int | None = None) -> None:
+        self.held.discard(tenure.epoch)
         why = None if condemned is None else str(condemned.error)
         self.trace.append(Restarted(to, why, 0 if condemned is None else condemned.error.accepted))
 
@@ -318,8 +328,8 @@ class RecordingKafka:
         self.at = offset
         metadata = Metadata.parse(text)
         plan = metadata.plan
-        start = offset if metadata.named_from is None else metadata.named_from
-        return Committed(offset, metadata.named_from, None if plan is None else Planned(start, plan.end))
+        start = offset if metadata.range_start is None else metadata.range_start
+        return Committed(offset, metadata.range_start, None if plan is None else Planned(start, plan.end))
 
 
 class _Letters:

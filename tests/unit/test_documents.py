@@ -17,7 +17,7 @@ from flagstream.config import load
 from flagstream.config.settings import Settings
 from flagstream.crashpoints import POINTS
 from flagstream.errors import ExitCode
-from flagstream.kafka.offsets import Committed
+from flagstream.kafka.commit_metadata import Committed
 from flagstream.operate.health import KINDS
 from flagstream.operate.metrics import REGISTRY
 from flagstream.sinks.objects.file import FileSettings, FileSink

@@ -227,7 +227,7 @@ class Host:
             settings.enrich, topics, transform, self._producer("enrich"), self.fail, self._share.pipeline
         )
         channel = self._agent("enrich", stage.run)
-        stage.source = self._source(
+        source = self._source(
             "enrich",
             "enrich",
             properties.enrich_group(settings),
@@ -249,14 +249,14 @@ class Host:
                 lambda: not self._stop.is_set(),
                 lambda: self._topic_id(topics.ingest),
             )
-            await self._app.add_runtime_dependency(stage.source)
+            await self._app.add_runtime_dependency(source)
 
         async def drain(deadline: float) -> None:
             async with asyncio.timeout_at(deadline):
-                await stage.source.pause_all()
+                await source.pause_all()
                 await stage.flush()
 
-        self._watch_stage("enrich", stage, settings.enrich.commit_interval)
+        self._watch_stage("enrich", stage, source, settings.enrich.commit_interval)
         return Component("enrich", start, drain, stage.close)
 
     def _sink(self, name: str, budget: MemoryBudget) -> Component:
@@ -278,7 +278,7 @@ class Host:
             fail=self.fail,
         )
         channel = self._agent(f"sink.{name}", stage.run)
-        stage.source = self._source(
+        source = self._source(
             name,
             f"sink.{name}",
             properties.sink_group(self._settings, name),
@@ -288,35 +288,37 @@ class Host:
             settings.start,
             lambda: budget.used,
         )
-        stage.source.when_full(stage.give_back)
+        source.when_full(stage.give_back)
 
         async def start() -> None:
             stage.decoder = output_decoder(self._settings, name)
             facts = await self._examine(name, *needed)
             await stage.open(facts, lambda: self._topic_id(topics.output))
-            await self._app.add_runtime_dependency(stage.source)
+            await self._app.add_runtime_dependency(source)
 
         async def drain(deadline: float) -> None:
             async with asyncio.timeout_at(deadline):
-                await stage.source.pause_all()
+                await source.pause_all()
             await stage.drain(deadline)
 
-        self._watch_stage(name, stage, settings.flush_interval)
+        self._watch_stage(name, stage, source, settings.flush_interval)
         return Component(name, start, drain, stage.close)
 
-    def _watch_stage(self, name: str, stage: EnrichStage | ExportStage, cycle: float) -> None:
+    def _watch_stage(
+        self, name: str, stage: EnrichStage | ExportStage, source: ChunkSource, cycle: float
+    ) -> None:
         """``cycle``: seconds after which what was read is committed as a rule."""
 
         def problems() -> Iterator[Problem]:
-            found = [*stage.source.problems(), *stage.problems()]
+            found = [*source.problems(), *stage.problems()]
             if name == "enrich" and self._flag_watch is not None:
                 found += self._flag_watch.problems()
-            yield from found or stage.source.lagging()
+            yield from found or source.lagging()
 
-        stage.source.progress.cycle = cycle
+        source.progress.cycle = cycle
         self._stages[name] = stage
         self.health.stopped[name] = lambda: stage.stopped
-        self.health.joined[name] = lambda: stage.source.joined
+        self.health.joined[name] = lambda: source.joined
         self.health.checks[name] = problems
 
     def _measure(self) -> None:
@@ -380,7 +382,7 @@ class Host:
             beside=beside,
         )
         self.sources[name] = source
-        self.health.threads[name] = lambda: source.moved_at
+        self.health.threads[name] = lambda: source.last_active
         return source
 
     # ── starting ────────────────────────────────────────────────────────────
@@ -461,7 +463,7 @@ class Host:
             if not self._watchdog.alive:
                 raise TaskEnded("the watchdog's thread ended")
             for name, source in self.sources.items():
-                source.look([problem.kind for problem in self.health.checks[name]()])
+                source.log_if_idle_or_silent([problem.kind for problem in self.health.checks[name]()])
             for stage in self._stages.values():
                 stage.look()
 

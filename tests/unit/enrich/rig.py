@@ -8,9 +8,9 @@ ask both what the stage did (``kafka.trace``) and what became of every record (`
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -21,11 +21,13 @@ from flagstream.enrich.transform import Transform
 from flagstream.errors import OwnershipLost
 from flagstream.flags import FlagSet
 from flagstream.kafka.progress import Progress
-from flagstream.kafka.source import ChunkSource
+from flagstream.kafka.tenure import Holder, Tenure
 from flagstream.kafka.transactions import QueueFull, TransactionalProducer
 from flagstream.memory import Account, MemoryShare, Weight
 from flagstream.operate.health import Problem
 from tests.support.virtual_time import VirtualTimeLoop, settled
+
+T = TypeVar("T")
 
 TOPIC = "ingest"
 FIRST, SECOND, THIRD = (Partition(TOPIC, index) for index in range(3))
@@ -162,7 +164,7 @@ class FakeKafka:
         self.refuses: set[str] = set()
         self.room, self.taken, self.queued = 1_000_000, 0, 0
         self.positions: dict[Partition, Position] = {}
-        self.since = None
+        self.group_start = None
         self.group = "flagstream.enrich"
         self.limit = 1_000_000
         self.topic_id = ""
@@ -183,16 +185,16 @@ class FakeKafka:
 
     # the chunk source
 
-    async def pause(self, partition: Partition, epoch: int) -> None:
+    def pause(self, partition: Partition, epoch: int) -> None:
         self._check({partition: epoch})
         self.trace.append(Paused(partition.index))
 
-    async def commit_offset(self, partition: Partition, epoch: int, offset: int) -> None:
+    def commit_offset(self, partition: Partition, epoch: int, offset: int) -> None:
         self._check({partition: epoch})
         self.committed[partition] = offset
         self.trace.append(Pinned(partition.index, offset))
 
-    async def rewind(self, epochs: Mapping[Partition, int], to: int | None) -> dict[Partition, Position]:
+    def rewind(self, epochs: Mapping[Partition, int], to: int | None) -> dict[Partition, Position]:
         found = {}
         for partition, epoch in sorted(epochs.items()):
             if (held := self.positions.get(partition)) is not None and held.epoch == epoch:
@@ -200,7 +202,7 @@ class FakeKafka:
                 self.trace.append(Rewound(partition.index, found[partition].offset))
         return found
 
-    async def group_metadata(self, epochs: Mapping[Partition, int]) -> object:
+    def group_metadata(self, epochs: Mapping[Partition, int]) -> object:
         self._check(epochs)
         return self
 
@@ -270,8 +272,12 @@ class _Source:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._kafka, name)
 
-    async def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> None:
-        await self._kafka.commit_offset(partition, epoch, offset)
+    async def call(self, function: Callable[[], T]) -> T:
+        return function()
+
+    def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> bool:
+        self._kafka.commit_offset(partition, epoch, offset)
+        return True
 
 
 class Rig:
@@ -287,7 +293,6 @@ class Rig:
             cast(TransactionalProducer, self.kafka),
             fail=lambda error: self.kafka.trace.append(Failed(repr(error))),
         )
-        self.stage.source = cast(ChunkSource, _Source(self.kafka))
         self._chunks: asyncio.Queue[Chunk] = asyncio.Queue()
         self._running: asyncio.Task[None] | None = None
 
@@ -300,7 +305,13 @@ class Rig:
 
     async def assign(self, *partitions: Partition) -> None:
         """The group gives ``partitions`` to the stage."""
-        await self.stage.assigned({partition: self.kafka.hold(partition) for partition in partitions})
+        await self.stage.assigned(
+            [self.tenure(partition, self.kafka.hold(partition)) for partition in partitions]
+        )
+
+    def tenure(self, partition: Partition, position: Position) -> Tenure:
+        """The tenure in which the stage holds the partition from ``position`` on."""
+        return Tenure(partition, position, cast(Holder, _Source(self.kafka)))
 
     async def lose(self, *partitions: Partition) -> None:
         """The group has given ``partitions`` to others without waiting for the stage."""

@@ -1,9 +1,9 @@
 """The enrich stage between a recorded chunk source and a recorded producer: the order of what it does."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,13 +13,14 @@ from flagstream.config.settings import EnrichSettings, TopicSettings
 from flagstream.enrich.agent import OFFSET_LOOKS, OFFSET_SECONDS, EnrichStage
 from flagstream.enrich.transform import Transform
 from flagstream.flags import FlagSet
-from flagstream.kafka.offsets import Committed, Since
+from flagstream.kafka.commit_metadata import Committed, GroupStart
 from flagstream.kafka.progress import Progress
-from flagstream.kafka.source import ChunkSource
+from flagstream.kafka.tenure import Holder, Tenure
 from flagstream.kafka.transactions import TransactionalProducer, TransactionRefused
 from tests.support.virtual_time import in_virtual_time, settled
 
 PARTITION = Partition("ingest", 0)
+T = TypeVar("T")
 EVENT = b'{"kind":"feature","userKey":"u","creationDate":1,"key":"f","value":true}'
 
 
@@ -52,7 +53,7 @@ class Kafka:
 
     trace: list[tuple[str, int]] = field(default_factory=list)
     answered: asyncio.Event = field(default_factory=asyncio.Event)
-    since: Since | None = None
+    group_start: GroupStart | None = None
     group: str = "flagstream.enrich"
     limit: int = 1_000_000
     texts: list[str] = field(default_factory=list)
@@ -60,19 +61,26 @@ class Kafka:
 
     def open(self, keep_trying: object) -> None: ...
 
-    async def pause(self, partition: Partition, epoch: int) -> None:
+    async def call(self, function: Callable[[], T]) -> T:
+        return function()
+
+    def tenure(self, position: Position) -> Tenure:
+        return Tenure(PARTITION, position, cast(Holder, self))
+
+    def pause(self, partition: Partition, epoch: int) -> None:
         self.trace.append(("pause", partition.index))
 
-    async def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> None:
-        await self.answered.wait()
-        self.trace.append(("pin", offset))
-        self.texts.append(metadata)
+    def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> bool:
+        if self.answered.is_set():
+            self.trace.append(("pin", offset))
+            self.texts.append(metadata)
+        return self.answered.is_set()
 
-    async def rewind(self, epochs: Mapping[Partition, int], to: int | None) -> dict[Partition, Position]:
+    def rewind(self, epochs: Mapping[Partition, int], to: int | None) -> dict[Partition, Position]:
         self.trace.append(("rewind", len(epochs)))
         return {}
 
-    async def group_metadata(self, epochs: Mapping[Partition, int]) -> object:
+    def group_metadata(self, epochs: Mapping[Partition, int]) -> object:
         return self
 
     def begin(self) -> None: ...
@@ -100,15 +108,13 @@ class Producer(Kafka):
 
 def make_stage(source: Kafka, **settings: Any) -> EnrichStage:
     """The stage between ``source`` and a producer with the same trace."""
-    stage = EnrichStage(
+    return EnrichStage(
         EnrichSettings(**settings),
         TopicSettings(),
         Transform(FlagSet({})),
         cast(TransactionalProducer, Producer(source.trace, texts=source.texts)),
         fail=lambda error: source.trace.append((str(error), 0)),
     )
-    stage.source = cast(ChunkSource, source)
-    return stage
 
 
 @in_virtual_time
@@ -116,10 +122,10 @@ async def test_where_the_group_began_is_committed_before_any_of_its_records() ->
     """Under start = latest the first position is committed by itself. Repeated after a transaction has
     committed more, it would set the offset back, so no record of the partition is produced before it is
     through."""
-    source = Kafka(since=Since(1_795_000_000_000, 1))
+    source = Kafka(group_start=GroupStart(1_795_000_000_000, 1))
     stage = make_stage(source, start="latest")
     await stage.open(1_000_000, lambda: True, lambda: "")
-    await stage.assigned({PARTITION: Position(1, 5, None, "", 0, 5)})
+    await stage.assigned([source.tenure(Position(1, 5, None, "", 0, 5))])
 
     async def chunks() -> Any:
         yield Chunk(PARTITION, 1, 5, 8, [Record(5), Record(6), Record(7)])
@@ -141,7 +147,7 @@ async def test_an_offset_beyond_the_topic_asks_for_a_reset() -> None:
     stage = make_stage(source, on_missing_records="continue")
 
     with capture_logs() as lines:
-        await stage.assigned({PARTITION: Position(1, 500, 500, "", 0, 9)})
+        await stage.assigned([source.tenure(Position(1, 500, 500, "", 0, 9))])
 
     assert source.trace == [("pause", 0)]
     assert "set beyond the topic's end" in stage.stopped[PARTITION]
@@ -157,7 +163,7 @@ async def test_dead_letters_are_logged_when_they_are_committed() -> None:
     source = Kafka()
     stage = make_stage(source)
     await stage.open(1_000_000, lambda: True, lambda: "")
-    await stage.assigned({PARTITION: Position(1, 5, None, "", 0, 5)})
+    await stage.assigned([source.tenure(Position(1, 5, None, "", 0, 5))])
 
     async def chunks() -> Any:
         yield Chunk(PARTITION, 1, 5, 8, [Record(5), Record(6, b"{"), Record(7, b"[")])
@@ -182,7 +188,7 @@ async def test_a_topic_id_that_is_told_late_counts_from_then_on() -> None:
     ids = iter(["", "old", "new"])
     stage = make_stage(source)
     await stage.open(1_000_000, lambda: True, lambda: next(ids))
-    await stage.assigned({PARTITION: Position(1, 5, None, "", 0, 5)})
+    await stage.assigned([source.tenure(Position(1, 5, None, "", 0, 5))])
 
     async def one(chunk: Chunk) -> Any:
         yield chunk
@@ -199,12 +205,12 @@ async def test_a_topic_id_that_is_told_late_counts_from_then_on() -> None:
 @in_virtual_time
 async def test_what_is_known_of_group_and_topic_is_in_every_commit() -> None:
     """Also where all of it was told by the last commit: who takes over next has only this one."""
-    began = Since(1_795_000_000_000, 2)
-    source = Kafka(since=began)
+    began = GroupStart(1_795_000_000_000, 2)
+    source = Kafka(group_start=began)
     stage = make_stage(source)
     await stage.open(1_000_000, lambda: True, lambda: "")  # the broker does not tell the id any more
-    before = Committed(topic_id="known", since=began)
-    await stage.assigned({PARTITION: Position(1, 5, 5, before.text(), 0, 9)})
+    before = Committed(topic_id="known", group_start=began)
+    await stage.assigned([source.tenure(Position(1, 5, 5, before.text(), 0, 9))])
 
     async def chunks() -> Any:
         yield Chunk(PARTITION, 1, 5, 6, [Record(5)])
@@ -221,7 +227,7 @@ async def test_metadata_of_a_later_version_stops_the_partition() -> None:
     source = Kafka()
     stage = make_stage(source)
     await stage.open(1_000_000, lambda: True, lambda: "")
-    await stage.assigned({PARTITION: Position(1, 5, 5, '{"v":2}', 0, 9)})
+    await stage.assigned([source.tenure(Position(1, 5, 5, '{"v":2}', 0, 9))])
 
     async def chunks() -> Any:
         yield Chunk(PARTITION, 1, 5, 6, [Record(5)])
@@ -251,7 +257,7 @@ class Recreated(Kafka):
     looks = 0
     epoch = 1
 
-    async def rewind(self, epochs: Mapping[Partition, int], to: int | None) -> dict[Partition, Position]:
+    def rewind(self, epochs: Mapping[Partition, int], to: int | None) -> dict[Partition, Position]:
         [epoch] = epochs.values()
         assert epoch == self.epoch
         self.looks, self.epoch = self.looks - 1, epoch + 1
@@ -267,10 +273,10 @@ async def at_a_recreated_topic(source: Recreated) -> EnrichStage:
     ids = ["old"]
     await stage.open(1_000_000, lambda: True, lambda: ids[0])
     position = Position(1, 20, 20, Committed(topic_id="old").text(), 0, 20)
-    await stage.assigned({PARTITION: position})
+    await stage.assigned([source.tenure(position)])
     await settled()
     ids[0] = "new"
-    await stage.missing(PARTITION, replace(position, high=3))
+    await stage.records_missing(source.tenure(position), replace(position, high=3))
     await asyncio.sleep(OFFSET_LOOKS * OFFSET_SECONDS + 1)
     return stage
 
@@ -313,7 +319,7 @@ async def test_deleted_records_of_the_same_topic_stop_the_partition() -> None:
     stage = make_stage(source)
     await stage.open(1_000_000, lambda: True, lambda: "same")
     position = Position(1, 5, 5, Committed(topic_id="same").text(), 8, 20)
-    await stage.assigned({PARTITION: position})
+    await stage.assigned([source.tenure(position)])
     await settled()
 
     assert "records were deleted" in stage.stopped[PARTITION]
@@ -339,7 +345,7 @@ async def test_a_refused_transaction_of_a_lost_partition_is_no_problem_of_ours()
     producer.stage = stage
     stage._producer = cast(TransactionalProducer, producer)
     await stage.open(1_000_000, lambda: True, lambda: "")
-    await stage.assigned({PARTITION: Position(1, 5, None, "", 0, 5)})
+    await stage.assigned([source.tenure(Position(1, 5, None, "", 0, 5))])
 
     async def chunks() -> Any:
         yield Chunk(PARTITION, 1, 5, 6, [Record(5)])

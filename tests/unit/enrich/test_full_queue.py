@@ -12,7 +12,7 @@ from flagstream.config.settings import EnrichSettings, TopicSettings
 from flagstream.enrich.agent import EnrichStage
 from flagstream.enrich.transform import Transform
 from flagstream.flags import FlagSet
-from flagstream.kafka.source import ChunkSource
+from flagstream.kafka.tenure import Holder, Tenure
 from flagstream.kafka.transactions import QueueFull, TransactionalProducer
 from flagstream.memory import Account, MemoryShare, Weight
 from flagstream.operate.health import Problem
@@ -60,7 +60,7 @@ class SmallQueue(Kafka):
         self.queued = 0
         self.trace += [(f"commit {partition.index}", offset) for partition, (offset, _) in offsets.items()]
 
-    async def rewind(self, epochs: Mapping[Partition, int], to: int | None) -> dict[Partition, Position]:
+    def rewind(self, epochs: Mapping[Partition, int], to: int | None) -> dict[Partition, Position]:
         self.trace += [(f"rewind {partition.index}", epoch) for partition, epoch in epochs.items()]
         return {}
 
@@ -79,11 +79,15 @@ class Rig:
             cast(TransactionalProducer, self.kafka),
             fail=lambda error: self.kafka.trace.append((repr(error), 0)),
         )
-        self.stage.source = cast(ChunkSource, self.kafka)
 
     async def begin(self) -> None:
         await self.stage.open(1_000_000, lambda: True, lambda: "")
-        await self.stage.assigned({p: Position(1, 0, 0, '{"v":1}', 0, 99) for p in (FIRST, SECOND)})
+        await self.stage.assigned(
+            [
+                Tenure(p, Position(1, 0, 0, '{"v":1}', 0, 99), cast(Holder, self.kafka))
+                for p in (FIRST, SECOND)
+            ]
+        )
         await settled()
         self.running = asyncio.create_task(self.stage.run(self._chunks()))
 

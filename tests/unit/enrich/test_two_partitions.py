@@ -277,7 +277,7 @@ async def test_a_stopped_partition_looks_again_after_the_commit_in_the_thread() 
     """The transaction may hold what was read before the partition stopped."""
     rig = await with_a_commit_in_the_thread()
     position = rig.kafka.positions[FIRST]
-    await rig.stage.missing(FIRST, position)
+    await rig.stage.records_missing(rig.tenure(FIRST, position), position)
     rig.stage.look_now()
     await asyncio.sleep(5)
     assert not any(isinstance(step, Rewound) for step in rig.kafka.trace)

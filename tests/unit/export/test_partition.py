@@ -16,8 +16,9 @@ from flagstream.export.refused import DeadLetterSink
 from flagstream.export.windows import Limits
 from flagstream.formats.compression import Compression
 from flagstream.formats.jsonl import JsonLinesEncoder
-from flagstream.kafka.offsets import Committed as Metadata
-from flagstream.kafka.offsets import Plan, Since
+from flagstream.kafka.commit_metadata import Committed as Metadata
+from flagstream.kafka.commit_metadata import GroupStart, Plan
+from flagstream.kafka.tenure import Tenure
 from flagstream.memory import Account, MemoryShare, Weight
 from flagstream.operate.metrics import REGISTRY
 from flagstream.outcomes import Reject
@@ -92,7 +93,9 @@ class Rig:
         self.kafka.at = at
         position = Position(EPOCH, at, committed, metadata, low, high)
         refused = None if condemned is None else Condemned(condemned, committed)
-        export = PartitionExport(self.to, partition, position, self.kafka, self.budget, refused)
+        export = PartitionExport(
+            self.to, Tenure(partition, position, self.kafka), self.kafka, self.budget, refused
+        )
         await settled()
         return export
 
@@ -220,7 +223,7 @@ def _digest_of(offsets: list[int]) -> str:
 async def test_when_the_group_began_is_kept_in_every_commit() -> None:
     """A start at "latest" has to mean the same moment for a partition that is added later."""
     rig = Rig(max_events=2)
-    rig.kafka.since = Since(1_700_000_000_000, 8)
+    rig.kafka.group_start = GroupStart(1_700_000_000_000, 8)
     export = await rig.begin()
 
     export.accept(chunk(0, 4))
@@ -683,7 +686,7 @@ async def test_a_plan_that_was_delivered_is_found_there() -> None:
 async def test_a_plan_keeps_the_name_that_it_was_made_with() -> None:
     """Before it everything had been rejected: the window is read from 10 on and named from 4 on."""
     rig = Rig()
-    export = await rig.resume_from(Metadata(plan(10, 17), named_from=4), 10)
+    export = await rig.resume_from(Metadata(plan(10, 17), range_start=4), 10)
 
     export.accept(chunk(10, 17))
     await settled()
@@ -865,7 +868,7 @@ async def test_a_range_of_rejects_makes_no_object_and_no_hole_in_the_names() -> 
     await settled()
 
     assert rig.trace == [
-        Transacted(("tombstone", "tombstone"), Committed(2, named_from=0)),
+        Transacted(("tombstone", "tombstone"), Committed(2, range_start=0)),
         Planned(0, 4),
         Put(name(0, 4)),
         Committed(4),
@@ -912,7 +915,7 @@ async def test_a_window_with_rejects_is_not_planned_ahead() -> None:
         Planned(2, 4),
         Put(name(2, 4)),
         Transacted(("tombstone",), Committed(4)),
-        Transacted(("tombstone", "tombstone"), Committed(6, named_from=4)),
+        Transacted(("tombstone", "tombstone"), Committed(6, range_start=4)),
     ]
 
 
@@ -1001,7 +1004,7 @@ async def test_an_object_of_a_condemned_window_is_reckoned_with() -> None:
     """The sink refused a window that it had stored all the same: the next one is named from its end."""
     rig = Rig(max_events=4)
     rig.hold(10, 13)
-    export = await rig.resume_from(Metadata(named_from=10), 13)
+    export = await rig.resume_from(Metadata(range_start=10), 13)
 
     export.accept(chunk(13, 17))
     await settled()
@@ -1015,7 +1018,7 @@ async def test_an_object_of_a_condemned_window_stops_no_plan_behind_it() -> None
     rig = Rig()
     rig.hold(100, 200)
 
-    export = await rig.resume_from(Metadata(plan(200, 300), named_from=100), 200)
+    export = await rig.resume_from(Metadata(plan(200, 300), range_start=100), 200)
     export.accept(chunk(200, 300))
     await settled()
 
@@ -1113,9 +1116,9 @@ async def test_lost_offsets_are_seen_from_a_later_start(early: bool) -> None:
     one, also where it committed its start before the sink could be asked.
     """
     rig = Rig()
-    rig.kafka.since = Since(1_700_000_000_000, 4)
+    rig.kafka.group_start = GroupStart(1_700_000_000_000, 4)
     rig.hold(0, 7)
-    text = Metadata(named_from=50, since=rig.kafka.since).text() if early else ""
+    text = Metadata(range_start=50, group_start=rig.kafka.group_start).text() if early else ""
     export = await rig.begin(offset=50, committed=50 if early else None, metadata=text, high=50)
 
     assert rig.trace == [Paused()]
@@ -1126,10 +1129,10 @@ async def test_lost_offsets_are_seen_from_a_later_start(early: bool) -> None:
 async def test_lost_offsets_go_on_with_the_last_window_from_a_later_start() -> None:
     """Nothing between the last window and the start is passed over."""
     rig = Rig(on_lost_offsets="continue")
-    rig.kafka.since = Since(1_700_000_000_000, 4)
+    rig.kafka.group_start = GroupStart(1_700_000_000_000, 4)
     rig.hold(0, 7)
     rig.hold(7, 9)
-    early = Metadata(named_from=50, since=rig.kafka.since).text()
+    early = Metadata(range_start=50, group_start=rig.kafka.group_start).text()
     await rig.begin(offset=50, committed=50, metadata=early, high=50)
     assert rig.trace == [Restarted(to=7)]
 
@@ -1146,8 +1149,8 @@ async def test_lost_offsets_go_on_with_the_last_window_from_a_later_start() -> N
 async def test_a_start_that_was_committed_early_is_kept() -> None:
     """Where the sink turns out to hold nothing; from then on it counts as any other offset."""
     rig = Rig()
-    rig.kafka.since = Since(1_700_000_000_000, 4)
-    early = Metadata(named_from=50, since=rig.kafka.since)
+    rig.kafka.group_start = GroupStart(1_700_000_000_000, 4)
+    early = Metadata(range_start=50, group_start=rig.kafka.group_start)
     assert early.unasked(50)
     await rig.begin(committed=50, metadata=early.text(), high=50)
 
@@ -1283,7 +1286,7 @@ async def test_a_condemned_plan_becomes_dead_letters_and_the_tiling_goes_on() ->
     await settled()
 
     assert rig.trace == [
-        Transacted(("refused",) * 3, Committed(13, named_from=10, then=Planned(10, 17))),
+        Transacted(("refused",) * 3, Committed(13, range_start=10, then=Planned(10, 17))),
         Put(name(10, 17)),
         Committed(17),
     ]
@@ -1307,7 +1310,7 @@ async def test_what_was_accepted_of_a_refused_window_is_no_dead_letter() -> None
     await settled()
 
     assert rig.trace[-3:] == [
-        Transacted(("refused", "refused"), Committed(14, named_from=12, then=Planned(12, 18))),
+        Transacted(("refused", "refused"), Committed(14, range_start=12, then=Planned(12, 18))),
         Put(name(12, 18)),
         Committed(18),
     ]
@@ -1335,7 +1338,7 @@ async def test_what_was_refused_before_condemns_no_window_behind_it() -> None:
     rig = Rig()
     position = Position(EPOCH, 13, 13, Metadata(plan(13, 16)).text(), 0, 1_000)
     refused = Condemned(RangesRefused("no more", [(10, 13, "no more")], until=13), 10)
-    export = PartitionExport(rig.to, PARTITION, position, rig.kafka, rig.budget, refused)
+    export = PartitionExport(rig.to, Tenure(PARTITION, position, rig.kafka), rig.kafka, rig.budget, refused)
     await settled()
 
     export.accept(chunk(13, 16))
@@ -1357,7 +1360,7 @@ async def test_a_condemned_window_with_rejects_keeps_their_reasons() -> None:
     await settled()
 
     assert rig.trace == [
-        Transacted(("refused", "refused", "tombstone"), Committed(13, named_from=10)),
+        Transacted(("refused", "refused", "tombstone"), Committed(13, range_start=10)),
     ]
 
 
@@ -1422,7 +1425,7 @@ async def test_what_the_sink_cannot_hold_of_a_condemned_window_keeps_its_reason(
     await settled()
 
     assert rig.trace[-1] == Transacted(
-        ("refused",) * 3 + ("tombstone", "too_large", "too_large"), Committed(18, named_from=14)
+        ("refused",) * 3 + ("tombstone", "too_large", "too_large"), Committed(18, range_start=14)
     )
     letters = [(letter.reason, dict(letter.headers)["flagstream-offset"]) for letter in rig.kafka.letters]
     assert letters == [("tombstone", b"10"), ("too_large", b"12"), ("too_large", b"16")]

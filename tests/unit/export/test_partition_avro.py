@@ -15,8 +15,9 @@ from flagstream.export.budget import MemoryBudget
 from flagstream.export.partition import Destination, PartitionExport
 from flagstream.export.refused import DeadLetterSink
 from flagstream.export.windows import MOST_UNKNOWN, Limits
-from flagstream.kafka.offsets import Committed as Metadata
-from flagstream.kafka.offsets import Plan
+from flagstream.kafka.commit_metadata import Committed as Metadata
+from flagstream.kafka.commit_metadata import Plan
+from flagstream.kafka.tenure import Tenure
 from flagstream.outcomes import Dead
 from flagstream.sinks.settings import SinkSettings
 from flagstream.topic_formats.decoding import RegistryDecoder
@@ -76,7 +77,9 @@ class Rig:
     async def begin(self, committed: int | None = None, metadata: str = "") -> PartitionExport:
         position = Position(EPOCH, committed or 0, committed, metadata, 0, 1_000)
         self.kafka.at = committed or 0
-        export = PartitionExport(self.to, PARTITION, position, self.kafka, MemoryBudget(256 * MIB))
+        export = PartitionExport(
+            self.to, Tenure(PARTITION, position, self.kafka), self.kafka, MemoryBudget(256 * MIB)
+        )
         await settled()
         return export
 

@@ -8,8 +8,8 @@ from typing import Any
 from flagstream.chunk import Partition
 from flagstream.errors import PartRefused, SinkRefused, SinkUnavailable
 from flagstream.export.partition import PartitionExport
-from flagstream.kafka.offsets import Committed as Metadata
-from flagstream.kafka.offsets import Division, Plan
+from flagstream.kafka.commit_metadata import Committed as Metadata
+from flagstream.kafka.commit_metadata import Division, Plan
 from flagstream.sinks.webhook.body import Part, Parts, PartsEncoder
 from flagstream.window import ContentDigest, Manifest
 from tests.support.recording import (

@@ -15,7 +15,7 @@ import structlog
 from flagstream.errors import PartRefused, RangesRefused, SinkRefused, SinkRefusesAll, SinkUnavailable
 from flagstream.export.parts import FIRST, MOST_WHY, RUN, Course, Refusals
 from flagstream.export.sending import send_in_parts
-from flagstream.kafka.offsets import LIMIT, Committed, Division, Plan, Since
+from flagstream.kafka.commit_metadata import LIMIT, Committed, Division, GroupStart, Plan
 from flagstream.sinks.webhook.body import Part, Parts, PartsEncoder
 from flagstream.testing import PARTITION, StoredRecord, event
 from flagstream.window import Manifest, OffsetRange
@@ -493,7 +493,7 @@ def test_the_largest_division_fits_into_kafkas_metadata() -> None:
         tuple(range(2**31 - 101, 2**31 - 1)),
         Division(at, cuts, tuple(refused), "w" * MOST_WHY),
     )
-    text = Committed(plan, 2**62, "t" * 22, Since(2**42, 2**20)).text()
+    text = Committed(plan, 2**62, "t" * 22, GroupStart(2**42, 2**20)).text()
     assert len(text) <= LIMIT
     assert Committed.parse(text).plan == plan
 

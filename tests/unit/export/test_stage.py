@@ -2,9 +2,9 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -24,10 +24,10 @@ from flagstream.export.budget import MemoryBudget
 from flagstream.export.stage import LONGEST_PAUSE, ExportStage
 from flagstream.formats.compression import Compression
 from flagstream.formats.jsonl import JsonLinesEncoder
-from flagstream.kafka.offsets import Committed as Metadata
-from flagstream.kafka.offsets import Plan, Since
+from flagstream.kafka.commit_metadata import Committed as Metadata
+from flagstream.kafka.commit_metadata import GroupStart, Plan
 from flagstream.kafka.progress import Progress
-from flagstream.kafka.source import ChunkSource
+from flagstream.kafka.tenure import Tenure
 from flagstream.kafka.topics import TopicFacts
 from flagstream.kafka.transactions import TransactionalProducer
 from flagstream.operate import metrics
@@ -40,6 +40,7 @@ from tests.support.virtual_time import in_virtual_time, passed, settled
 
 OTHER = Partition("evaluations", 4)
 DEAD_LETTERS = "dead"
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -49,7 +50,7 @@ class RecordingSource:
     low: int = 0
     high: int = 1_000
     fresh: bool = True
-    since: Since | None = None
+    group_start: GroupStart | None = None
     group: str = "flagstream.sink.test"
     epochs: dict[Partition, int] = field(default_factory=dict)
     committed: dict[Partition, tuple[int, str]] = field(default_factory=dict)
@@ -63,26 +64,32 @@ class RecordingSource:
         at = to if to is not None else offset or 0
         return Position(epoch, at, offset, metadata, self.low, self.high)
 
-    async def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> None:
+    def tenure(self, partition: Partition, epoch: int) -> Tenure:
+        return Tenure(partition, self.position(partition, epoch), self)
+
+    async def call(self, function: Callable[[], T]) -> T:
+        return function()
+
+    def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> bool:
         self._check(partition, epoch)
         self.committed[partition] = (offset, metadata)
+        return True
 
-    async def group_metadata(self, epochs: Mapping[Partition, int]) -> object:
+    def group_metadata(self, epochs: Mapping[Partition, int]) -> object:
         for partition, epoch in epochs.items():
             self._check(partition, epoch)
         return self
 
-    async def rewind(
-        self, epochs: Mapping[Partition, int], to: int | None = None
-    ) -> dict[Partition, Position]:
+    def rewind(self, epochs: Mapping[Partition, int], to: int | None) -> dict[Partition, Position]:
         self.rewinds.append(to)
         return {partition: self.position(partition, epoch + 1, to) for partition, epoch in epochs.items()}
 
-    async def pause(self, partition: Partition, epoch: int) -> None:
+    def pause(self, partition: Partition, epoch: int) -> None:
         self.paused.add(partition)
 
-    async def resume(self, partition: Partition, epoch: int) -> None:
+    def resume(self, partition: Partition, epoch: int, start: int | None = None) -> int:
         self.paused.discard(partition)
+        return 0
 
     def _check(self, partition: Partition, epoch: int) -> None:
         if self.epochs.get(partition) != epoch:
@@ -147,11 +154,10 @@ class Stage:
             revoke_budget=3.0,
             fail=self.errors.append,
         )
-        self.stage.source = cast(ChunkSource, self.source)
 
     async def assigned(self, *partitions: Partition) -> None:
         await self.stage.open(TopicFacts(), str)
-        await self.stage.assigned({p: self.source.position(p, EPOCH) for p in partitions or (PARTITION,)})
+        await self.stage.assigned([self.source.tenure(p, EPOCH) for p in partitions or (PARTITION,)])
         await settled()
 
     async def feed(self, *chunks: Chunk) -> None:
@@ -250,14 +256,14 @@ async def test_latest_is_decided_before_the_sink_opens() -> None:
     ask what the sink holds.
     """
     rig = Stage()
-    rig.source.since = Since(1_700_000_000_000, 1)
+    rig.source.group_start = GroupStart(1_700_000_000_000, 1)
     rig.sink.failures_to_open.extend(SinkRefused("no such bucket") for _ in range(100))
 
     await rig.assigned()
     await settled()
 
     offset, metadata = rig.source.committed[PARTITION]
-    assert (offset, Metadata.parse(metadata).since) == (0, rig.source.since)
+    assert (offset, Metadata.parse(metadata).group_start) == (0, rig.source.group_start)
     assert Metadata.parse(metadata).unasked(offset)
 
 
@@ -537,7 +543,7 @@ async def test_what_is_held_is_delivered_before_the_partition_goes_on_behind_a_h
     await rig.assigned()
     await rig.feed(chunk(0, 4), chunk(4, 11), chunk(11, 14))
 
-    await rig.stage.missing(PARTITION, overtaken(rig, 14, 20))
+    await rig.stage.records_missing(rig.source.tenure(PARTITION, EPOCH), overtaken(rig, 14, 20))
     await passed(100)
     assert rig.source.rewinds == []
     assert rig.source.paused == {PARTITION}
@@ -564,7 +570,7 @@ async def test_what_is_held_is_delivered_before_the_partition_stops() -> None:
     await rig.assigned()
     await rig.feed(chunk(0, 7))
 
-    await rig.stage.missing(PARTITION, overtaken(rig, 7, 20))
+    await rig.stage.records_missing(rig.source.tenure(PARTITION, EPOCH), overtaken(rig, 7, 20))
     assert list(rig.stage.stopped) == [PARTITION]
     await passed(600)
 
@@ -580,7 +586,7 @@ async def test_a_chunk_that_is_under_way_is_delivered_before_the_hole() -> None:
     await rig.assigned()
     await rig.feed(chunk(0, 2))
 
-    await rig.stage.missing(PARTITION, overtaken(rig, 6, 20))
+    await rig.stage.records_missing(rig.source.tenure(PARTITION, EPOCH), overtaken(rig, 6, 20))
     await passed(1)
     assert rig.source.rewinds == []
     await rig.feed(chunk(2, 6))
@@ -597,7 +603,7 @@ async def test_a_partition_that_is_lost_meanwhile_does_not_go_on() -> None:
     await rig.assigned()
     await rig.feed(chunk(0, 7))
 
-    await rig.stage.missing(PARTITION, overtaken(rig, 7, 20))
+    await rig.stage.records_missing(rig.source.tenure(PARTITION, EPOCH), overtaken(rig, 7, 20))
     await passed(10)
     await rig.stage.lost([PARTITION])
     await passed(600)
@@ -614,7 +620,7 @@ async def test_a_conflict_in_what_is_held_stops_the_partition_at_the_hole() -> N
     await rig.assigned()
     await rig.feed(chunk(0, 4), chunk(4, 11), chunk(11, 14))
 
-    await rig.stage.missing(PARTITION, overtaken(rig, 14, 20))
+    await rig.stage.records_missing(rig.source.tenure(PARTITION, EPOCH), overtaken(rig, 14, 20))
     await passed(600)
     await rig.feed(chunk(20, 24, epoch=EPOCH + 1))
 
@@ -636,7 +642,7 @@ async def test_windows_before_a_record_that_stops_the_partition_at_a_hole_are_de
     await rig.assigned()
     await rig.feed(chunk(0, 4), chunk(4, 8), chunk(8, 11), chunk(11, 14, values={12: AVRO}))
 
-    await rig.stage.missing(PARTITION, overtaken(rig, 14, 20))
+    await rig.stage.records_missing(rig.source.tenure(PARTITION, EPOCH), overtaken(rig, 14, 20))
     await passed(600)
 
     assert [(held.start, held.end) for held in rig.sink.objects] == [(0, 4), (4, 8), (8, 12)]
@@ -656,7 +662,7 @@ async def test_a_repeated_window_whose_end_was_deleted_meanwhile_goes_on_without
     await rig.assigned()
     await rig.feed(chunk(0, 4))
 
-    await rig.stage.missing(PARTITION, overtaken(rig, 4, 8))
+    await rig.stage.records_missing(rig.source.tenure(PARTITION, EPOCH), overtaken(rig, 4, 8))
     await settled()
     await rig.feed(chunk(8, 10, epoch=EPOCH + 1))
 
@@ -671,7 +677,7 @@ async def test_what_a_cut_topic_leaves_in_memory_is_not_delivered() -> None:
     await rig.assigned()
     await rig.feed(chunk(0, 3))
 
-    await rig.stage.missing(PARTITION, Position(EPOCH, 3, None, "", 0, 1))
+    await rig.stage.records_missing(rig.source.tenure(PARTITION, EPOCH), Position(EPOCH, 3, None, "", 0, 1))
     await passed(600)
 
     assert rig.sink.objects == {}

@@ -5,7 +5,7 @@ import pytest
 from flagstream.chunk import Partition, Position
 from flagstream.errors import PartitionStopped
 from flagstream.export.takeover import adopt, check_topic, go_on_with, repeat, unit_of
-from flagstream.kafka.offsets import Plan
+from flagstream.kafka.commit_metadata import Plan
 from flagstream.sinks.kafka.other_cluster import OtherClusterSink
 from flagstream.sinks.kafka.own_cluster import TopicSink
 from flagstream.sinks.log import LogSink

@@ -14,9 +14,9 @@ from flagstream.export.budget import MemoryBudget
 from flagstream.export.partition import Destination, PartitionExport
 from flagstream.export.stage import ExportStage
 from flagstream.export.windows import Limits
-from flagstream.kafka.offsets import Committed as Metadata
-from flagstream.kafka.offsets import Plan
-from flagstream.kafka.source import ChunkSource
+from flagstream.kafka.commit_metadata import Committed as Metadata
+from flagstream.kafka.commit_metadata import Plan
+from flagstream.kafka.tenure import Tenure
 from flagstream.kafka.topics import TopicFacts
 from flagstream.kafka.transactions import TransactionalProducer, TransactionRefused
 from flagstream.sinks.kafka.own_cluster import TopicSink
@@ -48,8 +48,7 @@ class CopyingKafka(RecordingKafka):
 
     async def transact(
         self,
-        partition: Partition,
-        epoch: int,
+        tenure: Tenure,
         produce: Callable[[Transaction], None],
         letters: list[DeadLetter],
         offset: int,
@@ -75,7 +74,9 @@ class Rig:
     async def begin(self, metadata: str | None = None) -> PartitionExport:
         committed = None if metadata is None else 0
         position = Position(EPOCH, 0, committed, metadata or "", 0, 1_000)
-        export = PartitionExport(self.to, PARTITION, position, self.kafka, MemoryBudget(1 << 28))
+        export = PartitionExport(
+            self.to, Tenure(PARTITION, position, self.kafka), self.kafka, MemoryBudget(1 << 28)
+        )
         await settled()
         return export
 
@@ -142,11 +143,10 @@ class Stage:
             revoke_budget=3.0,
             fail=self.errors.append,
         )
-        self.stage.source = cast(ChunkSource, self.source)
 
     async def begin(self, **limits: int) -> None:
         await self.stage.open(TopicFacts(limits), str)
-        await self.stage.assigned({PARTITION: self.source.position(PARTITION, EPOCH)})
+        await self.stage.assigned([self.source.tenure(PARTITION, EPOCH)])
         await settled()
 
     async def feed(self, start: int, end: int, epoch: int = EPOCH) -> None:
@@ -283,7 +283,7 @@ async def test_a_partition_whose_transaction_fails_lets_the_others_go_first() ->
     cast(PickyProducer, rig.producer).of_a_record = False
     await rig.begin()
     other = Partition(PARTITION.topic, PARTITION.index + 1)
-    await rig.stage.assigned({other: rig.source.position(other, EPOCH)})
+    await rig.stage.assigned([rig.source.tenure(other, EPOCH)])
 
     await rig.feed(0, 4)
     await passed(30)

@@ -7,7 +7,7 @@ import pytest
 from flagstream.chunk import Record
 from flagstream.export.windows import Limits, OpenWindow
 from flagstream.formats.parquet import ParquetFormat
-from flagstream.kafka.offsets import Plan
+from flagstream.kafka.commit_metadata import Plan
 from flagstream.outcomes import Reject
 from flagstream.testing import event as whole_event
 from flagstream.window import ContentDigest, OffsetRange

@@ -65,7 +65,7 @@ class Rig:
             for _ in range(int(seconds)):
                 self.now += 1
                 self.thread.polled_at = self.thread.polled_at if stuck else self.now
-                self.source.look()
+                self.source.log_if_idle_or_silent()
         return [line["event"] for line in lines]
 
 
@@ -89,7 +89,7 @@ def test_a_consumer_without_partitions_says_once_what_it_waits_for(member: bool)
     with capture_logs() as lines:
         rig.now += 1
         rig.thread.polled_at = rig.now
-        rig.source.look()
+        rig.source.log_if_idle_or_silent()
     assert rig.passed(60) == []
     rig.thread.positions = held
     rig.passed(1)
@@ -154,9 +154,9 @@ def test_a_lag_that_grows_for_a_known_reason_is_not_told_as_one() -> None:
     rig.source._thread.progress.growing = lambda: (10.0, 70.0)  # type: ignore[method-assign]
 
     with capture_logs() as lines:
-        rig.source.look(["transaction"])
+        rig.source.log_if_idle_or_silent(["transaction"])
         assert lines == []
-        rig.source.look(["lag_grows"])
-        rig.source.look([])
+        rig.source.log_if_idle_or_silent(["lag_grows"])
+        rig.source.log_if_idle_or_silent([])
 
     assert [line["event"] for line in lines] == ["lag_grows"]

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -22,11 +22,11 @@ from flagstream.enrich.clocks import SAMPLE, EventClocks
 from flagstream.enrich.setbacks import Setbacks
 from flagstream.enrich.transform import Transform
 from flagstream.errors import OwnershipLost, TransactionAborted
-from flagstream.kafka.identity import TopicIdentity, differ
-from flagstream.kafka.missing import explain
-from flagstream.kafka.offsets import Committed, MetadataUnreadable
+from flagstream.kafka.commit_metadata import Committed, MetadataUnreadable
+from flagstream.kafka.gaps import describe_gap
 from flagstream.kafka.refusals import TopicRefusesAll, find_refused, find_untimely
-from flagstream.kafka.source import ChunkSource
+from flagstream.kafka.tenure import Tenure, rewind
+from flagstream.kafka.topic_id import TopicIdentity, differ
 from flagstream.kafka.transactions import (
     NotQueued,
     QueueFull,
@@ -59,9 +59,9 @@ CATCH_UP_SECONDS = 0.02
 
 @dataclass(slots=True)
 class OpenTransaction:
-    """Which records the open transaction holds: each partition's epoch and the next offset to commit."""
+    """Which records the open transaction holds: each partition's tenure and the next offset to commit."""
 
-    epochs: dict[Partition, int] = field(default_factory=dict)
+    tenures: dict[Partition, Tenure] = field(default_factory=dict)
     offsets: dict[Partition, int] = field(default_factory=dict)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     dead: Summary = field(default_factory=dict)
@@ -92,7 +92,6 @@ class EnrichStage:
         fail: Callable[[BaseException], None],
         pipeline: int = PIPELINE,
     ) -> None:
-        self.source: ChunkSource
         self.enricher = Enricher(
             transform, keep_timestamps=settings.keep_timestamps, limit=lambda: producer.limit
         )
@@ -103,7 +102,9 @@ class EnrichStage:
         self._topics = topics
         self._producer = producer
         self._fail = fail
-        self._held: dict[Partition, Position] = {}
+        self._tenures: dict[Partition, Tenure] = {}
+        self._next: dict[Partition, int] = {}
+        """The offset at which the next chunk has to start, of each partition whose chunks are taken."""
         self._open: OpenTransaction | None = None
         self._commit: asyncio.Task[None] | None = None
         self._identity: TopicIdentity
@@ -172,7 +173,7 @@ class EnrichStage:
 
     def under_way(self) -> Mapping[Partition, float]:
         """Return for how many seconds the call that ends the transaction of each partition is under way."""
-        return dict.fromkeys(self._held, self._blocked)
+        return dict.fromkeys(self._next, self._blocked)
 
     def look(self) -> None:
         """Do and log what only time brings; called every second or so, on the event loop."""
@@ -190,12 +191,12 @@ class EnrichStage:
 
     def _look_again(self, partition: Partition) -> None:
         self._stopped.pop(partition, None)
-        if (position := self.source.positions.get(partition)) is not None:
-            self._tasks.start(f"look at {partition}", self._begin_again(partition, position.epoch))
+        if (tenure := self._tenures.get(partition)) is not None:
+            self._tasks.start(f"look at {partition}", self._begin_again(tenure))
 
-    async def _begin_again(self, partition: Partition, epoch: int) -> None:
+    async def _begin_again(self, tenure: Tenure) -> None:
         await self.flush()  # the open transaction may hold what was read before the partition stopped
-        await self.assigned(await self.source.rewind({partition: epoch}, None))
+        await self.assigned([await tenure.rewind()])
 
     @property
     def stopped(self) -> dict[Partition, str]:
@@ -236,15 +237,16 @@ class EnrichStage:
         """Put a batch into the open transaction if its chunk is the next of its partition; else drop or
         rewind.
         """
-        held = self._held.get(chunk.partition)
-        if held is None or held.epoch != chunk.epoch:
+        tenure = self._taken(chunk.partition, chunk.epoch)
+        if tenure is None:
             return
-        earlier = self._open.epochs.get(chunk.partition) if self._open else None
-        if chunk.start != held.offset or earlier not in (None, chunk.epoch):
+        expected = self._next[chunk.partition]
+        earlier = self._open.tenures.get(chunk.partition) if self._open else None
+        if chunk.start != expected or (earlier is not None and earlier.epoch != chunk.epoch):
             log.error(
-                "chunk_out_of_order", partition=str(chunk.partition), expected=held.offset, found=chunk.start
+                "chunk_out_of_order", partition=str(chunk.partition), expected=expected, found=chunk.start
             )
-            await self._start_over({chunk.partition: chunk.epoch}, OwnershipLost("a chunk is missing"))
+            await self._start_over([tenure], OwnershipLost("a chunk is missing"))
             return
         try:
             transaction = self._begin()
@@ -257,14 +259,14 @@ class EnrichStage:
                 await self._ready_for(chunk)
                 await self._produce(chunk)
                 return
-            if queued < chunk.count and not await self._queue_rest(transaction, chunk, queued):
+            if queued < chunk.count and not await self._queue_rest(transaction, tenure, chunk, queued):
                 return
         except NotQueued as error:
-            await self._start_over({chunk.partition: chunk.epoch}, error)
+            await self._start_over([tenure], error)
             return
         crash_point("enrich.produced")
-        self._held[chunk.partition] = replace(held, offset=chunk.end)
-        transaction.epochs[chunk.partition] = chunk.epoch
+        self._next[chunk.partition] = chunk.end
+        transaction.tenures[chunk.partition] = tenure
         transaction.offsets[chunk.partition] = chunk.end
         transaction.outcomes.update(chunk.outcomes)
         add(transaction.dead, summary(chunk.dead))
@@ -303,14 +305,16 @@ class EnrichStage:
             queued += full.queued
         return queued
 
-    async def _queue_rest(self, transaction: OpenTransaction, batch: Batch, queued: int) -> bool:
+    async def _queue_rest(
+        self, transaction: OpenTransaction, tenure: Tenure, batch: Batch, queued: int
+    ) -> bool:
         """Wait for brokers to take records until all of the batch is in the queue, but no longer than leaves
         time for the commit. False: the transaction was given up meanwhile, and the batch is read again.
         Raises NotQueued.
         """
         loop = asyncio.get_running_loop()
         give_up = transaction.began + self._settings.transaction_timeout * ROOM_SHARE
-        transaction.epochs[batch.partition] = batch.epoch
+        transaction.tenures[batch.partition] = tenure
         transaction.whole.clear()
         try:
             while queued < batch.count:
@@ -361,22 +365,24 @@ class EnrichStage:
         try:
             began = time.monotonic()
             try:
-                await self._check_topic(transaction.epochs)
+                await self._check_topic(transaction.tenures)
                 # After the look at the topic: an id that is told only now is not left to a later commit.
-                offsets = {p: (offset, self._text(p)) for p, offset in transaction.offsets.items()}
-                group = await self.source.group_metadata(transaction.epochs)
+                tenures = transaction.tenures
+                offsets = {p: (offset, self._text(tenures[p])) for p, offset in transaction.offsets.items()}
+                first, *others = tenures.values()
+                group = await first.group_metadata(*others)
             except OwnershipLost as error:
-                await self._give_up(transaction.epochs, error, transaction.alone)
+                await self._give_up(transaction.tenures, error, transaction.alone)
                 return
             try:
                 await self._blocking(lambda: self._producer.commit(offsets, group))
             except TransactionAborted as error:
-                await self._aborted(transaction.epochs, error, transaction.alone)
+                await self._aborted(transaction.tenures, error, transaction.alone)
                 return
             crash_point("enrich.committed")
             self._committed(transaction)
             for partition, offset in transaction.offsets.items():
-                self.source.progress.committed(partition, offset)
+                tenures[partition].committed_in_transaction(offset)
                 if partition not in self._stopped:
                     self._stops.forget(partition)
             took = time.monotonic() - began
@@ -414,9 +420,10 @@ class EnrichStage:
         told, _ = await asyncio.wait([asking], timeout=TOPIC_ID_SECONDS)
         return asking.result() if told else ""
 
-    def _text(self, partition: Partition) -> str:
+    def _text(self, tenure: Tenure) -> str:
         """The metadata of a committed offset."""
-        return Committed(topic_id=self._topic_ids.get(partition, ""), since=self.source.since).text()
+        topic_id = self._topic_ids.get(tenure.partition, "")
+        return Committed(topic_id=topic_id, group_start=tenure.group_start).text()
 
     def _count(self, transaction: OpenTransaction, seconds: float) -> None:
         metrics.TRANSACTIONS.labels("enrich", "committed").inc()
@@ -428,7 +435,7 @@ class EnrichStage:
         self._transform.unresolved = 0
 
     def _committed(self, transaction: OpenTransaction) -> None:
-        self._setbacks.committed(transaction.epochs, asyncio.get_running_loop().time())
+        self._setbacks.committed(transaction.tenures, asyncio.get_running_loop().time())
         for partition, end in transaction.offsets.items():
             if refused := self.enricher.refused.pop(partition, None):
                 left = {offset: error for offset, error in refused.items() if offset >= end}
@@ -436,36 +443,40 @@ class EnrichStage:
                     self.enricher.refused[partition] = left
 
     async def _aborted(
-        self, epochs: Mapping[Partition, int], error: Exception, alone: Batch | None = None
+        self, tenures: Mapping[Partition, Tenure], error: Exception, alone: Batch | None = None
     ) -> None:
         """The producer has rolled back: nothing of it is visible, and its records are read again, after a
         pause that grows. ``alone`` is what the transaction held, where it was a partition's own.
         """
         metrics.TRANSACTIONS.labels("enrich", "aborted").inc()
         now = asyncio.get_running_loop().time()
-        told = log.bind(error=str(error), partitions=sorted(map(str, epochs)))
+        told = log.bind(error=str(error), partitions=sorted(map(str, tenures)))
         if isinstance(error, OwnershipLost | RecordTooLarge):
             told.info("transaction_aborted")
         elif not isinstance(error, TransactionRefused):
             told.warning("transaction_aborted", retry_in=round(self._setbacks.failed(str(error), now), 2))
-        elif alone is None or not self._holds(alone.partition, epochs):
+        elif alone is None or not self._still(tenures.get(alone.partition)):
             # What was lost meanwhile is its next owner's, whose page would not clear ours of it.
-            self._setbacks.part([p for p in epochs if self._holds(p, epochs)], now)
+            self._setbacks.part([p for p, tenure in tenures.items() if self._still(tenure)], now)
             told.warning("transaction_aborted")
         elif found := await self._refused_by_topic(alone, error):
             self.enricher.refused.setdefault(alone.partition, {}).update(found)
             told.warning("transaction_aborted", refused_records=len(found))
-        elif self._holds(alone.partition, epochs):  # still, after the search
+        elif self._still(tenures.get(alone.partition)):  # still, after the search
             pause = self._setbacks.refused(alone.partition, str(error), now)
             told.warning("transaction_aborted", retry_in=round(pause, 2))
-            await self._wait(epochs, pause)
+            await self._wait(tenures.values(), pause)
             return
-        await self._rewind(epochs)
+        await self._rewind(tenures.values())
 
-    def _holds(self, partition: Partition, epochs: Mapping[Partition, int]) -> bool:
-        """Whether the partition is held in the epoch of ``epochs``."""
-        held = self._held.get(partition)
-        return held is not None and held.epoch == epochs.get(partition)
+    def _taken(self, partition: Partition, epoch: int) -> Tenure | None:
+        """The tenure of the partition, if that is its epoch and its chunks are taken."""
+        tenure = self._tenures.get(partition)
+        return tenure if tenure is not None and tenure.epoch == epoch and partition in self._next else None
+
+    def _still(self, tenure: Tenure | None) -> bool:
+        """Whether chunks of the tenure are still taken."""
+        return tenure is not None and self._taken(tenure.partition, tenure.epoch) is not None
 
     async def _refused_by_topic(self, batch: Batch, error: TransactionRefused) -> dict[int, str]:
         """The offsets of the records that the output topic refuses, with the reason; none where it is not for
@@ -493,49 +504,50 @@ class EnrichStage:
             return {}
         return {batch.offsets[index]: str(error) for index in found}
 
-    async def _wait(self, epochs: Mapping[Partition, int], seconds: float) -> None:
+    async def _wait(self, tenures: Collection[Tenure], seconds: float) -> None:
         """Read the partitions again after a while, and produce nothing of them until then."""
-        for partition, epoch in epochs.items():
-            self._held.pop(partition, None)
+        for tenure in tenures:
+            self._next.pop(tenure.partition, None)
             try:
-                await self.source.pause(partition, epoch)
+                await tenure.pause()
             except OwnershipLost as error:
                 log.info("ownership_lost", error=str(error))
 
         async def go_on() -> None:
             await asyncio.sleep(seconds)
-            await self._rewind(epochs)
+            await self._rewind(tenures)
 
         self._tasks.start("enrich wait", go_on())
 
-    async def _start_over(self, epochs: Mapping[Partition, int], error: Exception) -> None:
-        """Roll the open transaction back, if there is one, and read ``epochs`` and all that it held again;
+    async def _start_over(self, tenures: Collection[Tenure], error: Exception) -> None:
+        """Roll the open transaction back, if there is one, and read ``tenures`` and all that it held again;
         nothing is produced meanwhile.
         """
         transaction = self._detach()
         if transaction is None:
-            await self._rewind(epochs)
+            await self._rewind(tenures)
             return
-        self._commit = self._tasks.start(
-            "enrich abort", self._give_up({**transaction.epochs, **epochs}, error, transaction.alone)
-        )
+        every = {**transaction.tenures, **{tenure.partition: tenure for tenure in tenures}}
+        self._commit = self._tasks.start("enrich abort", self._give_up(every, error, transaction.alone))
         await self._ended()
 
-    async def _give_up(self, epochs: Mapping[Partition, int], error: Exception, alone: Batch | None) -> None:
+    async def _give_up(
+        self, tenures: Mapping[Partition, Tenure], error: Exception, alone: Batch | None
+    ) -> None:
         try:
             try:
                 await self._blocking(self._producer.abort)
             except TransactionAborted as reason:  # what had broken it, before anybody gave it up
                 error = reason
-            await self._aborted(epochs, error, alone)
+            await self._aborted(tenures, error, alone)
         except Exception as failure:
             self._fail(failure)
         finally:
             self._commit = None
 
-    async def _rewind(self, epochs: Mapping[Partition, int], to: int | None = None) -> None:
-        for partition, position in (await self.source.rewind(epochs, to)).items():
-            self._begin_with(partition, position)
+    async def _rewind(self, tenures: Collection[Tenure]) -> None:
+        for tenure in await rewind(tenures):
+            self._begin_with(tenure)
 
     async def _blocking(self, function: Callable[[], None]) -> None:
         self._blocked_since, self._told_blocked = asyncio.get_running_loop().time(), False
@@ -546,18 +558,20 @@ class EnrichStage:
 
     # ── what the chunk source tells ────────────────────────────────────────────────────────────
 
-    async def assigned(self, positions: Mapping[Partition, Position]) -> None:
-        for partition, position in positions.items():
-            self._begin_with(partition, position)
-            if not position.readable:
-                await self.missing(partition, position)
+    async def assigned(self, tenures: Collection[Tenure]) -> None:
+        for tenure in tenures:
+            self._begin_with(tenure)
+            if not tenure.position.readable:
+                await self.records_missing(tenure, tenure.position)
 
-    def _begin_with(self, partition: Partition, position: Position) -> None:
-        self._held[partition] = position
+    def _begin_with(self, tenure: Tenure) -> None:
+        partition = tenure.partition
+        self._tenures[partition] = tenure
+        self._next[partition] = tenure.position.offset
         self._stopped.pop(partition, None)
-        self._entering[partition] = self._tasks.start(f"enter {partition}", self._enter(partition, position))
+        self._entering[partition] = self._tasks.start(f"enter {partition}", self._enter(tenure))
 
-    async def _enter(self, partition: Partition, position: Position) -> None:
+    async def _enter(self, tenure: Tenure) -> None:
         """What comes before the first record of a partition is produced: a look at whether its offset is one
         of this topic, and under start = "latest" a commit of where it begins, for that is decided once.
         Repeated after a transaction that commit would set the offset back.
@@ -565,28 +579,27 @@ class EnrichStage:
         Not awaited by a rebalance callback: a commit may need polls, which wait for the callback to return.
         """
         try:
-            if not await self._fits(partition, position):
+            if not await self._fits(tenure):
                 return
-            if position.committed is None and self.source.since is not None:
-                await self.source.commit(partition, position.epoch, position.offset, self._text(partition))
+            if tenure.position.committed is None and tenure.group_start is not None:
+                await tenure.commit(tenure.position.offset, self._text(tenure))
         except OwnershipLost as error:
             log.info("ownership_lost", error=str(error))
         except Exception as error:
             self._fail(error)
         finally:
-            if self._entering.get(partition) is asyncio.current_task():
-                del self._entering[partition]
+            if self._entering.get(tenure.partition) is asyncio.current_task():
+                del self._entering[tenure.partition]
 
-    async def _fits(self, partition: Partition, position: Position) -> bool:
+    async def _fits(self, tenure: Tenure) -> bool:
         """Learn the id of the partition's topic. False: the committed offset belongs to another one, or says
         what this version cannot read and would erase, so the partition is stopped. Raises OwnershipLost.
         """
+        partition = tenure.partition
         try:
-            before = Committed.parse(position.metadata).topic_id
+            before = Committed.parse(tenure.position.metadata).topic_id
         except MetadataUnreadable as error:
-            await self._stop(
-                partition, position.epoch, str(error), "run a worker of the version that committed it"
-            )
+            await self._stop(tenure, str(error), "run a worker of the version that committed it")
             return False
         now = await self._topic_id()
         if differ(before, now):
@@ -594,18 +607,19 @@ class EnrichStage:
                 f"{partition} was recreated (its topic id is {now}, the committed offset belongs to "
                 f"{before}): offsets mean other records now"
             )
-            ways_out = f"stop the workers, delete the offsets of the group {self.source.group} for the topic"
-            await self._stop(partition, position.epoch, problem, ways_out)
+            ways_out = f"stop the workers, delete the offsets of the group {tenure.group} for the topic"
+            await self._stop(tenure, problem, ways_out)
             return False
         self._topic_ids[partition] = now or before
         return True
 
-    async def _stop(self, partition: Partition, epoch: int, problem: str, ways_out: str) -> None:
+    async def _stop(self, tenure: Tenure, problem: str, ways_out: str) -> None:
         """Produce nothing more of the partition, until a person has acted. Raises OwnershipLost where it is
         not ours any more.
         """
-        await self.source.pause(partition, epoch)
-        self._held.pop(partition, None)
+        partition = tenure.partition
+        await tenure.pause()
+        self._next.pop(partition, None)
         self._stopped[partition] = problem
         log.error("partition_stopped", partition=str(partition), problem=problem, ways_out=ways_out)
 
@@ -617,67 +631,68 @@ class EnrichStage:
         self._forget(partitions)
         await self._ended()
         if self._open is not None:
-            await self._start_over({}, OwnershipLost("partitions lost"))
+            await self._start_over([], OwnershipLost("partitions lost"))
 
     def _forget(self, partitions: Collection[Partition]) -> None:
         for partition in partitions:
-            self._held.pop(partition, None)
+            self._tenures.pop(partition, None)
+            self._next.pop(partition, None)
             self._topic_ids.pop(partition, None)
             self._stopped.pop(partition, None)
             self._stops.forget(partition)
             self.enricher.refused.pop(partition, None)
         self._setbacks.forget(partitions)
 
-    async def missing(self, partition: Partition, position: Position) -> None:
+    async def records_missing(self, tenure: Tenure, position: Position) -> None:
         """The topic does not hold what comes next: it was recreated, which its id tells, or records were
         deleted.
         """
+        partition = tenure.partition
         if partition in self._renewed:  # and read again until the group's offset is gone
-            await self.source.pause(partition, position.epoch)
+            await tenure.pause()
         elif before := self._topic_ids.get(partition, "") or _topic_id(position):
             # Not awaited by the consumer's thread: brokers may be away.
-            self._tasks.start(f"look at {partition}", self._look_at_topic(partition, position, before))
+            self._tasks.start(f"look at {partition}", self._look_at_topic(tenure, position, before))
         else:
-            await self._records_missing(partition, position)
+            await self._records_deleted(tenure, position)
 
-    async def _look_at_topic(self, partition: Partition, position: Position, before: str) -> None:
+    async def _look_at_topic(self, tenure: Tenure, position: Position, before: str) -> None:
+        partition = tenure.partition
         now = await self._topic_id()
         if not differ(before, now):
-            await self._records_missing(partition, position)
+            await self._records_deleted(tenure, position)
             return
         log.warning("topic_recreated", partition=str(partition), before=before, now=now)
         self._renewed.add(partition)
         try:
-            await self._begin_new_topic(partition, position.epoch)
+            await self._begin_new_topic(tenure)
         finally:
             self._renewed.discard(partition)
 
-    async def _begin_new_topic(self, partition: Partition, epoch: int) -> None:
+    async def _begin_new_topic(self, tenure: Tenure) -> None:
         """Read the partition from where a group without an offset starts. Kafka deletes the offset with the
         topic, a little later perhaps; one that stays was brought back by somebody, and stops the partition.
         """
-        self._held.pop(partition, None)
+        self._next.pop(tenure.partition, None)
         await self.flush()  # whatever was read of the former topic
         for look in range(OFFSET_LOOKS):
-            position = (await self.source.rewind({partition: epoch}, None)).get(partition)
-            if position is None:
-                return  # not ours any more
-            if position.committed is None or look == OFFSET_LOOKS - 1:
-                self._begin_with(partition, position)
+            tenure = self._tenures[tenure.partition] = await tenure.rewind()
+            if tenure.position.committed is None or look == OFFSET_LOOKS - 1:
+                self._begin_with(tenure)
                 return
-            epoch = position.epoch
-            await self.source.pause(partition, epoch)
+            await tenure.pause()
             await asyncio.sleep(OFFSET_SECONDS)
 
-    async def _records_missing(self, partition: Partition, position: Position) -> None:
+    async def _records_deleted(self, tenure: Tenure, position: Position) -> None:
         """Ingest records were deleted before they were read: stop there, or go on behind them if so
         configured, once what was read before is committed.
         """
-        found = explain(
+        partition = tenure.partition
+        found = describe_gap(
             partition,
             position,
             doing="read",
-            group=self.source.group,
+            group=tenure.group,
             setting="enrich.on_missing_records",
         )
         if self._settings.on_missing_records == "continue" and found.overtaken:
@@ -688,20 +703,20 @@ class EnrichStage:
                 continues_at=position.low,
             )
             # Not awaited by the consumer's thread: what was read may need its polls to be committed.
-            self._tasks.start(f"continue {partition}", self._go_on_behind(partition, position))
+            self._tasks.start(f"continue {partition}", self._go_on_behind(tenure, position))
             return
         self._stopped[partition] = found.problem
         log.error(
             "partition_stopped", partition=str(partition), problem=found.problem, ways_out=found.ways_out
         )
-        await self.source.pause(partition, position.epoch)
+        await tenure.pause()
 
-    async def _go_on_behind(self, partition: Partition, position: Position) -> None:
+    async def _go_on_behind(self, tenure: Tenure, position: Position) -> None:
         try:
-            while (held := self._held.get(partition)) is not None and held.epoch == position.epoch:
-                if held.offset >= position.offset:
+            while self._still(tenure):
+                if self._next[tenure.partition] >= position.offset:
                     await self.flush()
-                    await self._rewind({partition: position.epoch}, to=position.low)
+                    self._begin_with(await tenure.rewind(position.low))
                     return
                 await asyncio.sleep(CATCH_UP_SECONDS)  # its chunks are in the channel or the pipeline
         except OwnershipLost as error:

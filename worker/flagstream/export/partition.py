@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
-from flagstream.chunk import Chunk, Partition, Position
+from flagstream.chunk import Chunk, Partition
 from flagstream.crashpoints import crash_point
 from flagstream.dead_letters import DeadLetter
 from flagstream.errors import (
@@ -44,7 +44,8 @@ from flagstream.export.takeover import (
     repeat,
 )
 from flagstream.export.windows import ClosedWindow, Limits, OpenWindow
-from flagstream.kafka.offsets import Committed, Division, MetadataUnreadable, Plan, Since
+from flagstream.kafka.commit_metadata import Committed, Division, MetadataUnreadable, Plan
+from flagstream.kafka.tenure import Tenure
 from flagstream.operate import metrics
 from flagstream.operate.tasks import Tasks
 from flagstream.sinks.protocol import (
@@ -84,30 +85,22 @@ class Condemned:
 
 
 class Kafka(Protocol):
-    """What a partition asks of the stage: commits, and calls of the sink off the event loop."""
+    """What a partition asks of the stage: transactions, and calls of the sink off the event loop."""
 
-    @property
-    def since(self) -> Since | None: ...
-    @property
-    def fresh(self) -> bool: ...
     async def topic_id(self) -> str: ...
-    async def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> None: ...
+    def committed(self, partition: Partition, offset: int) -> None: ...
     async def transact(
         self,
-        partition: Partition,
-        epoch: int,
+        tenure: Tenure,
         produce: Callable[[Transaction], None],
         letters: list[DeadLetter],
         offset: int,
         metadata: str,
     ) -> None: ...
-    async def pause(self, partition: Partition, epoch: int) -> None: ...
-    async def resume(self, partition: Partition, epoch: int) -> None: ...
-    async def fetch_again(self, partition: Partition, epoch: int, start: int) -> int: ...
-    async def persist(self, what: str, partition: Partition, function: Callable[[], T]) -> T: ...
+    async def persist(self, what: str, tenure: Tenure, function: Callable[[], T]) -> T: ...
     async def in_thread(self, function: Callable[[], None]) -> None: ...
     def restart(
-        self, partition: Partition, epoch: int, *, condemned: Condemned | None = None, to: int | None = None
+        self, tenure: Tenure, *, condemned: Condemned | None = None, to: int | None = None
     ) -> None: ...
     def fail(self, error: BaseException) -> None: ...
 
@@ -137,19 +130,19 @@ class PartitionExport:
     def __init__(
         self,
         to: Destination,
-        partition: Partition,
-        position: Position,
+        tenure: Tenure,
         kafka: Kafka,
         budget: MemoryBudget,
         condemned: Condemned | None = None,
     ) -> None:
-        self.partition = partition
-        self.epoch = position.epoch
+        self.partition = partition = tenure.partition
+        self.epoch = tenure.epoch
         self.stopped: str | None = None
         self.overtaken = False
         """Retention has deleted what comes next: windows close when no more is held."""
         self._to = to
-        self._origin = position
+        self._tenure = tenure
+        self._origin = position = tenure.position
         self._kafka = kafka
         self._budget = budget
         self._condemned: SinkRefused | None = None
@@ -220,7 +213,7 @@ class PartitionExport:
 
     def _start_over(self, chunk: Chunk) -> None:
         self._log.error("chunk_out_of_order", expected=self._expected, found=chunk.start)
-        self._kafka.restart(self.partition, self.epoch, condemned=self._still_condemned)
+        self._kafka.restart(self._tenure, condemned=self._still_condemned)
         self.drop()
 
     @property
@@ -240,17 +233,17 @@ class PartitionExport:
                 return
             if self._leftover and not self._paused:
                 self._paused = True
-                self._call(self._kafka.pause(self.partition, self.epoch))
+                self._call(self._tenure.pause())
             elif self._paused and not self._leftover and not self._waits_for_room:
                 self._paused = False
                 if self._given_back:
                     self._given_back = False
                     self._call(self._fetch_again(self._next_offset))
                 else:
-                    self._call(self._kafka.resume(self.partition, self.epoch))
+                    self._call(self._tenure.resume())
 
     async def _fetch_again(self, start: int) -> None:
-        until = await self._kafka.fetch_again(self.partition, self.epoch, start)
+        until = await self._tenure.fetch_again(start)
         if self._given_back_to == math.inf:  # none of them is there yet
             self._given_back_to = until
 
@@ -487,7 +480,7 @@ class PartitionExport:
         elif window is not self._planned and not self._rediscovered(window):
             crash_point("export.planning")
             text = self._metadata(window.position, window.range.start, window)
-            await self._kafka.commit(self.partition, self.epoch, window.position, text)
+            await self._commit_offset(window.position, text)
         crash_point("export.planned")
         return True
 
@@ -530,7 +523,7 @@ class PartitionExport:
             if isinstance(sink, PartsSink):
                 delivery = await self._deliver_in_parts(window, manifest, sink)
             else:
-                delivery = await self._kafka.persist(what, self.partition, deliver)
+                delivery = await self._kafka.persist(what, self._tenure, deliver)
         except ObjectConflict as error:
             if not self._rediscovered(window):
                 raise
@@ -544,7 +537,7 @@ class PartitionExport:
             # memory.
             self._log.error("window_refused", range=str(window.range), events=window.events, error=str(error))
             condemned = Condemned(error, window.position)
-            self._kafka.restart(self.partition, self.epoch, condemned=condemned)
+            self._kafka.restart(self._tenure, condemned=condemned)
             raise OwnershipLost(f"{window.range} was refused and becomes dead letters") from error
         crash_point("export.delivered")
         self._delivered(window, delivery)
@@ -563,14 +556,14 @@ class PartitionExport:
 
         async def commit(division: Division) -> None:
             text = self._metadata(window.position, window.range.start, window, division)
-            await self._kafka.commit(self.partition, self.epoch, window.position, text)
+            await self._commit_offset(window.position, text)
 
         try:
             return await send_in_parts(
                 sink,
                 manifest,
                 course,
-                persist=lambda function: self._kafka.persist("deliver", self.partition, function),
+                persist=lambda function: self._kafka.persist("deliver", self._tenure, function),
                 commit=commit,
                 refused=metrics.DELIVERY_FAILURES.labels(self._to.name, "refused").inc,
                 log=self._log,
@@ -611,12 +604,14 @@ class PartitionExport:
             sink, manifest, payload = window.sink, window.manifest, window.payload
             produce = lambda transaction: sink.deliver_in(transaction, manifest, payload)  # noqa: E731
         if produce is not _nothing or window.rejects:
-            await self._kafka.transact(
-                self.partition, self.epoch, produce, window.rejects, window.range.end, text
-            )
+            await self._kafka.transact(self._tenure, produce, window.rejects, window.range.end, text)
         else:
-            await self._kafka.commit(self.partition, self.epoch, window.range.end, text)
+            await self._commit_offset(window.range.end, text)
         self._planned = following
+
+    async def _commit_offset(self, offset: int, text: str) -> None:
+        await self._tenure.commit(offset, text)
+        self._kafka.committed(self.partition, offset)
 
     def _metadata(
         self,
@@ -640,9 +635,9 @@ class PartitionExport:
             )
         return Committed(
             plan,
-            named_from=None if named == offset and asked else named,
+            range_start=None if named == offset and asked else named,
             topic_id=self._topic_id,
-            since=self._kafka.since,
+            group_start=self._tenure.group_start,
         ).text()
 
     # ── taking over ────────────────────────────────────────────────────────────
@@ -664,7 +659,7 @@ class PartitionExport:
             # Lost offsets may have led to a start behind what is held, as "latest" does.
             start = self._named if origin.committed is not None else min(origin.low, self._named)
             held = await self._kafka.persist(
-                "holdings", self.partition, lambda: sink.holdings(self.partition, start)
+                "holdings", self._tenure, lambda: sink.holdings(self.partition, start)
             )
         self._held = held or ()
         if found.plan is not None:
@@ -683,7 +678,7 @@ class PartitionExport:
             if origin.committed is None:
                 at = go_on_with(self.partition, origin, held, settings.on_lost_offsets, self._to.unit)
                 if at != origin.offset:
-                    self._kafka.restart(self.partition, self.epoch, to=at)
+                    self._kafka.restart(self._tenure, to=at)
                     raise OwnershipLost(f"{self.partition} starts again at {at}")
                 self._log.error("offsets_lost", continues_at=at)
                 held = self._held = [window for window in held if window.end > at]
@@ -710,9 +705,9 @@ class PartitionExport:
         Unless the sink was ``asked`` what it holds, the next owner asks it as if nothing were committed.
         """
         origin = self._origin
-        if origin.committed is None and self._kafka.since is not None:
+        if origin.committed is None and self._tenure.group_start is not None:
             text = self._metadata(origin.offset, self._named, None, asked=asked)
-            await self._kafka.commit(self.partition, self.epoch, origin.offset, text)
+            await self._commit_offset(origin.offset, text)
 
     # ── the end ────────────────────────────────────────────────────────────
 
@@ -728,7 +723,7 @@ class PartitionExport:
         self._forget_open()
         self._happened()
         self._log.error("partition_stopped", problem=self.stopped)
-        self._call(self._kafka.pause(self.partition, self.epoch))
+        self._call(self._tenure.pause())
         if isinstance(problem, PartitionStopped) and problem.look_again is not None:
             self._timer = asyncio.get_running_loop().call_later(problem.look_again, self.begin_again)
 
@@ -737,7 +732,7 @@ class PartitionExport:
         mended.
         """
         with self._failing_whole():
-            self._kafka.restart(self.partition, self.epoch, condemned=self._still_condemned)
+            self._kafka.restart(self._tenure, condemned=self._still_condemned)
 
     async def deliver_held(self, end: int) -> None:
         """Deliver all records before the offset ``end``, however long it takes: what comes next was deleted,

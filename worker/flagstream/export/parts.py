@@ -4,7 +4,8 @@ Parts are sent in order. One that is refused for what it holds (:class:`~flagstr
 halved, down to the event, and a single event that is still refused becomes a dead letter where the sink is
 configured so. Three rules keep an event from being accepted under two ids:
 
-* how a part is cut is committed before the first half is sent (:class:`~flagstream.kafka.offsets.Division`);
+* how a part is cut is committed before the first half is sent
+  (:class:`~flagstream.kafka.commit_metadata.Division`);
 * a part that may have been accepted unseen is not divided: one whose try was not answered, and every part of
   an undivided plan that somebody else made;
 * in a divided window each request comes after a commit of what was settled before it. So whoever takes the
@@ -28,7 +29,7 @@ from enum import Enum
 from itertools import takewhile
 
 from flagstream.errors import PartRefused, RangesRefused, SinkRefused, SinkRefusesAll
-from flagstream.kafka.offsets import Division
+from flagstream.kafka.commit_metadata import Division
 from flagstream.sinks.protocol import Part
 from flagstream.window import OffsetRange
 

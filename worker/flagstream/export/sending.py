@@ -8,7 +8,7 @@ from structlog.typing import FilteringBoundLogger
 from flagstream.crashpoints import crash_point
 from flagstream.errors import PartitionStopped, PartRefused, SinkRefused, SinkUnavailable
 from flagstream.export.parts import Course
-from flagstream.kafka.offsets import Division
+from flagstream.kafka.commit_metadata import Division
 from flagstream.sinks.protocol import Delivery, Part, PartsSink
 from flagstream.window import Manifest
 

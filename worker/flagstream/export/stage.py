@@ -32,11 +32,10 @@ from flagstream.export.refused import DeadLetterSink
 from flagstream.export.retry_status import HANGS, HINTS, UNDER_WAY_SECONDS, RetryStatus, called
 from flagstream.export.takeover import unit_of
 from flagstream.export.windows import Limits
-from flagstream.kafka.identity import TopicIdentity
-from flagstream.kafka.missing import explain
-from flagstream.kafka.offsets import Since
+from flagstream.kafka.gaps import describe_gap
 from flagstream.kafka.refusals import TopicRefusesAll, find_refused
-from flagstream.kafka.source import ChunkSource
+from flagstream.kafka.tenure import Tenure
+from flagstream.kafka.topic_id import TopicIdentity
 from flagstream.kafka.topics import TopicFacts
 from flagstream.kafka.transactions import NotQueued, TransactionalProducer, TransactionRefused
 from flagstream.operate import metrics
@@ -93,7 +92,6 @@ class ExportStage:
         revoke_budget: float,
         fail: Callable[[BaseException], None],
     ) -> None:
-        self.source: ChunkSource
         self.decoder: Decoder | None = None
         """Of an output topic that is not JSON; set before :meth:`open`."""
         self.fail = fail
@@ -109,6 +107,7 @@ class ExportStage:
         self._producer = producer
         self._producer_open = False
         self._revoke_budget = revoke_budget
+        self._tenures: dict[Partition, Tenure] = {}
         self._exports: dict[Partition, PartitionExport] = {}
         self._missing: dict[Partition, str] = {}
         self._uncertain: dict[Partition, tuple[int, str]] = {}
@@ -237,8 +236,8 @@ class ExportStage:
             return  # what it holds may be in the topic no longer
         if export is not None and export.stopped:
             export.begin_again()
-        elif (position := self.source.positions.get(partition)) is not None:
-            self.restart(partition, position.epoch)
+        elif (tenure := self._tenures.get(partition)) is not None:
+            self.restart(tenure)
 
     async def drain(self, deadline: float) -> None:
         """Close all windows and deliver what fits until ``deadline`` (event loop time); the rest is left to
@@ -256,12 +255,13 @@ class ExportStage:
 
     # ── what the chunk source tells ────────────────────────────────────────────────────────────
 
-    async def assigned(self, positions: Mapping[Partition, Position]) -> None:
-        for partition, position in positions.items():
-            if not position.readable:
-                await self.missing(partition, position)
+    async def assigned(self, tenures: Collection[Tenure]) -> None:
+        for tenure in tenures:
+            self._tenures[tenure.partition] = tenure
+            if not tenure.position.readable:
+                await self.records_missing(tenure, tenure.position)
             else:
-                self._begin(partition, position)
+                self._begin(tenure)
 
     async def revoked(self, partitions: Collection[Partition]) -> None:
         await self._finish(partitions, "revoke", asyncio.get_running_loop().time() + self._revoke_budget)
@@ -270,20 +270,21 @@ class ExportStage:
         for partition in partitions:
             self._let_go(partition)
 
-    async def missing(self, partition: Partition, position: Position) -> None:
+    async def records_missing(self, tenure: Tenure, position: Position) -> None:
         """What is held already is delivered first: Kafka has it no longer. Then the partition stops, or goes
         on behind what is gone.
         """
+        partition = tenure.partition
         export = self._exports.get(partition)
-        found = explain(
+        found = describe_gap(
             partition,
             position,
             doing="exported",
-            group=self.source.group,
+            group=tenure.group,
             setting=f"sinks.{self._name}.on_missing_records",
         )
         # Where nothing was overtaken the topic was cut: other records may get our offsets.
-        if export is not None and (export.epoch != position.epoch or not found.overtaken):
+        if export is not None and (export.epoch != tenure.epoch or not found.overtaken):
             self._drop(partition)
             export = None
         if export is not None and export.overtaken:
@@ -296,25 +297,26 @@ class ExportStage:
             self._missing[partition] = found.problem
             told.error("partition_stopped", ways_out=found.ways_out)
         if export is not None:
-            self._start(self._deliver_held(export, position, goes_on))
-            await self.source.pause(partition, position.epoch)
+            self._start(self._deliver_held(export, tenure, position, goes_on))
+            await tenure.pause()
         elif goes_on:
-            self.restart(partition, position.epoch, to=position.low)
+            self.restart(tenure, to=position.low)
         else:
-            await self.source.pause(partition, position.epoch)
+            await tenure.pause()
 
-    async def _deliver_held(self, export: PartitionExport, position: Position, goes_on: bool) -> None:
+    async def _deliver_held(
+        self, export: PartitionExport, tenure: Tenure, position: Position, goes_on: bool
+    ) -> None:
         await export.deliver_held(position.offset)
         # It may be another's by now, or wait for a person: to begin anew would step over what it stopped at.
-        if goes_on and not export.stopped and export.epoch == position.epoch:
-            self.restart(export.partition, position.epoch, to=position.low)
+        if goes_on and not export.stopped and export.epoch == tenure.epoch:
+            self.restart(tenure, to=position.low)
 
-    def _begin(self, partition: Partition, position: Position, condemned: Condemned | None = None) -> None:
+    def _begin(self, tenure: Tenure, condemned: Condemned | None = None) -> None:
+        partition = tenure.partition
         self._drop(partition)
-        self._certain(partition, position.offset)
-        self._exports[partition] = PartitionExport(
-            self._to, partition, position, self, self._budget, condemned
-        )
+        self._certain(partition, tenure.position.offset)
+        self._exports[partition] = PartitionExport(self._to, tenure, self, self._budget, condemned)
 
     def _drop(self, partition: Partition) -> None:
         self._missing.pop(partition, None)
@@ -330,29 +332,18 @@ class ExportStage:
 
     def _let_go(self, partition: Partition) -> None:
         self._drop(partition)
+        self._tenures.pop(partition, None)
         self._uncertain.pop(partition, None)
         self._denials.over(partition)
         self._stops.forget(partition)
 
     # ── what a partition asks ────────────────────────────────────────────────────────────
 
-    @property
-    def since(self) -> Since | None:
-        return self.source.since
-
-    @property
-    def fresh(self) -> bool:
-        return self.source.fresh
-
     async def topic_id(self) -> str:
         assert self._identity is not None  # no partition comes before open()
         return await self._identity.now()
 
-    async def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> None:
-        await self.source.commit(partition, epoch, offset, metadata)
-        self._went_on(partition, offset)
-
-    def _went_on(self, partition: Partition, offset: int) -> None:
+    def committed(self, partition: Partition, offset: int) -> None:
         """Whatever stopped the partition did so at its committed offset; it is over beyond that."""
         self._certain(partition, offset)
         export = self._exports.get(partition)
@@ -364,35 +355,25 @@ class ExportStage:
         if partition in self._uncertain and offset >= self._uncertain[partition][0]:
             del self._uncertain[partition]
 
-    async def pause(self, partition: Partition, epoch: int) -> None:
-        await self.source.pause(partition, epoch)
-
-    async def resume(self, partition: Partition, epoch: int) -> None:
-        await self.source.resume(partition, epoch)
-
-    async def fetch_again(self, partition: Partition, epoch: int, start: int) -> int:
-        return await self.source.fetch_again(partition, epoch, start)
-
     def give_back(self) -> None:
         """Drop records for which there is no room in windows for now: they keep others from being fetched."""
         for export in self._exports.values():
             export.give_back()
 
-    def restart(
-        self, partition: Partition, epoch: int, *, condemned: Condemned | None = None, to: int | None = None
-    ) -> None:
-        """Begin the partition anew at its committed offset (or at ``to``), with a new epoch."""
-        self._drop(partition)
+    def restart(self, tenure: Tenure, *, condemned: Condemned | None = None, to: int | None = None) -> None:
+        """Begin the partition again at its committed offset (or at ``to``), in a new tenure."""
+        self._drop(tenure.partition)
 
         async def restart() -> None:
             # A transaction that is under way in the thread would be committed behind our back: the generation
             # of the group stays the same.
             await asyncio.get_running_loop().run_in_executor(self._transactions, _nothing)
-            for found, position in (await self.source.rewind({partition: epoch}, to)).items():
-                if position.readable or to is not None:
-                    self._begin(found, position, condemned)
-                else:
-                    await self.missing(found, position)
+            begun = await tenure.rewind(to)
+            self._tenures[begun.partition] = begun
+            if begun.position.readable or to is not None:
+                self._begin(begun, condemned)
+            else:
+                await self.records_missing(begun, begun.position)
 
         self._start(restart())
 
@@ -400,17 +381,17 @@ class ExportStage:
         """Work on a partition that nobody waits for."""
         self._tasks.start(f"sink {self._name}", work)
 
-    async def persist(self, what: str, partition: Partition, function: Callable[[], T]) -> T:
+    async def persist(self, what: str, tenure: Tenure, function: Callable[[], T]) -> T:
         """Call the sink in a thread until it succeeds, backing off for as long as it takes.
 
         Raises ObjectConflict and PartitionStopped; SinkRefused for a delivery when refused windows are to
         become dead letters.
         """
         if not self._opened.is_set():
-            if export := self._exports.get(partition):
+            if export := self._exports.get(tenure.partition):
                 await export.commit_start(asked=False)  # this process may end before the sink opens
             await self._opened.wait()
-        return await self._until_done(what, function, partition)
+        return await self._until_done(what, function, tenure)
 
     async def in_thread(self, function: Callable[[], None]) -> None:
         """Work that would hold up the event loop, and that nothing outside can keep from succeeding."""
@@ -418,8 +399,7 @@ class ExportStage:
 
     async def transact(
         self,
-        partition: Partition,
-        epoch: int,
+        tenure: Tenure,
         produce: Callable[[Transaction], None],
         letters: list[DeadLetter],
         offset: int,
@@ -430,6 +410,7 @@ class ExportStage:
 
         Raises OwnershipLost.
         """
+        partition = tenure.partition
 
         def transaction(group: object) -> None:
             self._open_producer()
@@ -449,14 +430,14 @@ class ExportStage:
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             async with self._transacting:  # one transaction at a time; who has to wait lets others go first
-                group = await self.source.group_metadata({partition: epoch})
+                group = await tenure.group_metadata()
                 self._status.begun("deliver", partition, loop.time())
                 try:
                     await loop.run_in_executor(self._transactions, transaction, group)
                     break
                 except TransactionUncertain as error:
                     self._uncertain[partition] = offset, str(error)
-                    self.restart(partition, epoch)  # what is committed tells whether it was
+                    self.restart(tenure)  # what is committed tells whether it was
                     raise OwnershipLost(str(error)) from error
                 except TransactionAborted as error:
                     metrics.TRANSACTIONS.labels(f"sink.{self._name}", "aborted").inc()
@@ -465,15 +446,15 @@ class ExportStage:
                     self._status.failed("deliver", partition, "transaction", text, loop.time(), pause)
                     self._log.warning("transaction_aborted", error=str(error), retry_in=round(pause, 2))
                     if self._takes_less() or await self._refuses_some(error, partition, offset, produce):
-                        self.restart(partition, epoch)  # its records are encoded again, without those
+                        self.restart(tenure)  # its records are encoded again, without those
                         raise OwnershipLost(str(error)) from error
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), pause)
         self._status.over("deliver", partition)
         if isinstance(self._sink, TopicSink):
             self._sink.committed(partition, offset)
-        self.source.progress.committed(partition, offset)
-        self._went_on(partition, offset)
+        tenure.committed_in_transaction(offset)
+        self.committed(partition, offset)
         metrics.TRANSACTIONS.labels(f"sink.{self._name}", "committed").inc()
         for letter in letters:
             metrics.REJECTED.labels(self._name, letter.reason).inc()
@@ -521,13 +502,12 @@ class ExportStage:
         sink.limit = self._producer.limit
         return True
 
-    async def _until_done(
-        self, what: str, function: Callable[[], T], partition: Partition | None = None
-    ) -> T:
+    async def _until_done(self, what: str, function: Callable[[], T], tenure: Tenure | None = None) -> T:
+        partition = None if tenure is None else tenure.partition
         loop = asyncio.get_running_loop()
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
-            await self._until_fresh(what)
+            await self._until_fresh(tenure)
             try:
                 began = loop.time()
                 self._status.begun(what, partition, began)
@@ -562,9 +542,9 @@ class ExportStage:
         counts = not error.denied or self._denials.counts(partition, asyncio.get_running_loop().time())
         return counts and self._settings.on_refused == "dead_letter"
 
-    async def _until_fresh(self, what: str) -> None:
+    async def _until_fresh(self, tenure: Tenure | None) -> None:
         """No delivery starts while the group may have given our partitions away."""
-        while what != "open" and not self.source.fresh:  # noqa: ASYNC110  # a clock, nothing sets it
+        while tenure is not None and not tenure.fresh:  # noqa: ASYNC110  # a clock, nothing sets it
             await asyncio.sleep(0.05)
 
     def _failed(self, what: str, partition: Partition | None, error: SinkError, wait: float) -> None:

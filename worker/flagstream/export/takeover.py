@@ -12,8 +12,8 @@ from typing import Literal
 
 from flagstream.chunk import Partition, Position
 from flagstream.errors import PartitionStopped, RecordsMissing
-from flagstream.kafka.identity import differ
-from flagstream.kafka.offsets import Committed, Plan
+from flagstream.kafka.commit_metadata import Committed, Plan
+from flagstream.kafka.topic_id import differ
 from flagstream.window import OffsetRange, OtherwiseNamed
 
 _UNTOLD = ("requests", "records", "lines")
@@ -60,7 +60,7 @@ def first_name(origin: Position, found: Committed) -> int:
     """
     if origin.committed is None:
         return origin.offset
-    return origin.committed if found.named_from is None else found.named_from
+    return origin.committed if found.range_start is None else found.range_start
 
 
 def check_topic(partition: Partition, before: str, now: str, unit: str) -> None:

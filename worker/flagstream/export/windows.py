@@ -8,7 +8,7 @@ from flagstream.chunk import Partition, Record
 from flagstream.dead_letters import DeadLetter, dead_letter, size
 from flagstream.errors import PartitionStopped
 from flagstream.export.validation import AVRO_EVENT, Events, validate
-from flagstream.kafka.offsets import Plan
+from flagstream.kafka.commit_metadata import Plan
 from flagstream.outcomes import Reject
 from flagstream.sinks.protocol import Sink, TransactionalSink, WindowEncoder
 from flagstream.topic_formats.known_schemas import ASK_AGAIN

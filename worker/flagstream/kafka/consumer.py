@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -22,15 +22,18 @@ from flagstream.chunk import Chunk, Partition, Position, Record
 from flagstream.crashpoints import crash_point
 from flagstream.errors import OwnershipLost
 from flagstream.kafka.calls import Calls
-from flagstream.kafka.offsets import Since
-from flagstream.kafka.positions import StartingPoints
+from flagstream.kafka.commit_metadata import GroupStart
 from flagstream.kafka.progress import Progress
 from flagstream.kafka.reports import Reports, raise_if_fatal
+from flagstream.kafka.start_positions import StartPositions
+from flagstream.kafka.tenure import Tenure
 from flagstream.librdkafka_text import LOGGER
 from flagstream.memory import RECORD_OVERHEAD, Account, MemoryShare, Weight
 from flagstream.operate import metrics
 from flagstream.operate.retry import Backoff
 from flagstream.units import Start
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -68,8 +71,8 @@ class Stage(Protocol):
     each.
     """
 
-    async def assigned(self, positions: Mapping[Partition, Position]) -> None:
-        """These partitions are ours from ``positions`` on; their chunks come only after this returned."""
+    async def assigned(self, tenures: Collection[Tenure]) -> None:
+        """The group gives these partitions to this member. Their chunks come after this has returned."""
         ...
 
     async def revoked(self, partitions: Collection[Partition]) -> None:
@@ -80,8 +83,10 @@ class Stage(Protocol):
         """These are gone already: drop their work, commit nothing."""
         ...
 
-    async def missing(self, partition: Partition, position: Position) -> None:
-        """The topic no longer holds the record at ``position.offset``; the partition waits for a decision."""
+    async def records_missing(self, tenure: Tenure, position: Position) -> None:
+        """The topic does not hold the record at ``position.offset``, the next one of the partition, but the
+        offsets from ``position.low`` to ``position.high``. The stage decides how the partition goes on.
+        """
         ...
 
 
@@ -109,10 +114,10 @@ class ConsumerThread:
 
     ``memory`` is what may wait of them, ``beside`` what the stage holds in another form. When records that
     the stage does not take have filled it for a while, ``on_full`` is called on the event loop, so that it
-    may give some back (:meth:`set_paused`).
+    may give some back (:meth:`resume`).
 
-    ``positions`` says which partitions are held, and in which epoch. ``polled_at`` and ``alive_at`` are when
-    the thread last polled, and when it was last seen moving (monotonic seconds). The event loop has the
+    ``positions`` says which partitions are held, and in which epoch. ``polled_at`` and ``last_active`` are
+    when the thread last polled, and when it was last seen moving (monotonic seconds). The event loop has the
     methods below run by ``calls``.
     """
 
@@ -130,7 +135,7 @@ class ConsumerThread:
         memory: MemoryShare,
         beside: Callable[[], int],
     ) -> None:
-        self.polled_at = self.alive_at = time.monotonic()
+        self.polled_at = self.last_active = time.monotonic()
         self.positions: dict[Partition, Position] = {}
         self.calls = Calls(name)
         self.progress = Progress(name, topic)
@@ -146,6 +151,7 @@ class ConsumerThread:
         self._rejoins = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self.on_full: Callable[[], None] = _nothing
         self.account = Account(memory, beside=beside, released=self._wake)
+        self.group = str(properties["group.id"])
         self._name = name
         self._topic = topic
         self._put_chunk = put
@@ -174,7 +180,7 @@ class ConsumerThread:
         self._rejoin_reason: str | None = None
         self._dropped: list[Partition] = []
         self._stopping = threading.Event()
-        self._starts = StartingPoints(topic, start, self._epochs, reports, self._stopping, self._alive)
+        self._starts = StartPositions(topic, start, self._epochs, reports, self._stopping, self._alive)
         self._log = log.bind(source=name, topic=topic)
         self._thread = threading.Thread(target=self._run, name=f"consumer-{name}", daemon=True)
 
@@ -183,9 +189,14 @@ class ConsumerThread:
         return self._thread.is_alive()
 
     @property
-    def since(self) -> Since | None:
-        """See :class:`StartingPoints`."""
-        return self._starts.since
+    def fresh(self) -> bool:
+        """Whether the last poll is younger than the session time-out."""
+        return time.monotonic() - self.polled_at < self._session_timeout
+
+    @property
+    def group_start(self) -> GroupStart | None:
+        """See :class:`StartPositions`."""
+        return self._starts.group_start
 
     def start(self) -> None:
         """From the event loop that the stage lives on."""
@@ -196,6 +207,10 @@ class ConsumerThread:
         """Leave the group; returns when the thread has ended. From any thread but the event loop's."""
         self._stopping.set()
         self._thread.join()
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Run ``function`` on the thread, between two polls or while a rebalance callback waits."""
+        return await self.calls.call(function)
 
     # ── called through ``calls`` ────────────────────────────────────────────────────────────
 
@@ -209,8 +224,8 @@ class ConsumerThread:
             error = answer[0].error if answer else None
         except KafkaException as failure:
             error = failure.args[0]
-        self.alive_at = time.monotonic()
-        if error is None and self.alive_at - began < self._commit_limit:
+        self.last_active = time.monotonic()
+        if error is None and self.last_active - began < self._commit_limit:
             self._rejoins.reset()
             self.rejoins = 0
             self.progress.committed(partition, offset)
@@ -250,9 +265,16 @@ class ConsumerThread:
             self._seek(partition)
         return positions
 
-    def set_paused(self, partition: Partition, epoch: int, paused: bool, start: int | None = None) -> int:
-        """Fetching goes on at ``start``, where chunks were given back, else where the last one ended. Returns
-        where that was.
+    def pause(self, partition: Partition, epoch: int) -> None:
+        """Fetch nothing more of the partition."""
+        self._check(partition, epoch)
+        self._log.debug("partition_paused", partition=partition.index)
+        self._paused.add(partition)
+        self._consumer.pause([TopicPartition(partition.topic, partition.index)])
+
+    def resume(self, partition: Partition, epoch: int, start: int | None = None) -> int:
+        """Fetch a paused partition again from ``start`` on, where chunks were given back, or else from the
+        end of the last chunk. Returns where the last chunk ended.
         """
         self._check(partition, epoch)
         before = self._next[partition]
@@ -260,11 +282,7 @@ class ConsumerThread:
             self._next[partition] = start
             self.progress.begin_again(partition, start)
             self._rebalances += 1  # records that consume() has returned already lie behind it
-        if paused:
-            self._log.debug("partition_paused", partition=partition.index)
-            self._paused.add(partition)
-            self._consumer.pause([TopicPartition(partition.topic, partition.index)])
-        elif partition in self._paused:
+        if partition in self._paused:
             self._log.debug("partition_resumed", partition=partition.index)
             self._paused.remove(partition)
             if not self._throttled:
@@ -307,7 +325,7 @@ class ConsumerThread:
             self._wait_for_room()
         rebalances = self._rebalances
         messages = self._consumer.consume(self._ration.records, POLL_SECONDS)
-        self.polled_at = self.alive_at = time.monotonic()
+        self.polled_at = self.last_active = time.monotonic()
         self.reports.raise_if_fatal()
         if messages:
             self._deliver(messages, rebalances)
@@ -434,7 +452,7 @@ class ConsumerThread:
         self.calls.serve(wait)
 
     def _alive(self) -> None:
-        self.alive_at = time.monotonic()
+        self.last_active = time.monotonic()
 
     def _ask(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a method of the stage on the event loop, serving its calls until it is through."""
@@ -467,7 +485,7 @@ class ConsumerThread:
             fetch = consumer.pause if self._throttled else consumer.resume
             fetch([TopicPartition(p.topic, p.index) for p in positions])
             self._log.info("partitions_assigned", partitions=[p.index for p in positions])
-            self._ask(self._stage.assigned(positions))
+            self._ask(self._stage.assigned([Tenure(p, x, self) for p, x in positions.items()]))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._rebalances += 1
@@ -590,7 +608,7 @@ class ConsumerThread:
                 self._seek(partition)
                 return
             at = replace(position, offset=self._next[partition], low=low, high=high)
-            self._ask(self._stage.missing(partition, at))
+            self._ask(self._stage.records_missing(Tenure(partition, position, self), at))
             return
         self.reports.error(error)
 

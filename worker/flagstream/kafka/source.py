@@ -11,26 +11,20 @@ where no rebalance can slip in between (design: "Epochs and commits").
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import structlog
 from faust.types import ChannelT
 from mode import Service
 
 from flagstream.chunk import Chunk, Partition, Position
-from flagstream.kafka.consumer import POLL_SECONDS, ConsumerThread, Stage
-from flagstream.kafka.offsets import Since
+from flagstream.kafka.consumer import ConsumerThread, Stage
 from flagstream.kafka.progress import Progress
 from flagstream.memory import MemoryShare
 from flagstream.operate.health import Problem
-from flagstream.operate.retry import Backoff
 from flagstream.units import Start
 
-T = TypeVar("T")
-
 LAGS = "add workers, up to the number of partitions, or make the sink faster"
-LONGEST_COMMIT_PAUSE = 0.5
-"""Between tries of a commit that waits for the end of a rebalance."""
 SILENT_SECONDS = 10.0
 """Without a poll, after which people are told."""
 IDLE_SECONDS = 5.0
@@ -43,9 +37,10 @@ class ChunkSource(Service):
     """Consumes one topic in one group and puts its records, as chunks of one partition, into ``channel``.
 
     ``properties`` is the complete librdkafka configuration; ``start`` applies to partitions without a
-    committed offset. ``fail`` is told an error that ends the process. ``session_timeout`` (seconds) bounds
-    how old the last poll may be for :attr:`fresh`. ``memory`` is what records may take that wait for the
-    stage or in it; ``beside``: bytes that the stage holds in another form, which leave less room for them.
+    committed offset. ``fail`` is called with an error that ends the process. ``session_timeout`` (seconds)
+    bounds the age of the last poll at which a tenure is fresh. ``memory`` is what records may take that wait
+    for the stage or in it; ``beside``: bytes that the stage holds in another form, which leave less room for
+    them.
     """
 
     def __init__(
@@ -65,7 +60,6 @@ class ChunkSource(Service):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.group = str(properties["group.id"])
         self._session_timeout = session_timeout
         self._clock = clock
         self._idle_since: float | None = None
@@ -100,23 +94,9 @@ class ChunkSource(Service):
         return self._thread.positions
 
     @property
-    def moved_at(self) -> float:
+    def last_active(self) -> float:
         """When the consumer's thread was last seen moving (monotonic seconds); now, while there is none."""
-        return self._thread.alive_at if self._thread.running else time.monotonic()
-
-    @property
-    def since(self) -> Since | None:
-        """When the group began, if ``start`` is "latest"; belongs into every commit's
-        metadata.
-        """
-        return self._thread.since
-
-    @property
-    def fresh(self) -> bool:
-        """Whether the group can not have given our partitions away for want of polls; no delivery starts
-        otherwise.
-        """
-        return time.monotonic() - self._thread.polled_at < self._session_timeout
+        return self._thread.last_active if self._thread.running else time.monotonic()
 
     @property
     def joined(self) -> bool:
@@ -160,7 +140,7 @@ class ChunkSource(Service):
             text = f"{records:.0f} records wait, the oldest for {seconds:.0f} s, and more come in than go out"
             yield Problem("lag_grows", f"{text}; {LAGS}")
 
-    def look(self, kinds: Collection[str] = ()) -> None:
+    def log_if_idle_or_silent(self, kinds: Collection[str] = ()) -> None:
         """Log what only time shows, once each time; to be called every second or so, on the event loop.
         ``kinds`` of problems are told of the source now: where something else is wrong, that is why the lag
         grows, and more workers are no help.
@@ -204,64 +184,13 @@ class ChunkSource(Service):
             return f"other members of the group hold all partitions; {dead}"
         return f"waits for the group to take it in; {dead}"
 
-    async def call(self, function: Callable[[], T]) -> T:
-        """Run ``function`` on the consumer's thread, between two polls or while a rebalance callback
-        waits.
-        """
-        return await self._thread.calls.call(function)
-
-    async def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> None:
-        """Commit ``offset`` with ``metadata`` if ``partition`` is still held in ``epoch``; returns when Kafka
-        has it.
-
-        Raises OwnershipLost; the caller drops its work for the partition, and whoever gets it reads what is
-        committed.
-        """
-        backoff = Backoff(POLL_SECONDS, LONGEST_COMMIT_PAUSE)
-        while not await self.call(  # noqa: ASYNC110  # the answer is not ours to be told
-            lambda: self._thread.commit(partition, epoch, offset, metadata)
-        ):
-            await asyncio.sleep(backoff.next_pause())  # lets the thread poll, which serves the rebalance
-
-    async def group_metadata(self, epochs: Mapping[Partition, int]) -> object:
-        """The group's metadata for a transaction, taken in the same step in which ``epochs`` are seen to
-        stand.
-
-        Raises OwnershipLost if one of them does not.
-        """
-        return await self.call(lambda: self._thread.group_metadata(epochs))
-
-    async def rewind(
-        self, epochs: Mapping[Partition, int], to: int | None = None
-    ) -> dict[Partition, Position]:
-        """Start over at the committed offsets (or at ``to``) with new epochs; chunks of the old ones are
-        void.
-
-        Partitions no longer held in the epoch given are left out of the answer.
-        """
-        return await self.call(lambda: self._thread.rewind(epochs, to))
-
-    async def pause(self, partition: Partition, epoch: int) -> None:
-        """Fetch no more of ``partition``; chunks that are under way still arrive."""
-        await self.call(lambda: self._thread.set_paused(partition, epoch, True))
-
-    async def resume(self, partition: Partition, epoch: int) -> None:
-        """Go on fetching a paused partition where its last chunk ended."""
-        await self.call(lambda: self._thread.set_paused(partition, epoch, False))
-
-    async def fetch_again(self, partition: Partition, epoch: int, start: int) -> int:
-        """Go on fetching a paused partition at ``start``, the first offset of chunks that were given back.
-        Returns where the last chunk ended: some up to there may be under way, and arrive before those.
-        """
-        return await self.call(lambda: self._thread.set_paused(partition, epoch, False, start))
-
     def when_full(self, function: Callable[[], None]) -> None:
         """Have ``function`` called, on the event loop, when the records that wait have taken all their memory
-        for a while: what the stage cannot use for now, it may drop and have fetched again (:meth:`resume`).
+        for a while. The stage may drop those that it cannot use for now, and have them fetched again.
         """
         self._thread.on_full = function
 
     async def pause_all(self) -> None:
         """Fetch nothing more (the process is about to stop), but stay in the group."""
         self._thread.finishing = True
-        await self.call(self._thread.throttle)
+        await self._thread.call(self._thread.throttle)

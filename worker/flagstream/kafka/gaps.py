@@ -6,7 +6,7 @@ from flagstream.chunk import Partition, Position
 
 
 @dataclass(frozen=True, slots=True)
-class Missing:
+class Gap:
     """Why a partition cannot be read on. ``overtaken``: records were deleted, and others come behind them;
     else there is nothing behind, and no setting says where to go on.
     """
@@ -16,7 +16,7 @@ class Missing:
     ways_out: str
 
 
-def explain(partition: Partition, position: Position, *, doing: str, group: str, setting: str) -> Missing:
+def describe_gap(partition: Partition, position: Position, *, doing: str, group: str, setting: str) -> Gap:
     """``doing`` is what was to be done with the records (``read``, ``exported``) by ``group``; ``setting``
     tells to go on behind deleted ones.
     """
@@ -24,9 +24,9 @@ def explain(partition: Partition, position: Position, *, doing: str, group: str,
     at = f"{doing} is {position.offset}: "
     if position.offset < position.low:
         why = f"records were deleted before they were {doing}, or the topic was recreated"
-        return Missing(True, there + at + why, f'{setting} = "continue"')
+        return Gap(True, there + at + why, f'{setting} = "continue"')
     why = "the offset was set beyond the topic's end, or the topic was recreated or cut"
-    return Missing(
+    return Gap(
         False,
         there + at + why,
         f"reset the offset of {partition} in the group {group} to one that the topic holds; or delete it, if "

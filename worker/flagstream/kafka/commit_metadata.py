@@ -97,7 +97,7 @@ class Division:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Since:
+class GroupStart:
     """When a group that was told to start at "latest" began, ms since the epoch, and how many partitions the
     topic had: one that was added later is new to the group, whatever the timestamps of its records.
     """
@@ -108,7 +108,7 @@ class Since:
 
 class _Fields(msgspec.Struct, omit_defaults=True):
     v: int = 0
-    named_from: int | None = msgspec.field(default=None, name="from")
+    range_start: int | None = msgspec.field(default=None, name="from")
     end: int | None = None
     n: int | None = None
     digest: str | None = None
@@ -128,24 +128,24 @@ class Committed:
     """The metadata of a committed offset. ``ours`` is False where there was none that we wrote."""
 
     plan: Plan | None = None
-    named_from: int | None = None
+    range_start: int | None = None
     topic_id: str = ""
-    since: Since | None = None
+    group_start: GroupStart | None = None
     ours: bool = True
 
     def unasked(self, offset: int | None) -> bool:
         """Whether ``offset``, beside which this stands, is where the group began, committed before the sink
         could be asked what it holds: windows that it holds mean all the same that offsets were lost.
         """
-        return self.plan is None and self.named_from is not None and self.named_from == offset
+        return self.plan is None and self.range_start is not None and self.range_start == offset
 
     def text(self) -> str:
         """As committed: ``{"v":1}`` and whatever else is known. At most :data:`LIMIT` characters, unless a
         division has too many cuts.
         """
-        fields = _Fields(v=VERSION, named_from=self.named_from, tid=self.topic_id)
-        if self.since is not None:
-            fields.since, fields.of = self.since.at, self.since.partitions
+        fields = _Fields(v=VERSION, range_start=self.range_start, tid=self.topic_id)
+        if self.group_start is not None:
+            fields.since, fields.of = self.group_start.at, self.group_start.partitions
         if self.plan is not None:
             fields.end, fields.n = self.plan.end, self.plan.records
             fields.digest, fields.cfg = self.plan.digest, self.plan.config
@@ -176,11 +176,11 @@ class Committed:
             plan = Plan(fields.end, fields.n or 0, fields.digest or "", fields.cfg or "", fields.unknown)
         if fields.v == DIVIDED:
             plan = _divided(plan, fields, text)
-        since = None
+        group_start = None
         if fields.since is not None:
             # An early version gave no count: any partition may have been added later.
-            since = Since(fields.since, fields.of or 0)
-        return cls(plan, fields.named_from, fields.tid, since)
+            group_start = GroupStart(fields.since, fields.of or 0)
+        return cls(plan, fields.range_start, fields.tid, group_start)
 
 
 def _divided(plan: Plan | None, fields: _Fields, text: str) -> Plan:

@@ -11,9 +11,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from flagstream.chunk import Partition
 from flagstream.errors import ExitCode, Fatal
-from flagstream.kafka.offsets import Committed, Since
-from flagstream.kafka.positions import UNKNOWN_END, StartingPoints
+from flagstream.kafka.commit_metadata import Committed, GroupStart
 from flagstream.kafka.reports import Reports
+from flagstream.kafka.start_positions import UNKNOWN_END, StartPositions
 from flagstream.units import Start
 
 
@@ -36,9 +36,9 @@ class OneWithoutLeader:
 
 def test_a_partition_without_a_leader_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the group left off is known without it; what the partition holds is not asked for any longer."""
-    monkeypatch.setattr("flagstream.kafka.positions.QUERY_SECONDS", 0.0)
+    monkeypatch.setattr("flagstream.kafka.start_positions.QUERY_SECONDS", 0.0)
     reports = Reports("test", "t")
-    starts = StartingPoints("t", "beginning", itertools.count(1), reports, threading.Event(), lambda: None)
+    starts = StartPositions("t", "beginning", itertools.count(1), reports, threading.Event(), lambda: None)
     starts.consumer = cast(Consumer, OneWithoutLeader({0: 5, 1: 6, 2: 7}))
 
     found = starts.resolve([Partition("t", index) for index in range(3)])
@@ -51,7 +51,7 @@ def test_a_partition_without_a_leader_keeps_no_other_waiting(monkeypatch: pytest
     assert "LEADER_NOT_AVAILABLE" in reports.problem
 
 
-BEGAN = Since(1_700_000_000_000, 2)
+BEGAN = GroupStart(1_700_000_000_000, 2)
 
 
 class Group:
@@ -86,18 +86,18 @@ class Group:
         return [TopicPartition(tp.topic, tp.partition, 40 if tp.offset <= BEGAN.at else -1) for tp in wanted]
 
 
-def begin(group: Group, *indexes: int, start: Start = "latest") -> tuple[StartingPoints, list[int]]:
+def begin(group: Group, *indexes: int, start: Start = "latest") -> tuple[StartPositions, list[int]]:
     """The starting points of a member that is assigned the partitions ``indexes``, and where it starts."""
     reports = Reports("test", "t")
-    starts = StartingPoints("t", start, itertools.count(1), reports, threading.Event(), lambda: None)
+    starts = StartPositions("t", start, itertools.count(1), reports, threading.Event(), lambda: None)
     starts.consumer = cast(Consumer, group)
     found = starts.resolve([Partition("t", index) for index in indexes])
     return starts, [found[Partition("t", index)].offset for index in indexes]
 
 
-def told(since: Since | None) -> str:
-    """The metadata of a commit that carries ``since``."""
-    return Committed(since=since).text()
+def told(group_start: GroupStart | None) -> str:
+    """The metadata of a commit that carries ``group_start``."""
+    return Committed(group_start=group_start).text()
 
 
 @pytest.mark.parametrize("when", ["1969-12-31T23:59:59.999+00:00", "0001-01-01T00:00:00+00:00"])
@@ -113,8 +113,8 @@ def test_a_group_begins_at_latest_once() -> None:
     starts, offsets = begin(Group(2, {}), 0, 1)
 
     assert offsets == [90, 90]
-    assert starts.since is not None
-    assert starts.since.partitions == 2
+    assert starts.group_start is not None
+    assert starts.group_start.partitions == 2
 
 
 @pytest.mark.parametrize("start", ["latest", "beginning"])
@@ -125,23 +125,23 @@ def test_when_the_group_began_is_known_to_who_has_all_offsets(start: Start) -> N
     starts, offsets = begin(Group(2, {0: told(BEGAN), 1: told(BEGAN)}), 0, 1, start=start)
 
     assert offsets == [7, 7]
-    assert starts.since == BEGAN
+    assert starts.group_start == BEGAN
 
 
 def test_when_the_group_began_is_known_to_who_holds_a_partition_that_forgot_it() -> None:
     """Another member's partition carries it."""
     starts, _ = begin(Group(2, {0: told(None), 1: told(BEGAN)}), 0)
 
-    assert starts.since == BEGAN
+    assert starts.group_start == BEGAN
 
 
 def test_of_two_beginnings_the_earliest_counts() -> None:
     """Two members asked at the same moment and both decided; nothing after the first is stepped over."""
-    later = Since(BEGAN.at + 5, 2)
+    later = GroupStart(BEGAN.at + 5, 2)
 
     starts, offsets = begin(Group(3, {0: told(later), 1: told(BEGAN)}), 0, 2)
 
-    assert starts.since == BEGAN
+    assert starts.group_start == BEGAN
     assert offsets == [7, 3]
 
 
@@ -159,7 +159,7 @@ def test_a_group_that_has_forgotten_when_it_began_reads_a_new_partition_whole() 
     starts, offsets = begin(Group(3, {0: told(None), 1: "reset by ops"}), 0, 1, 2)
 
     assert offsets == [7, 7, 3]
-    assert starts.since is None
+    assert starts.group_start is None
 
 
 def test_a_beginning_without_a_count_reads_whole_what_has_no_offset() -> None:
@@ -167,7 +167,7 @@ def test_a_beginning_without_a_count_reads_whole_what_has_no_offset() -> None:
     starts, offsets = begin(Group(2, {0: '{"v":1,"since":1700000000000}'}), 0, 1)
 
     assert offsets == [7, 3]
-    assert starts.since == Since(BEGAN.at, 0)
+    assert starts.group_start == GroupStart(BEGAN.at, 0)
 
 
 def test_a_beginning_that_cannot_be_read_is_not_decided_again() -> None:
@@ -189,5 +189,5 @@ def test_a_rewind_forgets_nothing() -> None:
 
     found = starts.resolve([Partition("t", 1)])
 
-    assert starts.since == BEGAN
+    assert starts.group_start == BEGAN
     assert found[Partition("t", 1)].offset == 40

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from flagstream.chunk import Partition, Position
 from flagstream.errors import ExitCode, Fatal, OwnershipLost
-from flagstream.kafka.offsets import Committed, MetadataUnreadable, Since
+from flagstream.kafka.commit_metadata import Committed, GroupStart, MetadataUnreadable
 from flagstream.kafka.reports import Reports, raise_if_fatal
 from flagstream.operate.retry import Backoff
 from flagstream.units import Start
@@ -29,7 +29,7 @@ UNKNOWN_END = 2**63 - 1
 """Of a partition that cannot be asked: nothing lies beyond it."""
 
 
-class StartingPoints:
+class StartPositions:
     """Asks Kafka until it answers, in the consumer's thread. Raises OwnershipLost when ``stopping`` is set
     before. ``alive`` is called with every try; ``epochs`` gives each position an epoch of its own.
     """
@@ -45,7 +45,7 @@ class StartingPoints:
         stopping: threading.Event,
         alive: Callable[[], None],
     ) -> None:
-        self.since: Since | None = None
+        self.group_start: GroupStart | None = None
         """When the group began, if it was ever told to start at "latest": the earliest that was found beside
         a committed offset. Every commit carries it on, whatever ``start`` is now; one without it would erase
         it.
@@ -58,14 +58,14 @@ class StartingPoints:
         self._alive = alive
 
     def resolve(self, partitions: Sequence[Partition]) -> dict[Partition, Position]:
-        """Where to start with each, in a new epoch. :attr:`since` is known afterwards."""
+        """Where to start with each, in a new epoch. :attr:`group_start` is known afterwards."""
         if not partitions:
             return {}
         wanted = [TopicPartition(p.topic, p.index) for p in partitions]
         positions = {}
         committed = self._committed(wanted)
-        self._look_for_since(committed)
-        if self._start == "latest" and (self.since is None or any(tp.offset < 0 for tp in committed)):
+        self._look_for_group_start(committed)
+        if self._start == "latest" and (self.group_start is None or any(tp.offset < 0 for tp in committed)):
             self._ask_the_group(committed)
         deadline = time.monotonic() + QUERY_SECONDS
         for partition, tp in zip(partitions, committed, strict=True):
@@ -123,25 +123,25 @@ class StartingPoints:
             return low
         if isinstance(self._start, datetime):
             millis = max(0, int(self._start.timestamp() * 1000))  # -1 would ask for the end
-        elif self.since is None or partition.index >= self.since.partitions:
+        elif self.group_start is None or partition.index >= self.group_start.partitions:
             return low
         else:
-            millis = self.since.at
+            millis = self.group_start.at
         wanted = [TopicPartition(partition.topic, partition.index, millis)]
         found = self._query(lambda: self.consumer.offsets_for_times(wanted, timeout=QUERY_SECONDS))[0]
         return found.offset if found.offset >= 0 else high
 
-    def _look_for_since(self, committed: Iterable[TopicPartition]) -> list[str]:
+    def _look_for_group_start(self, committed: Iterable[TopicPartition]) -> list[str]:
         """Keep the earliest. Returns the reasons why there may be one that cannot be read."""
         unreadable = []
         for tp in committed:
             try:
-                found = Committed.parse(tp.metadata or "").since if tp.offset >= 0 else None
+                found = Committed.parse(tp.metadata or "").group_start if tp.offset >= 0 else None
             except MetadataUnreadable as error:
                 unreadable.append(str(error))
                 continue
-            if found is not None and (self.since is None or found < self.since):
-                self.since = found
+            if found is not None and (self.group_start is None or found < self.group_start):
+                self.group_start = found
         return unreadable
 
     def _ask_the_group(self, committed: Sequence[TopicPartition]) -> None:
@@ -151,7 +151,7 @@ class StartingPoints:
         The first member to ask decides. So a partition that is added later, or first assigned later, starts
         where the group did and not at a moment at which it holds events already. A group that has offsets but
         does not say when it began is older than this, or began under another ``start``: it has forgotten.
-        Then :attr:`since` stays None, and a partition without an offset is read from its beginning, for
+        Then :attr:`group_start` stays None, and a partition without an offset is read from its beginning, for
         whatever it holds may have come since.
         """
         answer = self._query(lambda: self.consumer.list_topics(self._topic, timeout=QUERY_SECONDS))
@@ -159,11 +159,11 @@ class StartingPoints:
         asked = {tp.partition for tp in committed}
         rest = [TopicPartition(self._topic, index) for index in there if index not in asked]
         every = [*committed, *(self._committed(rest) if rest else ())]
-        unreadable = self._look_for_since(every)
+        unreadable = self._look_for_group_start(every)
         if unreadable and any(tp.offset < 0 for tp in committed):  # it must not be taken for one without
             raise Fatal(ExitCode.KAFKA, f"when the group began is not to be found out: {unreadable[0]}")
-        if self.since is None and all(tp.offset < 0 for tp in every):
-            self.since = Since(int(time.time() * 1000), len(there))
+        if self.group_start is None and all(tp.offset < 0 for tp in every):
+            self.group_start = GroupStart(int(time.time() * 1000), len(there))
 
     def _query(self, function: Callable[[], T | None]) -> T:
         backoff = Backoff(RETRY_SECONDS, LONGEST_RETRY_SECONDS)

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 
-from flagstream.kafka.identity import TopicIdentity
+from flagstream.kafka.topic_id import TopicIdentity
 from flagstream.kafka.topics import TopicsNotReady
 from tests.support.virtual_time import in_virtual_time
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from flagstream.kafka.offsets import Committed, Division, MetadataUnreadable, Plan, Since
+from flagstream.kafka.commit_metadata import Committed, Division, GroupStart, MetadataUnreadable, Plan
 
 PLAN = Plan(end=57, records=40, digest="sha256:ab", config="f00")
 
@@ -30,11 +30,13 @@ def test_a_plan_is_written_in_full() -> None:
     [
         Committed(),
         Committed(PLAN),
-        Committed(PLAN, named_from=12, topic_id="AAAA", since=Since(1_700_000_000_000, 8)),
+        Committed(PLAN, range_start=12, topic_id="AAAA", group_start=GroupStart(1_700_000_000_000, 8)),
         Committed(Plan(end=1, records=0, digest="", config="")),
-        Committed(named_from=0, since=Since(0, 1)),
+        Committed(range_start=0, group_start=GroupStart(0, 1)),
         Committed(Plan(57, 40, "d", "c", division=Division(0))),
-        Committed(Plan(57, 40, "d", "c", (3,), Division(9, (12, 20), ((3, 4), (7, 9)), "413")), named_from=2),
+        Committed(
+            Plan(57, 40, "d", "c", (3,), Division(9, (12, 20), ((3, 4), (7, 9)), "413")), range_start=2
+        ),
     ],
 )
 def test_what_is_written_is_read_back(committed: Committed) -> None:
@@ -58,7 +60,7 @@ def test_a_newer_version_is_not_guessed_at() -> None:
 
 def test_when_a_group_began_is_read_without_the_count_of_partitions() -> None:
     """Early commits lack it; to drop the time with it would lose what was committed."""
-    assert Committed.parse('{"v":1,"since":5}').since == Since(5, 0)
+    assert Committed.parse('{"v":1,"since":5}').group_start == GroupStart(5, 0)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def test_a_plan_fits_into_kafkas_metadata() -> None:
         Plan(2**63 - 1, 100_000_000, "sha256:" + "f" * 64, "f" * 64),
         2**63 - 1,
         "i" * 22,
-        Since(2**63 - 1, 2**31),
+        GroupStart(2**63 - 1, 2**31),
     )
 
     assert len(largest.text()) < 500
