@@ -34,7 +34,7 @@ class Subject:
 
 
 class Line(NamedTuple):
-    """A record of the output topic."""
+    """A record of the output topic, as the checker reads it, is kept here."""
 
     offset: int
     value: bytes
@@ -66,7 +66,7 @@ class Problems:
         self._kinds.setdefault(kind, []).append(str(text))
 
     def told(self) -> dict[str, str]:
-        """By kind: how many, and some of them."""
+        """Return by kind how many problems there are, and some of them."""
         return {kind: f"{len(all_)}: {'; '.join(all_[:EXAMPLES])}" for kind, all_ in self._kinds.items()}
 
 

@@ -14,7 +14,7 @@ from tests.chaos.stream import number_of
 
 
 class Content(NamedTuple):
-    """The events in an object: their rows in the format's own terms, and their numbers."""
+    """The events in an object are given as rows in the format's own terms, and by their numbers."""
 
     rows: Sequence[Any]
     numbers: list[int]
@@ -25,7 +25,7 @@ class Content(NamedTuple):
 
 
 class Contents(Protocol):
-    """A format."""
+    """A format says how to read an object."""
 
     extension: str
 
@@ -47,7 +47,7 @@ def digest(values: Sequence[bytes]) -> str:
 
 
 class GzipLines:
-    """JSON lines in a gzip file: the values of the topic, byte by byte."""
+    """Read JSON lines in a gzip file: the values of the topic, byte by byte."""
 
     extension = "jsonl.gz"
 
@@ -65,7 +65,7 @@ class GzipLines:
 
 
 def _in_header(data: bytes) -> dict[str, Any]:
-    """JSON in the subfield FS of the gzip header's extra field."""
+    """Return the JSON in the subfield FS of the gzip header's extra field."""
     if not data[3] & 4:
         raise ValueError("the gzip header has no extra field")
     extra = data[12 : 12 + int.from_bytes(data[10:12], "little")]

@@ -72,7 +72,7 @@ class Director:
             time.sleep(max(0.0, tick + TICK - time.monotonic()))
 
     def failure(self, what: str) -> ScenarioFailed:
-        """The exception to raise."""
+        """Return the exception to raise."""
         return ScenarioFailed(f"{what}\n{self._fleet.tails()}")
 
     # ── parts of acts ──────────────────────────────────────────────────────────────────────────────────────

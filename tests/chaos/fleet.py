@@ -20,7 +20,8 @@ Fact = dict[str, Any]
 
 
 class Worker:
-    """One process. `poll` keeps `exit_code` (negative: the signal that ended it) and `frozen` up to date."""
+    """Holds one process. `poll` keeps `exit_code` (negative: the signal that ended it) and `frozen` up to
+    date."""
 
     def __init__(self, name: str, options: list[str], environment: dict[str, str], log: Path) -> None:
         self.name = name
@@ -95,7 +96,7 @@ class Worker:
         return held
 
     def tail(self, lines: int = 15) -> str:
-        """The end of its log, with how it ended."""
+        """Return the end of its log, with how it ended."""
         text = "\n  ".join(self._log.read_text(errors="replace").splitlines()[-lines:])
         state = (
             "frozen" if self.frozen else "alive" if self.exit_code is None else f"exit code {self.exit_code}"

@@ -1,4 +1,4 @@
-"""The exactly-once proof: `python -m tests.chaos.proof`, which is `make proof` (docs/proof.md)."""
+"""Runs the exactly-once proof: `python -m tests.chaos.proof`, which is `make proof` (docs/proof.md)."""
 
 import argparse
 import os

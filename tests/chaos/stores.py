@@ -22,7 +22,7 @@ class Store(Protocol):
     """What is below a sink's place. Names are relative to it."""
 
     def names(self) -> list[str]:
-        """The objects, sorted."""
+        """Return the objects, sorted."""
         ...
 
     def read(self, name: str) -> Stored:
@@ -31,7 +31,7 @@ class Store(Protocol):
 
 
 class Folder:
-    """Files below `root`."""
+    """Reads files below `root`."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -48,7 +48,7 @@ class Folder:
 
 
 class S3Bucket:
-    """Objects below `prefix`; `client` is boto3's."""
+    """Reads objects below `prefix`; `client` is boto3's."""
 
     def __init__(self, client: Any, bucket: str, prefix: str) -> None:
         self._client = client

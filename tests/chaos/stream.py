@@ -29,7 +29,7 @@ KEYS = 499
 
 
 class Case(NamedTuple):
-    """One record of the ingest topic and its fate. Without any of the last two it is dropped."""
+    """Holds one record of the ingest topic and its fate. Without any of the last two it is dropped."""
 
     key: bytes | None
     value: bytes | None
@@ -76,7 +76,7 @@ _FORMS = _forms()
 
 
 def case(number: int) -> Case:
-    """The record with this number. Events carry it in `userKey`, broken records in their key."""
+    """Return the record with this number. Events carry it in `userKey`, broken records in their key."""
     headers = [("trace", b"%d" % number), ("empty", b"")] if number % 50 == 0 else []
     if number % 400 == 150:
         value, reason = BROKEN[number // 400 % len(BROKEN)]
@@ -87,6 +87,6 @@ def case(number: int) -> Case:
 
 
 def number_of(value: bytes | None) -> int:
-    """The number of an event; -1 for anything else."""
+    """Return the number of an event, or -1 for anything else."""
     match = _NUMBER.search(value or b"")
     return int(match[1]) if match else -1

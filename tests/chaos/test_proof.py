@@ -1,4 +1,5 @@
-"""The proof with 200,000 events into files, under both group protocols; a short one into each other store."""
+"""Run the proof with 200,000 events into files, under both group protocols, and a short one into each other
+store."""
 
 import os
 from pathlib import Path
@@ -15,7 +16,7 @@ FEW = 40_000
 
 
 def played(trial: Trial, folder: Path) -> Summary:
-    """The summary of a run."""
+    """Return the summary of a run."""
     servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
     assert servers, "KAFKA_BOOTSTRAP_SERVERS is not set: run `make test`, which starts a Kafka"
     summary = prove(servers, trial, folder, lambda text: print(text, flush=True))

@@ -32,11 +32,11 @@ class Topics:
         self._reader = self._consumer("nobody")
 
     def partitions(self, topic: str) -> list[int]:
-        """Their numbers."""
+        """Return their numbers."""
         return sorted(self._reader.list_topics(topic, timeout=SILENCE).topics[topic].partitions)
 
     def committed(self, group: str, topic: str) -> dict[int, tuple[int, str]]:
-        """Committed offset and metadata of each partition."""
+        """Return the committed offset and metadata of each partition."""
         wanted = [TopicPartition(topic, partition) for partition in self.partitions(topic)]
         with closing(self._consumer(group)) as consumer:
             found = consumer.committed(wanted, timeout=SILENCE)

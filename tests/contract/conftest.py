@@ -15,19 +15,19 @@ _BUCKETS = count(1)
 
 @pytest.fixture(scope="session")
 def gcs() -> Iterator[SmallGcs]:
-    """A Google Cloud Storage of this run; `make test-more` has another."""
+    """Start a Google Cloud Storage for this run; `make test-more` has another."""
     with SmallGcs() as server:
         yield server
 
 
 @pytest.fixture
 def gcs_bucket(gcs: SmallGcs) -> str:
-    """A bucket of the test's own."""
+    """Return a bucket of the test's own."""
     return gcs.create_bucket(f"bucket-{next(_BUCKETS)}")
 
 
 @pytest.fixture(scope="session")
 def seaweed() -> Iterator[SeaweedFs]:
-    """An S3 server of this run."""
+    """Start an S3 server for this run."""
     with SeaweedFs() as server:
         yield server

@@ -74,7 +74,7 @@ def test_s3(endless: Endless) -> None:
 
 
 def test_google_cloud_storage(endless: Endless) -> None:
-    """The same."""
+    """The same limit holds for Google Cloud Storage."""
     store = GcsStore(GcsSettings(type="gcs", bucket="events", endpoint=endless.url, anonymous=True))
 
     with pytest.raises(SinkUnavailable, match="larger than 32 MiB"):

@@ -46,7 +46,7 @@ except SinkRefused as refusal:
 
 
 def files(folder: Path) -> list[Path]:
-    """All published files below ``folder``."""
+    """Return all published files below ``folder``."""
     return sorted(path for path in folder.rglob("*") if path.is_file() and STAGING not in path.parts)
 
 
@@ -88,7 +88,7 @@ class FileContract(CreateOnlyContract):
 
 
 class TestGzip(FileContract):
-    """Compressed files."""
+    """The contract holds for compressed files."""
 
     options: ClassVar = {}
 

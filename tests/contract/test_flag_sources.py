@@ -1,4 +1,4 @@
-"""Flags over a network, from servers that answer."""
+"""Flags arrive over a network, from servers that answer."""
 
 import json
 import threading
@@ -36,7 +36,7 @@ HIDDEN = "hunter2"
 
 @dataclass
 class Site:
-    """A server with one document, which tests change; ``asked`` are the requests that it got."""
+    """Serves one document, which tests change; ``asked`` are the requests that it got."""
 
     url: str = ""
     content: bytes = A
@@ -73,7 +73,7 @@ def site() -> Iterator[Site]:
         do_GET = do_POST = answer
 
         def log_message(self, format: str, *args: object) -> None:
-            """Silence."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

@@ -97,7 +97,7 @@ class GcsContract(CreateOnlyContract):
 
 
 class TestAtOnce(GcsContract):
-    """Compressed objects in one request, below a prefix."""
+    """The contract holds for compressed objects in one request, below a prefix."""
 
     options: ClassVar = {"prefix": "archive/flags/"}
 

@@ -29,7 +29,7 @@ LARGE = bytes(range(256)) * (5 * CHUNK_UNIT // 512)  # goes up in three pieces
 
 
 def encoded(content: bytes, digest: str = "ab" * 32) -> EncodedObject:
-    """An object of several parts."""
+    """Return an object of several parts."""
     third = len(content) // 3
     parts = (content[:third], content[third : 2 * third], content[2 * third :])
     return EncodedObject(parts, Manifest(RANGE, 10, digest, "config"))
@@ -53,7 +53,7 @@ class Place(NamedTuple):
     store: GcsStore
 
     def other(self, **settings: Any) -> GcsStore:
-        """A store with other settings on the same bucket."""
+        """Return a store with other settings on the same bucket."""
         base = {"bucket": self.bucket, "endpoint": self.proxy.url, "anonymous": True}
         return GcsStore(GcsSettings(**{**base, "chunk_size": CHUNK_UNIT, **settings}))
 
@@ -77,7 +77,7 @@ def place(gcs: SmallGcs, gcs_bucket: str) -> Iterator[Place]:
 
 
 def until_done(store: GcsStore, content: bytes, tries: int = 4) -> tuple[bool, list[SinkError]]:
-    """Whether the last try created the object, and the errors of those before it."""
+    """Return whether the last try created the object, and the errors of those before it."""
     errors: list[SinkError] = []
     for _ in range(tries):
         try:
@@ -88,7 +88,7 @@ def until_done(store: GcsStore, content: bytes, tries: int = 4) -> tuple[bool, l
 
 
 class Call(NamedTuple):
-    """A request of a delivery."""
+    """Describes a request of a delivery."""
 
     content: bytes
     method: str

@@ -17,7 +17,7 @@ UNACCEPTABLE = (b"", b"text", b"[]", b'{"kind":"feature"}', b'{"userKey":1}')
 
 
 class TestOwnCluster(TransactionalSinkContract):
-    """Exactly once."""
+    """In the worker's own cluster the sink is exactly once."""
 
     sink_class = TopicSink
     unacceptable = UNACCEPTABLE
@@ -33,14 +33,14 @@ class TestOwnCluster(TransactionalSinkContract):
 
 
 class TestOtherCluster(SinkContract):
-    """At least once, on a real Kafka."""
+    """In another cluster the sink is at least once, on a real Kafka."""
 
     sink_class = OtherClusterSink
     unacceptable = UNACCEPTABLE
 
     @pytest.fixture(autouse=True)
     def cluster(self) -> None:
-        """A topic of each test's own, of three partitions."""
+        """Create a topic of each test's own, of three partitions."""
         servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
         if not servers:
             pytest.fail("KAFKA_BOOTSTRAP_SERVERS is not set: run `make test`", pytrace=False)

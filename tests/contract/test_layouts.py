@@ -1,4 +1,4 @@
-"""Layouts by fields of events: a window as several objects, on the file sink."""
+"""A layout by fields of events stores a window as several objects, here with the file sink."""
 
 import errno
 import gzip
@@ -38,7 +38,7 @@ def data(folder: Path) -> list[Path]:
 
 
 def exported(folder: Path) -> list[bytes]:
-    """The lines of all objects."""
+    """Return the lines of all objects."""
     return [line for path in data(folder) for line in gzip.decompress(path.read_bytes()).splitlines()]
 
 
@@ -54,7 +54,7 @@ class TestHive(FileContract):
 
 
 class TestFirstEventsTime(TestHive):
-    """One object a window, in a folder for the day of its first event."""
+    """A window is one object, in a folder for the day of its first event."""
 
     options: ClassVar = {
         "name": 'day/{{ .Time "%Y/%m/%d" }}/{{ .Topic }}-{{ .Partition }}-{{ .Start }}-{{ .End }}'

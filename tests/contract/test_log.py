@@ -31,7 +31,7 @@ sink.deliver(window.manifest, window.payload)
 
 
 def sink_at(place: Place) -> LogSink:
-    """A log sink with another descriptor than standard output."""
+    """Writes to another descriptor than standard output."""
     return LogSink(*place)
 
 

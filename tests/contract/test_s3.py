@@ -89,11 +89,11 @@ class S3Contract(CreateOnlyContract):
 
 
 class TestWhole(S3Contract):
-    """Objects in one request each."""
+    """The contract holds for objects in one request each."""
 
 
 class TestInParts(S3Contract):
-    """Objects in parts, put together at the end."""
+    """The contract holds for objects in parts, put together at the end."""
 
     sink_class: ClassVar = staticmethod(in_parts)
     last_call: ClassVar = "CompleteMultipartUpload"

@@ -58,7 +58,7 @@ class CopySink:
 
 
 class TestCopy(TransactionalSinkContract):
-    """The contract on the copying sink."""
+    """The contract holds for the copying sink."""
 
     sink_class = CopySink
     unacceptable = (b"text", b"")

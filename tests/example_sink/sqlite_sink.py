@@ -1,4 +1,4 @@
-"""Events in a SQLite database, exactly once."""
+"""This sink stores events in a SQLite database, exactly once."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Fixtures for tests against a real Kafka; `make test` provides it."""
+"""Provides fixtures for tests against a real Kafka; `make test` starts it."""
 
 import contextlib
 import os
@@ -38,7 +38,7 @@ def bootstrap() -> str:
 
 @pytest.fixture(scope="session")
 def admin(bootstrap: str) -> AdminClient:
-    """Admin client of the shared broker."""
+    """Return an admin client of the shared broker."""
     return AdminClient({"bootstrap.servers": bootstrap})
 
 

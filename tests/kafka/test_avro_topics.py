@@ -28,7 +28,7 @@ def registry() -> Iterator[Apicurio]:
 
 
 class World(NamedTuple):
-    """A worker's topics and configuration, with a file sink called `archive`."""
+    """Holds a worker's topics and configuration, with a file sink called `archive`."""
 
     bootstrap: str
     topics: Topics
@@ -78,7 +78,7 @@ def _letter(record: Received) -> tuple[bytes | None, bytes, bytes]:
 
 
 def bare(schema: str, record: dict[str, Any]) -> bytes:
-    """A record as Avro data alone."""
+    """Return a record as Avro data alone."""
     out = io.BytesIO()
     fastavro.schemaless_writer(out, fastavro.parse_schema(json.loads(schema)), record)
     return out.getvalue()
@@ -243,8 +243,8 @@ def test_a_planned_window_stays_the_same_when_a_schema_becomes_known(
 def test_a_registry_that_is_down_is_waited_for(
     admin: AdminClient, bootstrap: str, tmp_path: Path, registry: Apicurio
 ) -> None:
-    """Down at start: not ready, with the reason. Down later: a schema not seen before waits, visibly, and
-    nothing is dropped.
+    """If the registry is down at the start, the worker is not ready, with the reason. Down later: a schema
+    not seen before waits, visibly, and nothing is dropped.
     """
     world = World.create(admin, bootstrap, tmp_path, registry.url)
     number = registry.register(f"{world.topics.ingest}-value", RAW)

@@ -58,7 +58,7 @@ def number(record: Received) -> int:
 
 
 class Running(NamedTuple):
-    """A worker and its topics."""
+    """Holds a worker and its topics."""
 
     worker: RunningWorker
     topics: Topics
@@ -86,7 +86,7 @@ class Running(NamedTuple):
 def running(
     admin: AdminClient, bootstrap: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
-    """A worker between topics of ten partitions."""
+    """Return a worker between topics of ten partitions."""
     folder = tmp_path_factory.mktemp("enrich")
     topics = Topics.create(admin, "enrich", partitions=10)
     settings = configuration(bootstrap, folder, topics, enrich={"metadata": {"region": "eu"}})
@@ -96,7 +96,7 @@ def running(
 
 
 class TestWhatComesOut:
-    """One worker between topics of ten partitions."""
+    """Start one worker between topics of ten partitions."""
 
     def test_an_event_gets_what_it_lacks(self, running: Running) -> None:
         """Variation, version, source and the like are added; the time is in seconds."""
@@ -132,7 +132,8 @@ class TestWhatComesOut:
         assert 200 not in map(number, consume_all(running.bootstrap, running.topics.output))
 
     def test_key_and_headers_are_kept(self, running: Running) -> None:
-        """Byte for byte: no key, an empty key, several headers of one name, binary and empty ones."""
+        """Key and headers stay byte for byte: no key, an empty key, several headers of one name, binary and
+        empty ones."""
         headers = [("h", b"1"), ("h", b"\xff\x00"), ("e", b"")]
         sent = {300: (None, []), 301: (b"", []), 302: (b"\xfe", headers), 303: (None, headers)}
         running.send(*(Sent(key, event(n), list(h)) for n, (key, h) in sent.items()))
@@ -288,7 +289,7 @@ def end_offset(bootstrap: str, topic: str) -> int:
 
 
 class TestInstances:
-    """Two processes of one worker."""
+    """Start two processes of one worker."""
 
     def test_the_older_of_two_with_the_same_instance_is_fenced(
         self, admin: AdminClient, bootstrap: str, tmp_path: Path

@@ -22,7 +22,7 @@ PROTOCOLS: Sequence[Protocol] = ("classic", "consumer")
 
 
 def reasons(letters: list[Received]) -> list[tuple[bytes, bytes]]:
-    """Offset and reason of dead letters, in order of their offsets in the output topic."""
+    """Return offset and reason of dead letters, in order of their offsets in the output topic."""
     headers = [dict(letter.headers) for letter in letters]
     return sorted((h["flagstream-offset"], h["flagstream-reason"]) for h in headers)
 
@@ -49,7 +49,7 @@ class TestWhatIsStored:
     """What ends up in files, partition by partition; the last one stops for good."""
 
     def test_each_event_is_stored_once_as_it_was(self, running: Running) -> None:
-        """In order, the same bytes, in files of at most ten, whose ranges tile."""
+        """Files hold the same bytes in order, in files of at most ten, whose ranges tile."""
         setting, values = running.setup, events(95)
         setting.produce(values, partition=0)
 

@@ -39,7 +39,7 @@ def held_in_memory(worker: RunningWorker) -> float:
 
 
 def planned_end(metadata: str) -> int | None:
-    """The end of the plan in a commit's metadata."""
+    """Return the end of the plan in a commit's metadata."""
     end = json.loads(metadata or "{}").get("end")
     assert end is None or isinstance(end, int)
     return end
@@ -546,7 +546,7 @@ def delete_records(admin: AdminClient, setting: Exporting, before: int) -> None:
 
 
 def lines_below(folder: Path) -> list[bytes]:
-    """The lines of all files of a layout."""
+    """Return the lines of all files of a layout."""
     files = folder.rglob("*.jsonl.gz")
     return [line for file in files for line in gzip.decompress(file.read_bytes()).splitlines()]
 

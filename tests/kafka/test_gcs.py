@@ -1,4 +1,4 @@
-"""The export stage with Google Cloud Storage on a real Kafka: killed, taken over, the store failing."""
+"""The export stage with Google Cloud Storage, on a real Kafka, is killed and taken over, and its store fails."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -27,12 +27,12 @@ HELD = re.compile(r"^flagstream_export_window_memory_bytes (.+)$", re.MULTILINE)
 
 @pytest.fixture
 def setting(admin: AdminClient, bootstrap: str, tmp_path: Path, limits: BrokerLimits) -> Exporting:
-    """A file sink called archive, whose windows close at ten events or after 300 ms."""
+    """Return a file sink called archive, whose windows close at ten events or after 300 ms."""
     return Exporting.create(admin, bootstrap, tmp_path, kafka=kafka_section("classic", limits))
 
 
 def with_hook(setting: Exporting, receiver: Receiver, **hook: Any) -> Exporting:
-    """The same with a webhook beside it."""
+    """Return the same with a webhook beside it."""
     settings = {
         "type": "webhook",
         "endpoint_url": receiver.url,
@@ -47,7 +47,7 @@ def with_hook(setting: Exporting, receiver: Receiver, **hook: Any) -> Exporting:
 
 
 def running(setting: Exporting, *sinks: str, crash: str = "") -> RunningWorker:
-    """A worker with these sinks."""
+    """Return a worker with these sinks."""
     arguments = [argument for sink in sinks for argument in ("--sink", sink)]
     return RunningWorker(setting.config, setting.folder.parent, crash=crash, arguments=arguments)
 

@@ -111,7 +111,8 @@ def test_a_worker_that_is_killed_before_it_commits_leaves_no_trace(
 def test_events_are_enriched_and_copied(
     admin: AdminClient, bootstrap: str, topic: TopicFactory, tmp_path: Path
 ) -> None:
-    """From the ingest topic to the target, with GO Feature Flag's key, value and partition, each once."""
+    """Each event goes once from the ingest topic to the target, with GO Feature Flag's key, value and
+    partition."""
     target = topic("target", 5)
     setup = Copying(admin, bootstrap, tmp_path, target, partitioner="fnv1a", event_ids=True)
     users = [f"user-{number}" for number in range(50)]

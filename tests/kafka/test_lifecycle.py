@@ -55,7 +55,7 @@ def absent(broker: KafkaBroker) -> Iterator[None]:
 
 @contextmanager
 def frozen(broker: KafkaBroker) -> Iterator[None]:
-    """Silent for the time of the `with`."""
+    """Freeze the broker for the time of the `with`."""
     broker.freeze()
     try:
         yield
@@ -218,7 +218,7 @@ class TestRefusing:
 
 
 class TestStopping:
-    """SIGTERM."""
+    """The worker stops on SIGTERM."""
 
     @pytest.mark.parametrize("protocol", ["classic", "consumer"])
     def test_what_is_under_way_is_committed(
@@ -417,7 +417,7 @@ def assigned(worker: RunningWorker) -> dict[str, float]:
 
 
 def archived(folder: Path) -> list[int]:
-    """The numbers of all events in the files."""
+    """Return the numbers of all events in the files."""
     return [
         json.loads(line)["n"]
         for file in folder.rglob("*.gz")
@@ -426,7 +426,7 @@ def archived(folder: Path) -> list[int]:
 
 
 class TestPasswords:
-    """SASL."""
+    """The worker authenticates with SASL."""
 
     def settings(self, broker: KafkaBroker, folder: Path, password: str) -> RunningWorker:
         admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})

@@ -23,7 +23,7 @@ EVENT_BYTES = 20_000
 
 
 def events(count: int) -> Iterator[bytes]:
-    """Events of 20 KB with one evaluation context, which compress to almost nothing."""
+    """Return events of 20 KB with one evaluation context, which compress to almost nothing."""
     random = Random(7)
     context = {f"attribute-{n}": f"{random.getrandbits(64):x}" for n in range(EVENT_BYTES // 38)}
     for number in range(count):

@@ -1,4 +1,4 @@
-"""The export stage with S3 on a real Kafka: killed after an upload, taken over, the store failing."""
+"""The export stage with S3, on a real Kafka, is killed after an upload and taken over, and its store fails."""
 
 from collections.abc import Iterator
 from pathlib import Path

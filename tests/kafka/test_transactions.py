@@ -70,7 +70,7 @@ def test_a_transaction_that_was_broken_while_it_was_filled_tells_by_what(
 
 
 def producer_group() -> Any:
-    """The metadata of a group without members: enough to commit no offsets."""
+    """Return the metadata of a group without members: enough to commit no offsets."""
     from confluent_kafka import Consumer
 
     return Consumer({"group.id": "none", "bootstrap.servers": ""}).consumer_group_metadata()

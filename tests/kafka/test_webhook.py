@@ -47,7 +47,7 @@ def configured(
 
 
 def sent(bootstrap: str, topics: Topics, values: list[bytes], partition: int = 0) -> None:
-    """Enriched events in the output topic."""
+    """Return the enriched events in the output topic."""
     produce(bootstrap, topics.output, [Sent(None, value, None, partition) for value in values])
 
 

@@ -24,5 +24,5 @@ def gcs() -> Iterator[FakeGcs]:
 
 @pytest.fixture
 def gcs_bucket(gcs: FakeGcs) -> str:
-    """A bucket of the test's own."""
+    """Return a bucket of the test's own."""
     return gcs.create_bucket(f"bucket-{next(_BUCKETS)}")

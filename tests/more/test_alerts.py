@@ -163,7 +163,7 @@ def test_the_rules_are_valid() -> None:
 
 
 def test_a_worker_at_rest_sets_off_nothing(recorded: Recorded, tmp_path: Path) -> None:
-    """For an hour, with the last delivery ever longer ago."""
+    """Nothing fires for an hour, with the last delivery ever longer ago."""
     assert firing(recorded.rest, recorded.rest[-1], 60, tmp_path) == set()
 
 

@@ -121,7 +121,7 @@ def closed() -> int:
 
 @dataclass(frozen=True)
 class Run:
-    """A worker's configuration and its variables."""
+    """Holds a worker's configuration and its variables."""
 
     sections: dict[str, Any]
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -235,7 +235,7 @@ def with_keys(endpoint: str) -> dict[str, Any]:
 
 
 class TestSettings:
-    """The word in every secret setting."""
+    """The word is in every secret setting."""
 
     def test_sinks(self, echo: Echo, closed: int, admin: AdminClient, bootstrap: str, tmp_path: Path) -> None:
         """Stores, receivers and other clusters that refuse, quote, redirect, break off or are not there."""
@@ -436,7 +436,8 @@ class TestVariables:
     def test_variable(
         self, name: str, echo: Echo, closed: int, admin: AdminClient, bootstrap: str, tmp_path: Path
     ) -> None:
-        """S3 and Google Cloud Storage, as sinks and as sources of flags, by the library's own chain."""
+        """S3 and Google Cloud Storage, as sinks and as sources of flags, find credentials by the library's
+        own chain."""
         environment = variables(echo.url, f"http://127.0.0.1:{closed}", tmp_path)[name]
         own_endpoint = {} if "endpoint" in name or "proxies" in name else {"endpoint": echo.url}
         sinks: dict[str, Any] = {

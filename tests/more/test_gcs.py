@@ -1,3 +1,3 @@
-"""The contract of the Google Cloud Storage sink, on fake-gcs-server."""
+"""The contract of the Google Cloud Storage sink holds on fake-gcs-server."""
 
 from tests.contract.test_gcs import *  # noqa: F403

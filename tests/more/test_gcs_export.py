@@ -1,4 +1,4 @@
-"""The export stage with Google Cloud Storage on a real Kafka and on fake-gcs-server."""
+"""The export stage works with Google Cloud Storage on a real Kafka and on fake-gcs-server."""
 
 from collections.abc import Iterator
 

@@ -1,3 +1,3 @@
-"""Google Cloud Storage with every call failing in turn, on fake-gcs-server."""
+"""On fake-gcs-server every call to Google Cloud Storage fails in turn."""
 
 from tests.contract.test_gcs_faults import *  # noqa: F403

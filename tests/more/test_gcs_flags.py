@@ -1,4 +1,4 @@
-"""Flags from Google Cloud Storage, on fake-gcs-server."""
+"""Flags come from Google Cloud Storage, on fake-gcs-server."""
 
 from flagstream.config.flags import GcsFlagSettings
 from flagstream.flag_sources.gcs import GcsLocation
@@ -8,7 +8,7 @@ from tests.support.fake_gcs import FakeGcs
 
 
 def test_an_object_is_read_again_only_when_it_changed(gcs: FakeGcs, gcs_bucket: str) -> None:
-    """By its generation."""
+    """A change is seen by the object's generation."""
     settings = GcsFlagSettings(
         type="gcs", bucket=gcs_bucket, object="p/f.yaml", endpoint=gcs.url, anonymous=True
     )

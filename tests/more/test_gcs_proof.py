@@ -1,4 +1,4 @@
-"""A short proof into fake-gcs-server."""
+"""Run a short proof into fake-gcs-server."""
 
 from pathlib import Path
 

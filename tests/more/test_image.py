@@ -1,4 +1,4 @@
-"""The build stage of the image, run step by step without Docker, and a worker from what it installed."""
+"""Run the build stage of the image step by step without Docker, and a worker from what it installed."""
 
 import os
 import socket
@@ -129,7 +129,8 @@ def test_what_the_build_installs_starts_and_answers(installed: Path, tmp_path: P
 
 
 def test_what_the_build_installs_is_whole_and_has_no_pip(installed: Path) -> None:
-    """The package with its schemas, Parquet, no pip, and nothing of the repository's folder."""
+    """The image holds the package with its schemas and Parquet, no pip, and nothing of the repository's
+    folder."""
     program = (
         "import importlib.util, pyarrow, worker\n"
         "from flagstream.formats import avro_schemas\n"

@@ -81,7 +81,7 @@ def answers(worker: RunningWorker) -> bool:
 
 
 def raw(number: int, made: int = FRESH, value: str = "true") -> bytes:
-    """An evaluation event as applications send it."""
+    """Return an evaluation event as applications send it."""
     return b'{"kind":"feature","userKey":"u%d","creationDate":%d,"key":"new-checkout","value":%s}' % (
         number,
         made,

@@ -1,4 +1,4 @@
-"""A real schema registry as a process of its own, for tests that also freeze it."""
+"""Runs a real schema registry as a process of its own, for tests that also freeze it."""
 
 import json
 import shutil

@@ -13,7 +13,7 @@ _NAME = re.compile(r"(\d{19})-(\d{19})\.jsonl(\.gz)?")
 
 
 class StoredWindow(NamedTuple):
-    """A file: its range, and its lines as bytes."""
+    """Holds what a file says: its range, and its lines as bytes."""
 
     start: int
     end: int

@@ -11,7 +11,7 @@ MEBIBYTE = 1 << 20
 
 
 def event(*fields: bytes) -> bytes:
-    """A feature event with these fields more, or once more."""
+    """Return a feature event with these fields more, or once more."""
     return EVENT[:-1] + b"".join(b"," + field for field in fields) + b"}"
 
 

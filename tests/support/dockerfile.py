@@ -22,7 +22,7 @@ class Stage:
 
 
 def stages(text: str) -> tuple[dict[str, str], list[Stage]]:
-    """The arguments before the first stage with their defaults, and the stages."""
+    """Return the arguments before the first stage with their defaults, and the stages."""
     arguments: dict[str, str] = {}
     found: list[Stage] = []
     for word, rest in _instructions(text):

@@ -9,7 +9,7 @@ Answer = Callable[[bytes], bytes]
 
 
 def echo(status: str) -> Answer:
-    """An answer that quotes the whole request: in its reason, a header and its body."""
+    """Return an answer that quotes the whole request: in its reason, a header and its body."""
 
     def answer(request: bytes) -> bytes:
         line = request.replace(b"\r\n", b" ")

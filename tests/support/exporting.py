@@ -1,4 +1,4 @@
-"""A worker with nothing but a file sink, on topics of a test's own."""
+"""Runs a worker with nothing but a file sink, on topics of a test's own."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ def events(count: int, first: int = 0) -> list[bytes]:
 
 
 def files(folder: Path, **settings: Any) -> dict[str, Any]:
-    """A file sink in `folder` whose windows close at ten events or after 300 ms."""
+    """Return a file sink in `folder` whose windows close at ten events or after 300 ms."""
     return {
         "type": "file",
         "path": str(folder),
@@ -73,7 +73,7 @@ class Exporting(NamedTuple):
 
     @contextmanager
     def worker(self, crash: str = "", **sink: Any) -> Iterator[RunningWorker]:
-        """A worker with that sink alone; `sink` are other settings of it."""
+        """Return a worker with that sink alone; `sink` are other settings of it."""
         sinks = {"archive": {**self.config["sinks"]["archive"], **sink}}
         config = {**self.config, "sinks": sinks}
         with RunningWorker(
@@ -90,7 +90,7 @@ class Exporting(NamedTuple):
         )
 
     def stored(self, partition: int = 0) -> list[StoredWindow]:
-        """The files of a partition."""
+        """Return the files of a partition."""
         return stored(self.folder, self.topics.output, partition)
 
     def await_lines(self, count: int, partition: int = 0) -> list[bytes]:
@@ -101,11 +101,11 @@ class Exporting(NamedTuple):
         return found
 
     def group(self, sink: str = "archive") -> str:
-        """The consumer group of a sink."""
+        """Return the consumer group of a sink."""
         return f"{self.config['name']}.sink.{sink}"
 
     def committed(self, partition: int = 0, sink: str = "archive") -> Committed:
-        """What the sink's group committed."""
+        """Return what the sink's group committed."""
         return committed(self.admin, self.group(sink), self.topics.output, partition + 1)[partition]
 
     def await_committed(self, offset: int, partitions: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""fake-gcs-server, a Google Cloud Storage of one process in memory, for tests.
+"""Runs fake-gcs-server, a Google Cloud Storage of one process in memory, for tests.
 
 It honours `ifGenerationMatch` on simple and resumable uploads, also in races, which is why it was chosen.
 """
@@ -35,7 +35,7 @@ INSTALL_TIMEOUT = 900.0
 
 
 class FakeGcs:
-    """A server at `url` with no buckets and no credentials.
+    """Runs a server at `url` with no buckets and no credentials.
 
     A context manager: entering starts it, leaving ends it with all that it held. It dies with its parent.
     Entering skips the test on a machine without Go, unless the environment has CI: then it fails.
@@ -123,7 +123,7 @@ class FakeGcs:
         return dict(json.loads(self._call("GET", _object(bucket, name))))
 
     def content(self, bucket: str, name: str) -> bytes:
-        """An object's bytes as stored."""
+        """Return an object's bytes as stored."""
         return self._call("GET", _object(bucket, name) + "?alt=media")
 
     def _call(
@@ -140,7 +140,7 @@ def _object(bucket: str, name: str) -> str:
 
 
 def server_binary() -> Path:
-    """The server's program; Go's module proxy and compiler make it the first time.
+    """Return the path of the server's program; Go's module proxy and compiler make it the first time.
 
     It is kept in `.gcs/` of the repository, by version. Two processes may both build it: each in a folder of
     its own, and the first to rename it wins.

@@ -80,7 +80,7 @@ class _Rule:
 
 
 class FaultyProxy:
-    """A proxy for ``server`` (``http://host:port``) at ``url``, in threads of this process.
+    """Runs a proxy for ``server`` (``http://host:port``) at ``url``, in threads of this process.
 
     A context manager. All methods may be called while requests are under way.
     """

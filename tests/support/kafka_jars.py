@@ -35,7 +35,8 @@ def find_java() -> str:
 
 
 def kafka_class_path() -> str:
-    """Class path of the broker; Maven fetches the jars (43 MB) the first time. Raises BrokerUnavailable.
+    """Return the class path of the broker; Maven fetches the jars (43 MB) the first time. Raises
+    BrokerUnavailable.
 
     They are kept in `.kafka/` of the repository, by the version that kafka-pom.xml names. Two processes may
     both fetch: each fills a folder of its own, and the first to rename it wins.

@@ -1,4 +1,4 @@
-"""One Kafka broker as a process of its own, for tests that also stop, restart and freeze it."""
+"""Runs one Kafka broker as a process of its own, for tests that also stop, restart and freeze it."""
 
 import random
 import shutil
@@ -51,7 +51,7 @@ _PROPERTIES = {
 
 
 class KafkaBroker:
-    """A single-node Apache Kafka in KRaft mode with its data in a temporary folder.
+    """Runs a single-node Apache Kafka in KRaft mode with its data in a temporary folder.
 
     A context manager: entering starts it, leaving ends it and removes the data. `properties` are server
     properties that win over the ones for tests. `sasl_users` (name to password) adds a listener for

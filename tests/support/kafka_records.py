@@ -87,7 +87,7 @@ def produce(bootstrap_servers: str, topic: str, records: Iterable[Sent]) -> None
 
 
 def consume_all(bootstrap_servers: str, topic: str, timeout: float = 60.0) -> list[Received]:
-    """Every record of a topic from its beginning to its present end, by partition and offset.
+    """Return every record of a topic from its beginning to its present end, by partition and offset.
 
     Reads `read_committed`, so it ends before the first transaction that is still open. Raises TimeoutError
     when the end is not reached within `timeout` seconds, and KafkaException for an unknown topic.

@@ -32,12 +32,12 @@ class Request:
 
     @property
     def id(self) -> str:
-        """The header webhook-id."""
+        """Return the header webhook-id."""
         return self.header("webhook-id") or ""
 
     @property
     def content(self) -> bytes:
-        """The body without its compression."""
+        """Return the body without its compression."""
         return gzip.decompress(self.body) if self.header("Content-Encoding") == "gzip" else self.body
 
     @property
@@ -49,7 +49,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer with a body."""
+    """Describes an answer with a body."""
 
     status: int = 204
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -206,7 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_DELETE = do_HEAD = do_POST
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing on standard error."""
+        """Write nothing to standard error."""
 
     def _reply(self, answer: Reply) -> None:
         self.send_response(answer.status)

@@ -1,4 +1,4 @@
-"""The jars of Apicurio, a schema registry with Confluent's interface."""
+"""Fetches the jars of Apicurio, a schema registry with Confluent's interface."""
 
 import re
 import shutil

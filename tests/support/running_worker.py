@@ -1,4 +1,4 @@
-"""The worker as users run it: a process of the command, observed by its log, its pages and its exit code."""
+"""Runs the worker as users do: a process of the command, observed by its log, its pages and its exit code."""
 
 import contextlib
 import json
@@ -40,7 +40,7 @@ quiet: {variations: {on: true, off: false}, defaultRule: {variation: on}, trackE
 
 
 class Topics(NamedTuple):
-    """The three topics of a worker."""
+    """Names the three topics of a worker."""
 
     ingest: str
     output: str
@@ -55,7 +55,7 @@ class Topics(NamedTuple):
 
 
 def configuration(bootstrap: str, folder: Path, topics: Topics, **sections: Any) -> Configuration:
-    """A configuration for tests: `sections` are merged into it, tables key by key, the rest as it is.
+    """Return a configuration for tests: `sections` are merged into it, tables key by key, the rest as it is.
 
     The flag file is `folder/flags.yaml`, written if it is not there yet. The name is that of the ingest
     topic, which is the test's own. Sessions are as short as brokers allow by default (6 s).
@@ -75,7 +75,8 @@ def configuration(bootstrap: str, folder: Path, topics: Topics, **sections: Any)
 
 
 class RunningWorker:
-    """One process of `flagstream run`. A context manager: leaving it kills the process if it still lives.
+    """Holds one process of `flagstream run`. A context manager: leaving it kills the process if it still
+    lives.
 
     `folder` gets the configuration file; it is the working folder too. `crash` is the value of
     FLAGSTREAM_CRASH. `log_to` is a descriptor for its log, which then is not read here. `arguments` are
@@ -135,7 +136,7 @@ class RunningWorker:
 
     @property
     def log(self) -> str:
-        """All that it wrote to standard error."""
+        """Return all that it wrote to standard error."""
         return "\n".join(self.lines)
 
     # what it logged
@@ -167,7 +168,7 @@ class RunningWorker:
     # its pages
 
     def get(self, path: str) -> tuple[int, str]:
-        """Status and body of a page. Raises OSError while the web server is not up."""
+        """Return status and body of a page. Raises OSError while the web server is not up."""
         try:
             with urllib.request.urlopen(self._url(path), timeout=10) as answer:
                 return int(answer.status), answer.read().decode()
@@ -182,7 +183,7 @@ class RunningWorker:
         return list(text_string_to_metric_families(body))
 
     def value(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples with these labels; NaN where there are none."""
+        """Return the sum of a metric's samples with these labels; NaN where there are none."""
         found = [
             sample.value
             for metric in self.metrics()
@@ -192,7 +193,7 @@ class RunningWorker:
         return sum(found) if found else math.nan
 
     def health(self) -> dict[str, Any]:
-        """The body of /health."""
+        """Return the body of /health."""
         status, body = self.get("/health")
         answer: dict[str, Any] = json.loads(body)
         assert (status == 200) is answer["healthy"] is (not answer["problems"]), f"{status}: {body}"
@@ -278,7 +279,7 @@ class RunningWorker:
         return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
 
     def cpu_seconds(self) -> float:
-        """CPU time used so far, of all threads."""
+        """Return the CPU time used so far, of all threads."""
         fields = self._stat()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

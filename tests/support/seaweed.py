@@ -21,7 +21,7 @@ READER_KEY, READER_SECRET = "reader", seaweed.secret_of("reader")
 
 
 class Folder:
-    """A prefix of a bucket, for one test, seen past the sink under test. Names are those behind the prefix.
+    """Gives one test a prefix of a bucket, seen past the sink under test. Names are those behind the prefix.
 
     One bucket serves all tests: for each, SeaweedFS reserves some of the few volumes that it has.
     """
@@ -44,7 +44,7 @@ class Folder:
         return [found["Key"].removeprefix(self.prefix) for found in listed.get("Contents", ())]
 
     def read(self, name: str) -> bytes:
-        """The content of an object."""
+        """Return the content of an object."""
         content: bytes = self.client.get_object(**self.at(name))["Body"].read()
         return content
 
@@ -66,12 +66,12 @@ class Folder:
         return [found["UploadId"] for found in listed.get("Uploads", ())]
 
     def at(self, name: str) -> dict[str, str]:
-        """The arguments that name an object in a call of ``client``."""
+        """Return the arguments that name an object in a call of ``client``."""
         return {"Bucket": self.bucket, "Key": self.prefix + name}
 
 
 class SeaweedFs:
-    """A server at `url`.
+    """Runs a server at `url`.
 
     A context manager: entering starts it, leaving ends it with all that it held. It dies with its parent.
     """
@@ -96,5 +96,5 @@ class SeaweedFs:
         return self._server.settings(**changes)
 
     def folder(self) -> Folder:
-        """A place of its own."""
+        """Return a place of its own."""
         return Folder(self, self._client)

@@ -38,7 +38,7 @@ class _Upload:
 
 
 class SmallGcs:
-    """A server at `url` with no buckets and no credentials. A context manager; leaving it forgets all."""
+    """Runs a server at `url` with no buckets and no credentials. A context manager; leaving it forgets all."""
 
     def __init__(self) -> None:
         self._server = SmallServer(self._answer)
@@ -88,7 +88,7 @@ class SmallGcs:
         return dict(self._buckets[bucket][name].resource)
 
     def content(self, bucket: str, name: str) -> bytes:
-        """An object's bytes as stored."""
+        """Return an object's bytes as stored."""
         return self._buckets[bucket][name].content
 
     def _answer(self, request: Request) -> Reply:

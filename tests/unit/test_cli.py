@@ -28,7 +28,7 @@ GOOD = """
 
 
 def call(tmp_path: Path, text: str, *arguments: str) -> Result:
-    """The command with ``-c`` and a file of ``text``."""
+    """Run the command with ``-c`` and a file of ``text``."""
     path = tmp_path / "flagstream.toml"
     path.write_text(text, encoding="utf-8")
     return CliRunner().invoke(cli, [*arguments, "-c", str(path)])
@@ -38,7 +38,7 @@ def call(tmp_path: Path, text: str, *arguments: str) -> Result:
 def test_problems_are_a_headline_and_a_line_each_with_exit_code_2(
     tmp_path: Path, command: Sequence[str]
 ) -> None:
-    """On standard error; ``run`` says the same as ``config check``."""
+    """Mistakes are on standard error; ``run`` says the same as ``config check``."""
     result = call(tmp_path, 'nam = "x"\n[web]\nport = -1\n[sinks.a]\ntype = "log"', *command)
     assert result.exit_code == ExitCode.CONFIG
     assert result.stdout == ""
@@ -124,7 +124,7 @@ def test_the_file_can_be_named_by_the_environment(tmp_path: Path) -> None:
 
 
 def test_the_reference_is_printed() -> None:
-    """The same page as in the docs."""
+    """The command prints the same page as in the docs."""
     assert reference(SINKS) == CliRunner().invoke(cli, ["config", "reference"]).output
 
 
@@ -132,7 +132,7 @@ def test_the_reference_is_printed() -> None:
     ("arguments", "output"), [(["version"], __version__), (["--version"], "flagstream, version")]
 )
 def test_the_version_is_printed(arguments: Sequence[str], output: str) -> None:
-    """As a command for programs and as an option for people."""
+    """It is a command for programs and an option for people."""
     result = CliRunner().invoke(cli, arguments)
     assert output in result.output
     assert __version__ in result.output

@@ -22,7 +22,7 @@ HIDDEN = "hunter2"
 
 
 class VaultSettings(SinkSettings):
-    """A sink with a secret and a rule of its own, for these tests."""
+    """Has a secret and a rule of its own, for these tests."""
 
     type: Literal["vault"] = Field(default="vault", description="For tests.")
     token: SecretStr = Field(description="A secret. For tests.")
@@ -408,7 +408,7 @@ def test_variables_go_through_the_same_checks(tmp_path: Path, name: str, value: 
 
 
 def test_variables_that_are_no_settings_are_left_alone(tmp_path: Path) -> None:
-    """The file's path, crash points, what tests set, and everybody else's variables."""
+    """The file's path, crash points, what tests set, and everybody else's variables are not settings."""
     environ = {
         "FLAGSTREAM_CONFIG": "x",
         "FLAGSTREAM_CRASH": "x",
@@ -440,7 +440,7 @@ def test_only_what_is_to_run_needs_its_settings(tmp_path: Path) -> None:
 
 
 def test_a_start_can_be_a_time_for_each_stage_and_sink(tmp_path: Path) -> None:
-    """As text or as TOML's own date-time, always with a zone."""
+    """A start is text or TOML's own date-time, always with a zone."""
     text = '[enrich]\nstart = "2026-01-31T00:00:00Z"\n[sinks.a]\ntype = "log"\nstart = 2026-01-31T00:00:00Z'
     settings = read(tmp_path, text)
     moment = datetime(2026, 1, 31, tzinfo=UTC)
@@ -466,7 +466,7 @@ SECRETS = f"""
 
 
 def test_secrets_never_show(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither printed, nor dumped, nor logged; handed-through ones and a sink's own alike."""
+    """Secrets are neither printed, nor dumped, nor logged, properties of librdkafka and a sink's own alike."""
     settings = read(tmp_path, SECRETS)
     logging.getLogger("test").warning("settings %s %r", settings, settings)
     for text in (

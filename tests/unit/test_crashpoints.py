@@ -1,4 +1,4 @@
-"""Crash points: armed by a variable, counted, and nothing when off."""
+"""Crash points are armed by a variable, are counted, and do nothing when off."""
 
 import os
 import signal
@@ -44,7 +44,7 @@ def test_nothing_happens_when_nothing_is_armed() -> None:
 
 
 def test_the_process_dies_where_it_is_told_to() -> None:
-    """By SIGKILL, at that point and no other."""
+    """The process dies by SIGKILL, at that point and no other."""
     assert passed("export.planned:kill", "export.planning", "export.planned", "export.delivered") == (
         -signal.SIGKILL,
         ["export.planning"],

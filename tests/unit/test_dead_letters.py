@@ -12,7 +12,7 @@ from flagstream.record_limits import ENVELOPE
 
 @dataclass(frozen=True)
 class Ingested:
-    """A record of the ingest topic."""
+    """Return a record of the ingest topic."""
 
     content: bytes | None
     name: bytes | None = b"k"

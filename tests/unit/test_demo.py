@@ -37,7 +37,7 @@ FLAGS = resources.files("flagstream.demo").joinpath("flags.yaml").read_bytes()
 
 @contextmanager
 def started(folder: Path, *options: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """The demo in ``folder``, with its output piped: no terminal."""
+    """Run the demo in ``folder``, with its output piped: no terminal."""
     paths = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *options],
@@ -86,7 +86,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def test_the_files_hold_what_the_summary_says(demo: tuple[Path, str]) -> None:
-    """Some hundreds of events at least, each once, all enriched."""
+    """The files hold some hundreds of events at least, each once, all enriched."""
     folder, output = demo
     events = exported(folder)
     assert len(events) == counted(output, "exported") == counted(output, "enriched") > 500
@@ -111,7 +111,8 @@ def test_no_event_of_an_untracked_flag_is_in_the_files(demo: tuple[Path, str]) -
 
 
 def test_the_lines_show_what_happens_and_the_log_is_a_file_of_its_own(demo: tuple[Path, str]) -> None:
-    """Rates, files, an event before and after; none of the worker's log among them, and no control codes."""
+    """The lines show rates, files, an event before and after; none of the worker's log is among them, and no
+    control codes."""
     folder, output = demo
     for shown in (r"in [\d,]+ \(\d+/s\)", r"file flag-evaluations-enriched/\d/", "event in ", "event out "):
         assert re.search(shown, output), output
@@ -243,14 +244,14 @@ def audited(tmp_path: Path, samples: list[Sample], lines: list[bytes]) -> tuple[
 
 
 def test_an_audit_of_what_was_sent_is_clean(tmp_path: Path, samples: list[Sample]) -> None:
-    """In any order."""
+    """The audit accepts the events in any order."""
     assert audited(tmp_path, samples, [sample.value for sample in reversed(samples)]) == (8, [], [], [])
 
 
 def test_an_audit_finds_what_is_missing_and_what_is_there_twice(
     tmp_path: Path, samples: list[Sample]
 ) -> None:
-    """By sequence."""
+    """The audit names events by their sequence."""
     values = [sample.value for sample in samples]
     assert audited(tmp_path, samples, [values[0], values[2], values[2], *values[3:]]) == (8, [1], [2], [])
 

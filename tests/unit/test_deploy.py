@@ -94,7 +94,8 @@ def test_the_final_stage_has_no_pip() -> None:
 
 
 def test_the_final_stage_copies_what_was_built_and_nothing_else() -> None:
-    """From the first stage, to the same place, since scripts in it name their interpreter by its path."""
+    """The second stage copies from the first stage, to the same place, since scripts in it name their
+    interpreter by its path."""
     assert FINAL.all("COPY") == ["--from=build /opt/flagstream /opt/flagstream"]
     assert BUILD.name == "build"
     assert environment(FINAL)["PATH"].startswith("/opt/flagstream/bin:")

@@ -54,7 +54,7 @@ def anchors(text: str) -> set[str]:
 
 
 def code(text: str, label: str) -> str:
-    """The block of code behind the comment ``<!-- label -->``."""
+    """Return the block of code after the comment ``<!-- label -->``."""
     block = re.search(rf"<!-- {label} -->\n```\w+\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert block is not None, label
     return block[1]
@@ -68,7 +68,7 @@ def table_below(text: str, header: str) -> str:
 
 
 def first_cells(rows: str) -> set[str]:
-    """The words in backticks in the first column."""
+    """Return the words in backticks in the first column."""
     return {name for row in rows.splitlines() for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
 
 
@@ -118,7 +118,7 @@ def test_no_document_names_a_metric_that_is_not_there() -> None:
 
 
 def test_every_kind_of_problem_is_documented() -> None:
-    """With the words of the code."""
+    """The table of kinds has the words of the code."""
     rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", table_below(OPERATIONS, "| Kind |"), re.MULTILINE)
 
     assert dict(rows) == KINDS

@@ -110,7 +110,7 @@ def test_fields_twice_take_the_last() -> None:
 
 
 def depth(value: bytes) -> int:
-    """Levels of arrays and objects in JSON, counted byte by byte."""
+    """Return the levels of arrays and objects in JSON, counted byte by byte."""
     deepest = level = 0
     quoted = escaped = False
     for byte in value:

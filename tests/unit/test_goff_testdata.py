@@ -33,7 +33,7 @@ PARTITION = Partition("t", 0)
 
 
 def upstream_event(user: str, date: int, value: str) -> bytes:
-    """An event of upstream's exporter tests."""
+    """Return an event of upstream's exporter tests."""
     return (
         f'{{"kind":"feature","contextKind":"anonymousUser","userKey":"{user}","creationDate":{date},'
         f'"key":"random-key","variation":"Default","value":"{value}","default":false,"version":"",'
@@ -76,7 +76,7 @@ def json_lines(path: Path) -> None:
 
 
 def webhook(path: Path) -> None:
-    """Body and signature, byte for byte."""
+    """Compare body and signature, byte for byte."""
     assert path.resolve() in test_webhook_body.UPSTREAM
     test_webhook_body.TestGoFeatureFlag().test_upstream_golden_files(path.resolve())
 
@@ -173,7 +173,7 @@ def relay_records(path: Path) -> None:
 
 
 def format_vectors(path: Path) -> None:
-    """Each value as a log line, a CSV row and a Parquet value."""
+    """Check each value as a log line, a CSV row and a Parquet value."""
     vectors = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
     assert len(vectors) == 27
     for vector in vectors:
@@ -183,7 +183,7 @@ def format_vectors(path: Path) -> None:
 
 
 def webhook_vectors(path: Path) -> None:
-    """Each body and signature, byte for byte."""
+    """Compare each body and signature, byte for byte."""
     for vector in test_webhook_body.VECTORS:
         test_webhook_body.TestGoFeatureFlag().test_body_and_signature(vector)
 

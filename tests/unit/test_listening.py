@@ -19,7 +19,7 @@ def test_a_star_is_every_family_that_can_be_bound(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::", "localhost"])
 def test_any_other_host_is_taken_as_it_is(address: str) -> None:
-    """An address or a name."""
+    """The host may be an address or a name."""
     assert host.addresses_of(address) == [address]
 
 

@@ -1,4 +1,4 @@
-"""The repository's own rules."""
+"""The repository keeps its own rules."""
 
 import re
 import subprocess
@@ -67,7 +67,7 @@ def test_compose_creates_the_topics() -> None:
 
 
 def test_the_compose_broker_is_the_version_that_the_tests_run() -> None:
-    """Two ways to a test broker, one Kafka."""
+    """Two ways lead to a test broker, and both to one Kafka."""
     pom = (REPOSITORY / "tests/support/kafka-pom.xml").read_text()
     jars = re.search(r"<artifactId>kafka_2\.13</artifactId>\s*<version>([^<]+)<", pom)
 

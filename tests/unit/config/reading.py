@@ -1,4 +1,4 @@
-"""The commands on a configuration, as a user types them."""
+"""Runs the commands on a configuration, as a user types them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ WHOLE = FLAGS + LOG
 def command(
     folder: Path, content: str | bytes, *arguments: str, environ: Mapping[str, str] | None = None
 ) -> Result:
-    """``flagstream ARGUMENTS -c FILE`` with a file of ``content``."""
+    """Run ``flagstream ARGUMENTS -c FILE`` with a file of ``content``."""
     path = folder / "flagstream.toml"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return CliRunner().invoke(cli, [*arguments, "-c", str(path)], env=dict(environ or {}))

@@ -31,7 +31,7 @@ SERVICES = {
 
 
 def test_variables_of_services_are_passed_over(tmp_path: Path) -> None:
-    """All seven forms, for both protocols and both families of addresses."""
+    """All seven forms are passed over, for both protocols and both families of addresses."""
     assert accepted(tmp_path, WHOLE, SERVICES) == []
 
 
@@ -111,7 +111,8 @@ def test_sources_are_numbered_from_0_on(tmp_path: Path) -> None:
 def test_a_wrong_number_of_underscores_names_the_right_variable(
     tmp_path: Path, name: str, meant: str
 ) -> None:
-    """Also between the words of sinks, properties and sources, and with small letters; never the value."""
+    """Underscores between the words of sinks, properties and sources count, too, and small letters do. The
+    message never quotes the value."""
     text = WHOLE + '[sinks.my-files]\ntype = "file"\npath = "a"\n'
     assert problems(tmp_path, text, {name: "hunter2"}) == [f"{name}: unknown variable; did you mean {meant}?"]
 

@@ -166,7 +166,7 @@ def test_a_flag_file_is_recognised(tmp_path: Path, content: str) -> None:
     ],
 )
 def test_words_of_an_exporter_are_told(tmp_path: Path, lines: str, found: list[str]) -> None:
-    """Types, keys and values."""
+    """Types, keys and values are named."""
     assert problems(tmp_path, f"{WHOLE}[sinks.a]\n{lines}") == found
 
 
@@ -193,7 +193,7 @@ def test_words_of_an_exporter_are_told(tmp_path: Path, lines: str, found: list[s
     ],
 )
 def test_words_of_a_retriever_are_told(tmp_path: Path, lines: str, found: str) -> None:
-    """Types and keys, without values."""
+    """Types and keys are named, without values."""
     assert problems(tmp_path, f"{LOG}[[flags.sources]]\n{lines}") == [found]
 
 

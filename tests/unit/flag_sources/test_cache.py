@@ -1,4 +1,4 @@
-"""The flags of an earlier run on disk."""
+"""The cache keeps the flags of an earlier run on disk."""
 
 import errno
 import os

@@ -19,7 +19,7 @@ from flagstream.operate.metrics import REGISTRY
 
 @dataclass
 class Shelf:
-    """A place whose content tests set; None: it does not answer."""
+    """Stands for a place whose content tests set; with None it does not answer."""
 
     text: str | None
 

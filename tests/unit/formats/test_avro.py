@@ -1,4 +1,4 @@
-"""Avro object container files."""
+"""The format writes Avro object container files."""
 
 import io
 import json
@@ -146,7 +146,7 @@ def test_same_object(compression: AvroCompression) -> None:
 
 
 def test_show() -> None:
-    """The first record as JSON."""
+    """The first record is shown as JSON."""
     assert (
         json.loads(AvroFormat("zstd").show(encoded(AvroFormat("zstd"), [TRACKING]).parts))["key"] == "clicked"
     )

@@ -1,4 +1,4 @@
-"""CSV from GO Feature Flag's templates."""
+"""The format writes CSV from GO Feature Flag's templates."""
 
 import csv
 import io
@@ -97,7 +97,7 @@ def test_read_back_by_the_csv_module(text: str, delimiter: str) -> None:
     ],
 )
 def test_templates(template: str, row: str) -> None:
-    """Quotes of the template, several fields in a column, and a line break in the end or not."""
+    """A template may hold quotes, several fields in a column, and a line break at its end or not."""
     assert row == rows(template, EVENT % b'"YO"')
 
 

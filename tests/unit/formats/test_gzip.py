@@ -1,4 +1,4 @@
-"""gzip members with a manifest in front."""
+"""gzip members have a manifest in front."""
 
 import gzip
 import io

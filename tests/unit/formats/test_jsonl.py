@@ -1,4 +1,4 @@
-"""JSON lines."""
+"""The format writes JSON lines."""
 
 import gzip
 from collections.abc import Sequence

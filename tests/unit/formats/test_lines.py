@@ -1,4 +1,4 @@
-"""Lines in GO Feature Flag's log format."""
+"""The format writes lines as GO Feature Flag's log does."""
 
 import json
 from pathlib import Path
@@ -72,7 +72,7 @@ def test_vectors_cover_the_differences() -> None:
     ],
 )
 def test_fields(template: str, line: str) -> None:
-    """Each of GO Feature Flag's fields, with its blanks or without."""
+    """Each of GO Feature Flag's fields is known, with its blanks or without."""
     assert f"{line}\n".encode() == LineTemplate(template).render(EVENT)
 
 

@@ -1,4 +1,4 @@
-"""Parquet with GO Feature Flag's columns."""
+"""The format writes Parquet with GO Feature Flag's columns."""
 
 import importlib.util
 import io
@@ -226,7 +226,7 @@ def test_a_changed_byte_is_told(compression: ParquetCompression) -> None:
 
 
 def test_show() -> None:
-    """The first record as JSON."""
+    """The first record is shown as JSON."""
     assert json.loads(format_().show(encoded(format_(), [TRACKING]).parts))["key"] == "clicked"
 
 

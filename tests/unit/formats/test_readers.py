@@ -105,7 +105,7 @@ FILES: Mapping[str, tuple[Format, Mapping[str, Reader]]] = {
 
 
 def written(format: Format, folder: Path) -> str:
-    """A file of this format, with a manifest in it, by its own name."""
+    """Return a file of this format, with a manifest in it, by its own name."""
     values = list(itertools.islice(events(COUNT), COUNT))
     encoder = format.begin(Partition("t", 0))
     assert not encoder.add(values, [StoredRecord(at, value) for at, value in enumerate(values)])

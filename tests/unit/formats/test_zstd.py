@@ -1,4 +1,4 @@
-"""Zstandard frames with a manifest after them, and, as former versions wrote them, in front."""
+"""Zstandard frames have a manifest after them, or in front, as former versions wrote them."""
 
 import io
 import struct
@@ -27,7 +27,7 @@ def encoded(text: bytes, step: int = 1 << 30, level: int = 3, manifest: Manifest
 
 
 def former(text: bytes, level: int = 3, manifest: Manifest = MANIFEST) -> bytes:
-    """The same file as former versions wrote it."""
+    """Return the same file as former versions wrote it."""
     front = manifest_json(manifest)
     return b"".join(
         [struct.pack("<II", 0x184D2A50, len(front)), front, *encoded(text, level=level).parts[:-1]]

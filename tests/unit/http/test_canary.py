@@ -127,7 +127,7 @@ def flags(source: HttpFlagSettings | RelayFlagSettings) -> list[str]:
 
 
 def http(origin: str) -> list[str]:
-    """A flag source of type http."""
+    """Return a flag source of type http."""
     return flags(
         HttpFlagSettings(
             type="http",
@@ -139,13 +139,13 @@ def http(origin: str) -> list[str]:
 
 
 def relay(origin: str) -> list[str]:
-    """A flag source of type relay."""
+    """Return a flag source of type relay."""
     url = SecretStr(f"{origin.replace('//', f'//user:{WORD}@')}/")
     return flags(RelayFlagSettings(type="relay", url=url, api_key=SecretStr(WORD), timeout=TIMEOUT))
 
 
 def registry(origin: str) -> list[str]:
-    """The schema registry, as both stages use it."""
+    """Return the schema registry, as both stages use it."""
     settings = RegistrySettings(url=f"{origin}/api", user="user", password=SecretStr(WORD), timeout=TIMEOUT)
     client = SchemaRegistry(settings)
     known = KnownSchemas(client, "enrich")
@@ -199,7 +199,7 @@ def assert_silent(client: Callable[[str], list[str]], origin: str, capfd: pytest
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_answers(client: str, answer: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """Of a server that quotes the request, in every place of its answer."""
+    """No client shows its secret when a server quotes the request, in every place of its answer."""
     with answering(ANSWERS[answer]) as port:
         assert_silent(CLIENTS[client], f"http://127.0.0.1:{port}", capfd)
 
@@ -210,7 +210,7 @@ def test_answers(client: str, answer: str, capfd: pytest.CaptureFixture[str]) ->
 def test_no_answer(
     client: str, trouble: Callable[[], Any], scheme: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Nor a connection."""
+    """No client shows its secret without a connection either."""
     with trouble() as port:
         assert_silent(CLIENTS[client], f"{scheme}://127.0.0.1:{port}", capfd)
 
@@ -281,7 +281,7 @@ def test_proxies(
 def test_what_no_library_foresees(
     client: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error with the word in it, from below everything."""
+    """No client shows the word when the lowest layer raises an error that holds it."""
 
     def fails(*_: object, **__: object) -> Any:
         raise RuntimeError(f"Authorization: Bearer {WORD}")

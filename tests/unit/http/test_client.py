@@ -138,7 +138,7 @@ class TestConnections:
 
 
 class TestAddresses:
-    """A name with several addresses."""
+    """A name can have several addresses."""
 
     def test_swallowing_addresses(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Two addresses swallow packets and one is good: it is reached, and tried first from then on."""
@@ -192,7 +192,7 @@ class TestHeaders:
     """What is sent beside the caller's headers."""
 
     def test_own_ones(self, receiver: Receiver) -> None:
-        """The host, and user and password of the address."""
+        """The client adds the host, and user and password of the address."""
         status(client(receiver.url.replace("//", "//user:pass@")))
         [request] = receiver.requests
         assert request.header("Host") == f"127.0.0.1:{receiver.port}"
@@ -312,13 +312,13 @@ class TestFailures:
 
 
 class TestProxies:
-    """Those of the environment."""
+    """The client uses the proxies of the environment."""
 
     @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
     def test_requests_go_through_it(
         self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
-        """With its user and password."""
+        """The client uses the proxy with its user and password."""
         monkeypatch.setenv(name, receiver.url.replace("//", f"//user:{CANARY}@"))
         assert status(client("http://flags.example/")) == 204
         [request] = receiver.requests
@@ -327,7 +327,7 @@ class TestProxies:
         assert request.header("Host") == "flags.example"
 
     def test_hosts_that_are_excepted(self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-        """NO_PROXY."""
+        """NO_PROXY is honoured."""
         monkeypatch.setenv("HTTP_PROXY", f"http://user:{CANARY}@127.0.0.1:1")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         assert status(client(receiver.url)) == 204
@@ -370,7 +370,7 @@ class TestProxies:
     def test_a_tunnel_that_is_refused(
         self, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[HttpError]
     ) -> None:
-        """In the standard's words, not in the proxy's."""
+        """The status is reported in the standard's words, not in the proxy's."""
         with serving(f"HTTP/1.1 {code} {CANARY}\r\nContent-Length: 0\r\n\r\n".encode()) as url:
             monkeypatch.setenv("HTTPS_PROXY", url)
             with pytest.raises(kind, match=f"the proxy answers {code} [PB]") as caught:

@@ -45,7 +45,7 @@ CLIENTS = [webhook, http, relay, registry]
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Receiver]]:
-    """A host with two addresses that swallow packets and a good one behind them."""
+    """A host has two addresses that swallow packets and a good one after them."""
     with receiving() as receiver, ExitStack() as stack:
         found = []
         for address in ("127.0.0.2", "127.0.0.3"):

@@ -1,4 +1,4 @@
-"""Dead letters in the log: noticed at once, but not a line for each."""
+"""The log shows dead letters at once, but not with a line for each."""
 
 from structlog.testing import capture_logs
 
@@ -74,7 +74,7 @@ async def test_a_reason_does_not_wait_for_another() -> None:
 
 @in_virtual_time
 async def test_what_has_not_been_told_is_told_at_the_end() -> None:
-    """And nothing after it."""
+    """Nothing is logged after that line."""
     told = DeadLetterLog()
     with capture_logs() as lines:
         told.tell(summary(letters("invalid_json", 1)))

@@ -72,7 +72,7 @@ def test_what_is_wrong_outside_leaves_a_process_ready() -> None:
 
 
 def test_a_process_is_unready_while_it_starts_is_in_no_group_stops_or_has_lost_a_task() -> None:
-    """Each alone."""
+    """Each of them alone is reported."""
     assert ready(Health(starting={"enrich": Problem("topic", "missing")}))[1] == 503
     assert ready(Health(joined={"enrich": lambda: True, "archive": lambda: False}))[1] == 503
     body, status = ready(Health(stopping=lambda: True))

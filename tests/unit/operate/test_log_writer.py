@@ -15,7 +15,7 @@ from tests.support.kafka_jars import REPOSITORY
 
 
 class Pipe:
-    """A pipe of the kernel: `end` is what the worker writes to."""
+    """Holds a pipe of the kernel: `end` is what the worker writes to."""
 
     def __init__(self) -> None:
         self.reading, writing = os.pipe()

@@ -1,4 +1,4 @@
-"""The worker's own log: one line an event, on standard error only."""
+"""The worker's own log has one line an event, on standard error only."""
 
 import json
 import subprocess
@@ -69,7 +69,7 @@ def test_auto_is_json_where_nobody_looks_on() -> None:
 
 
 def test_the_console_is_for_people() -> None:
-    """Readable text, not JSON."""
+    """The log is readable text, not JSON."""
     first = logged("console", "info")[0]
 
     assert "flags_loaded" in first

@@ -43,7 +43,7 @@ def test_the_page_is_in_prometheus_text_format() -> None:
 
 
 def test_names_end_in_their_unit_or_in_what_they_count() -> None:
-    """A base unit of Prometheus (seconds, bytes), or the plural of the things counted."""
+    """A name ends in a base unit of Prometheus (seconds, bytes), or in the plural of the things counted."""
     families = [f for f in text_string_to_metric_families(metrics.text().decode()) if f.type != "unknown"]
     names = [family.name for family in families if family.name.startswith("flagstream_")]
 
@@ -109,7 +109,7 @@ def test_problems_and_readiness_are_metrics() -> None:
 
 
 def test_the_errors_of_librdkafka_are_a_bounded_set_of_labels() -> None:
-    """Those without a series of their own count together."""
+    """Errors without a series of their own count together."""
     metrics.begin("", "", enrich=False, sinks=["bounded"])
     value = metrics.REGISTRY.get_sample_value
 

@@ -9,7 +9,7 @@ ONE, TWO = Partition("events", 1), Partition("events", 2)
 
 
 class Rig:
-    """Partitions that stop; ``mended``: a look finds nothing wrong."""
+    """Holds partitions that stop; with ``mended`` a look finds nothing wrong."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -11,7 +11,7 @@ from flagstream.operate.tasks import TaskEnded, Tasks
 
 
 class Owner:
-    """Tasks, and what they reported."""
+    """Owns tasks, and keeps what they reported."""
 
     def __init__(self) -> None:
         self.failures: list[BaseException] = []

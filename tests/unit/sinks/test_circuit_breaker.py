@@ -61,7 +61,7 @@ def test_one_probe_decides() -> None:
 
 
 def test_probe_that_fails_shuts_it_again() -> None:
-    """For another pause."""
+    """The receiver is left alone for another pause."""
     clock = Clock()
     breaker = CircuitBreaker(3, 30.0, clock)
     fail(breaker, 3)

@@ -24,7 +24,7 @@ QUOTED = "what a server quotes"
 def answer(
     status: int, *, method: str = "POST", reason: str = "", message: str = QUOTED, **headers: str
 ) -> requests.Response:
-    """An answer in the form of Google's errors."""
+    """Return an answer in the form of Google's errors."""
     response = requests.Response()
     response.status_code = status
     response.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
@@ -35,7 +35,7 @@ def answer(
 
 
 def failed(response: requests.Response) -> Exception:
-    """The library's error for an answer."""
+    """Return the library's error for an answer."""
     return cast(Exception, from_http_response(response))  # type: ignore[no-untyped-call]
 
 
@@ -123,7 +123,7 @@ def test_pieces_read_as_one_file() -> None:
 
 @pytest.mark.parametrize("content", ['{"private_key": "SECRET"}', "SECRET", "[]", ""])
 def test_a_file_that_is_no_key(tmp_path: Path, content: str) -> None:
-    """Refused with its name, without its content."""
+    """The error has its name, without its content."""
     file = tmp_path / "key.json"
     file.write_text(content)
     with pytest.raises(SinkRefused, match=r"key\.json is no key file") as raised:
@@ -132,7 +132,7 @@ def test_a_file_that_is_no_key(tmp_path: Path, content: str) -> None:
 
 
 def test_a_key_file_that_is_not_there(tmp_path: Path) -> None:
-    """Refused with its name and the system's reason."""
+    """The error has its name and the system's reason."""
     with pytest.raises(SinkRefused, match=r"key\.json: No such file"):
         GcsStore(settings(credentials_file=tmp_path / "key.json")).open()
 

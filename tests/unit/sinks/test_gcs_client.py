@@ -23,7 +23,7 @@ CANARY = "canary-7Tq2"
 
 
 def answered(status: int = 200, **body: Any) -> Reply:
-    """An answer in JSON."""
+    """Return an answer in JSON."""
     headers = {"Content-Type": "application/json", "Metadata-Flavor": "Google"}
     return Reply(status, json.dumps(body).encode(), headers)
 
@@ -46,19 +46,19 @@ def no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def server() -> Iterator[SmallServer]:
-    """Storage, token service and metadata service in one."""
+    """Start storage, token service and metadata service in one."""
     with SmallServer(lambda request: answered(items=[])) as server:
         yield server
 
 
 def listing(server: SmallServer, **settings: Any) -> Callable[[], object]:
-    """The same call, of one store."""
+    """Return the same call, of one store."""
     store = GcsStore(GcsSettings(**{"bucket": "flags", "endpoint": server.url, "timeout": "5s", **settings}))
     return lambda: list(store.names(""))
 
 
 def flags(server: SmallServer, credentials_file: Path | None = None) -> Callable[[], object]:
-    """A look at flags, of one source."""
+    """Return a look at flags, of one source."""
     place = GcsLocation(
         GcsFlagSettings(
             type="gcs", bucket="flags", object="f.yaml", endpoint=server.url, credentials=credentials_file
@@ -103,7 +103,7 @@ def bearer(request: Request) -> str:
 
 
 class Service:
-    """A token service and a store: `good` are the accounts' tokens that the store takes."""
+    """Start a token service and a store: `good` are the accounts' tokens that the store takes."""
 
     def __init__(self, *good: str) -> None:
         self.good = good
@@ -137,7 +137,7 @@ def test_a_key_file_that_comes_later_is_found(server: SmallServer, tmp_path: Pat
 def test_default_credentials_that_come_later_are_found(
     server: SmallServer, tmp_path: Path, private_key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Likewise of the variable."""
+    """A file that the variable names is found when it appears, too."""
     file = tmp_path / "key.json"
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
     server.answer = Service("1")
@@ -248,7 +248,7 @@ def test_workload_identity_is_judged_by_its_answer(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """The service that exchanges a token of another provider."""
+    """Start the service that exchanges a token of another provider."""
     (tmp_path / "token").write_text(CANARY)
     content = {
         "type": "external_account",

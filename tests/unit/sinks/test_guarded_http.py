@@ -87,7 +87,7 @@ class TestAddresses:
 
     @pytest.mark.parametrize("address", PUBLIC)
     def test_public(self, address: str) -> None:
-        """The others."""
+        """The others are allowed."""
         assert is_public(address)
 
     @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "127.1", "[::1]"])
@@ -147,7 +147,8 @@ class TestRequests:
     """What is sent and what comes back."""
 
     def test_request(self, receiver: Receiver) -> None:
-        """Path and query as configured, the headers in order, user and password as basic authentication."""
+        """The request has path and query as configured, the headers in order, user and password as basic
+        authentication."""
         url = receiver.url.replace("//", "//us%40er:pass@") + "/a%20b?token=1"
         client(url).post([("X-One", "1"), ("X-One", "2")], b"body")
         (request,) = receiver.requests
@@ -176,7 +177,7 @@ class TestRequests:
         assert client(receiver.url).post([], b"").status == 200
 
     def test_ipv6(self) -> None:
-        """A receiver at an IPv6 address."""
+        """A receiver can be at an IPv6 address."""
         with receiving("::1") as receiver:
             assert client(receiver.url).post([], b"").status == 204
 
@@ -211,7 +212,7 @@ class TestFailures:
         assert 0.5 <= time.monotonic() - began < 10
 
     def test_no_connection_is_told_from_no_answer(self) -> None:
-        """Each with its limit and the setting."""
+        """Each error has its limit and the setting."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         guarded = GuardedClient(
@@ -238,7 +239,7 @@ class TestFailures:
 
 
 class TestTls:
-    """Connections by TLS."""
+    """Connections use TLS."""
 
     def test_untrusted_certificate(self, tls_port: int) -> None:
         """A certificate that nobody vouches for needs a person."""
@@ -329,7 +330,7 @@ def tls_port(tmp_path: Path) -> Iterator[int]:
 
 
 def make_certificate(folder: Path) -> None:
-    """A key and a self-signed certificate for localhost, valid for a day."""
+    """Return a key and a self-signed certificate for localhost, valid for a day."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec

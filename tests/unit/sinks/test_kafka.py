@@ -32,7 +32,7 @@ def test_records_are_those_of_go_feature_flag() -> None:
 
 
 def test_ids_are_given_when_asked_for() -> None:
-    """Output topic, partition and offset; the same on every try."""
+    """The id is output topic, partition and offset; the same on every try."""
     (record,) = delivered(TopicSink(KafkaSinkSettings(topic="copies", event_ids=True)), event(0))
 
     assert record.value is not None
@@ -77,7 +77,7 @@ def test_memory_counts_what_python_adds() -> None:
 
 
 def test_preview() -> None:
-    """The topic, and a record with its key."""
+    """The preview shows the topic, and a record with its key."""
     sink = TopicSink(KafkaSinkSettings(topic="copies"))
     window = fill(sink, [event(1), event(2)])
 
@@ -153,7 +153,7 @@ def test_settings_that_cannot_be_meant(tmp_path: Path, lines: str, problem: str)
     ids=["quoted", "dotted", "environment"],
 )
 def test_a_password_is_read_and_never_shown(tmp_path: Path, lines: str, environ: Mapping[str, str]) -> None:
-    """From the file, with and without quotes, and from the environment."""
+    """Secrets come from the file, with and without quotes, and from the environment."""
     text = f'[sinks.copy]\ntype = "kafka"\ntopic = "t"\nbootstrap_servers = "b:9092"\n{lines}'
     text = text.replace("PROTOCOL", '"security.protocol" = "sasl_ssl", "sasl.mechanisms" = "PLAIN"')
 

@@ -71,7 +71,7 @@ def test_of_two_names_the_one_that_is_found_counts(tmp_path: Path) -> None:
 
 
 def made(form: Format) -> bytes:
-    """An object with one event."""
+    """Return an object with one event."""
     encoder = form.begin(Partition("t", 0))
     encoder.add([event(0)], [StoredRecord(0, event(0))])
     return b"".join(encoder.finish(MANIFEST))

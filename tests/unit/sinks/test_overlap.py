@@ -64,7 +64,7 @@ def test_a_prefix_is_part_of_the_name() -> None:
 
 
 def test_other_places() -> None:
-    """Another bucket, another store or another kind of it."""
+    """Sinks in another bucket, another store or another kind of it cannot collide."""
     here = S3Settings(bucket="b")
 
     assert not clash(here, S3Settings(bucket="c"))

@@ -206,7 +206,7 @@ def test_retry_after_that_says_nothing(text: str) -> None:
 
 @pytest.mark.parametrize("sizes", [[], [1], [4], [5], [4, 4], [1, 2, 3, 4, 5], [13], [0, 3, 0, 9]])
 def test_cut(sizes: list[int]) -> None:
-    """Parts of one size, the last one excepted, with the same bytes in the same order."""
+    """Parts have one size, the last one excepted, with the same bytes in the same order."""
     parts = [bytes(range(size)) for size in sizes]
     pieces = list(cut(parts, 4))
     assert b"".join(pieces) == b"".join(parts)

@@ -60,13 +60,13 @@ def store(server: SmallServer, **settings: Any) -> S3Store:
 
 
 def listing(server: SmallServer, **settings: Any) -> Callable[[], object]:
-    """The same call, of one store."""
+    """Return the same call, of one store."""
     made = store(server, **settings)
     return lambda: list(made.names(""))
 
 
 def flags(server: SmallServer, **settings: Any) -> Callable[[], object]:
-    """A look at flags, of one source."""
+    """Return a look at flags, of one source."""
     base = {"type": "s3", "bucket": "flags", "key": "flags.yaml", "endpoint": server.url, "path_style": True}
     place = S3Location(S3FlagSettings(**{**base, "region": "us-east-1", "timeout": "5s", **settings}))
     return lambda: place.fetch(anew=True)

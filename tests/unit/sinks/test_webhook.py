@@ -132,7 +132,7 @@ class TestAnswers:
 
     @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
     def test_accepted(self, receiver: Receiver, make: MakeSink, status: int) -> None:
-        """Any 2xx."""
+        """Any 2xx counts as success."""
         receiver.plan(Reply(status))
         sink = make()
         deliver(sink, fill(sink, events(1)))
@@ -419,7 +419,7 @@ class TestRequest:
     """What a request carries."""
 
     def test_headers(self, receiver: Receiver, make: MakeSink) -> None:
-        """The user's headers, each value of a list; the sink's own, each once."""
+        """The request has the user's headers, each value of a list, and the sink's own, each once."""
         sink = make(headers={"Authorization": "Bearer t", "X-Two": ["1", "2"]}, secret="s")
         deliver(sink, fill(sink, events(2)))
         (request,) = receiver.requests

@@ -33,7 +33,7 @@ class Cutting:
 
 
 def ids(window: Window) -> list[str]:
-    """Ids of a window's parts without the partition."""
+    """Return ids of a window's parts without the partition."""
     payload: Parts = window.payload
     return [part.id.removeprefix(f"{PARTITION}-") for part in payload.parts]
 
@@ -68,7 +68,7 @@ class TestGoFeatureFlag:
 
     @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
     def test_body_and_signature(self, vector: dict[str, str]) -> None:
-        """The body of each recorded request, and its signature, byte for byte."""
+        """The body of each recorded request, and its signature, is the same byte for byte."""
         body = vector["body"].encode()
         meta = json.loads(body)["meta"]
         found = received(members(body), meta=meta, secret=vector["secret"])
@@ -85,7 +85,7 @@ class TestGoFeatureFlag:
         assert signature == (VECTORS[0]["X-Hub-Signature-256"] if signed else None)
 
     def test_all_golden_files_are_there(self) -> None:
-        """Both upstream versions, with and without a signature."""
+        """Both upstream versions have one, with and without a signature."""
         assert len(UPSTREAM) == 4
 
     def test_hostname_is_added(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Signatures as receivers compute them."""
+"""The worker computes signatures as receivers do."""
 
 import base64
 import hashlib
@@ -22,12 +22,13 @@ def standard(key: bytes) -> str:
 
 
 def headers(*secrets: str) -> dict[str, str]:
-    """Of a signer with the first secret in use, the others before it."""
+    """Return the headers of a signer with the first secret in use, the others before it."""
     return dict(Signer(secrets[0] if secrets else None, secrets[1:]).headers(ID, AT, BODY))
 
 
 def test_specification_example() -> None:
-    """The example of the specification's reference libraries: a fixed secret, id, time and body."""
+    """The signature matches the example of the specification's reference libraries: a fixed secret, id, time
+    and body."""
     signer = Signer("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     found = dict(signer.headers("msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}'))
     assert found["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="

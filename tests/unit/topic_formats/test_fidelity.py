@@ -26,7 +26,7 @@ FEATURE = (
 
 
 def exact(text: bytes) -> Any:
-    """JSON with no number rounded."""
+    """Return JSON with no number rounded."""
     return json.loads(text, parse_float=Decimal, parse_int=Decimal)
 
 

@@ -49,7 +49,7 @@ class Canned:
             do_POST = do_GET
 
             def log_message(self, *_: Any) -> None:
-                """Quiet."""
+                """Log nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
@@ -195,7 +195,7 @@ def test_what_is_final_is_believed_only_from_a_new_connection(monkeypatch: pytes
 
 @pytest.mark.usefixtures("no_pause")
 class TestRecords:
-    """A decoder of Confluent's wire format."""
+    """Return a decoder of Confluent's wire format."""
 
     def decoded(self, canned: Canned, *values: bytes) -> list[bytes | Dead | None]:
         decoder = RegistryDecoder(KnownSchemas(canned.client(), "enrich"))
@@ -317,7 +317,7 @@ class TestRegistering:
 
     @pytest.mark.parametrize("auto_register", [True, False])
     def test_each_value_begins_with_its_id(self, canned: Canned, auto_register: bool) -> None:
-        """A zero byte and the id, big-endian."""
+        """The prefix is a zero byte and the id, big-endian."""
         canned.answers = [(200, '{"id":258}')]
         encoder = self.encoder(canned, auto_register=auto_register)
 

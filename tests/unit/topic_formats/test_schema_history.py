@@ -11,7 +11,7 @@ from tests.support.schema_history import FOLDER, problems
 
 @pytest.fixture
 def schemas(tmp_path: Path) -> Path:
-    """A copy of avro/."""
+    """Return a copy of avro/."""
     return Path(shutil.copytree(FOLDER, tmp_path / "avro"))
 
 
@@ -26,7 +26,7 @@ def change(schemas: Path, *, versioned: bool, **field: object) -> None:
 
 
 def test_the_schemas_go_with_their_former_versions() -> None:
-    """The repository's own."""
+    """The repository's own history is accepted."""
     assert list(problems()) == []
 
 

@@ -61,7 +61,7 @@ def test_the_address_is_checked_and_holds_no_password(tmp_path: Path, url: str) 
 
 
 def test_a_schema_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    """Missing, or no schema of a record."""
+    """The file is missing, or holds no schema of a record."""
     path = tmp_path / "own.avsc"
     settings = read(tmp_path, f'[topics]\ningest_format = "avro"\ningest_schema = "{path}"')
 
