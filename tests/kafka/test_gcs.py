@@ -1,4 +1,5 @@
-"""The export stage with Google Cloud Storage, on a real Kafka, is killed and taken over, and its store fails."""
+"""The export stage with Google Cloud Storage, on a real Kafka, is killed and taken over, and its store
+fails."""
 
 from collections.abc import Iterator
 from pathlib import Path

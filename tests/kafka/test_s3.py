@@ -1,4 +1,5 @@
-"""The export stage with S3, on a real Kafka, is killed after an upload and taken over, and its store fails."""
+"""The export stage with S3, on a real Kafka, is killed after an upload and taken over, and its store
+fails."""
 
 from collections.abc import Iterator
 from pathlib import Path

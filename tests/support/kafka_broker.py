@@ -46,7 +46,8 @@ class Provided(NamedTuple):
 
 @contextlib.contextmanager
 def provide() -> Iterator[Provided]:
-    """Provide a broker for the time of the `with`. Raises BrokerUnavailable: what was tried, what would help."""
+    """Provide a broker for the time of the `with`. Raises BrokerUnavailable: what was tried, what would
+    help."""
     named = os.environ.get(BOOTSTRAP)
     if named:
         if not answers(named, timeout=10):

@@ -38,7 +38,8 @@ class _Upload:
 
 
 class SmallGcs:
-    """Runs a server at `url` with no buckets and no credentials. A context manager; leaving it forgets all."""
+    """Runs a server at `url` with no buckets and no credentials. A context manager; leaving it forgets
+    all."""
 
     def __init__(self) -> None:
         self._server = SmallServer(self._answer)

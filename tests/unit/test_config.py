@@ -466,7 +466,8 @@ SECRETS = f"""
 
 
 def test_secrets_never_show(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Secrets are neither printed, nor dumped, nor logged, properties of librdkafka and a sink's own alike."""
+    """Secrets are neither printed, nor dumped, nor logged, properties of librdkafka and a sink's own
+    alike."""
     settings = read(tmp_path, SECRETS)
     logging.getLogger("test").warning("settings %s %r", settings, settings)
     for text in (

@@ -8,7 +8,8 @@ from tests.unit.config.reading import FLAGS, LOG, WHOLE, accepted, problems
 
 
 def sink(kind: str, lines: str, *required: str) -> str:
-    """Return a configuration with the sink ``a``; ``required`` are the lines that ``lines`` does not replace."""
+    """Return a configuration with the sink ``a``; ``required`` are the lines that ``lines`` does not
+    replace."""
     kept = "\n".join(line for line in required if line.split("=")[0].strip() not in lines)
     return f'{FLAGS}[sinks.a]\ntype = "{kind}"\n{kept}\n{lines}\n'
 
