@@ -21,10 +21,10 @@ A class that stands elsewhere has its module behind it. ::
     │   ├── TransactionUncertain  the transaction may have been committed: ask for the committed offsets
     │   ├── TransactionRefused    one of its records was refused (kafka.transaction_errors)
     │   └── RecordTooLarge        the topic takes smaller records than it said (kafka.transactions)
-    ├── NotQueued          the open transaction takes no record any more: abort it (kafka.transactions)
+    ├── NotQueued          the open transaction takes no record any more: abort it (kafka.transaction_errors)
     │   └── QueueFull        the client's queue has no room: hand the rest in again later (kafka.transactions)
     ├── TopicRefusesAll    no record is at fault more than any other (kafka.refusals)
-    ├── Hangs              a call of librdkafka did not come back within its bound (kafka.bounded)
+    ├── Hangs              a call of librdkafka did not return within its bound (kafka.transaction_calls)
     ├── TopicsNotReady     brokers do not answer, or a topic is missing: ask again (kafka.topics)
     ├── NotTold            the brokers do not say who filled the output topic (kafka.earlier_output)
     ├── RegistryError      the schema registry does not answer, or refuses (topic_formats.registry)

@@ -1,134 +1,15 @@
 """The transactional producer over a recorded client: what each error of librdkafka makes of it."""
 
-from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError
 
 from flagstream.chunk import Partition
-from flagstream.errors import ExitCode, Fatal, TransactionAborted, TransactionUncertain
-from flagstream.kafka import transactions
-from flagstream.kafka.transactions import (
-    NotQueued,
-    QueueFull,
-    RecordTooLarge,
-    TransactionalProducer,
-    TransactionRefused,
-)
-
-OFFSETS = {Partition("ingest", 0): (5, "")}
-TIMEOUT = 10.0
-
-
-def failure(code: int, text: str = "", *, fatal: bool = False, retriable: bool = False) -> KafkaException:
-    """An error as librdkafka raises it; one that is neither fatal nor retriable asks for an abort."""
-    return KafkaException(
-        KafkaError(
-            code,
-            text or None,
-            fatal=fatal,
-            retriable=retriable,
-            txn_requires_abort=not (fatal or retriable),
-        )
-    )
-
-
-class Rig:
-    """A producer, the calls that its clients got (each name with the client's number), what they answer, and
-    a clock that only pauses move.
-    """
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.trace: list[str] = []
-        self.answers: dict[str, list[Exception | None]] = {}
-        self.now = 1_000.0
-        self.pauses: list[float] = []
-        self.clients: list[Client] = []
-        self.stood_still = False
-        self.properties: dict[str, Any] = {}
-        self.wrong: dict[str, KafkaError] = {}
-        monkeypatch.setattr(transactions, "bounded", lambda function: function())
-        self.producer = TransactionalProducer(
-            {"transactional.id": "t", "transaction.timeout.ms": TIMEOUT * 1000},
-            stable=False,
-            make=self._make,
-            clock=lambda: self.now,
-            sleep=self._sleep,
-            stood_still_since=lambda then, seconds: self.stood_still,
-        )
-        self.producer.open()
-        self.trace.clear()
-
-    def fill(self) -> None:
-        """A transaction that holds a record for the topic ``out``."""
-        self.producer.begin()
-        self.producer.produce("out", key=None, value=b"v", headers=[])
-
-    def commit(self) -> None:
-        self.producer.commit(OFFSETS, object())
-
-    def _make(self, properties: dict[str, Any], logger: object) -> Any:
-        self.properties = properties
-        self.clients.append(Client(self, len(self.clients) + 1, properties["error_cb"]))
-        return self.clients[-1]
-
-    def _sleep(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-        self.now += seconds
-
-
-class Client:
-    """Stands in for a Producer of confluent-kafka."""
-
-    def __init__(self, rig: Rig, number: int, lost_a_broker: Callable[[KafkaError], None]) -> None:
-        self._rig, self._number, self.lost_a_broker = rig, number, lost_a_broker
-        self.room, self.why = 1_000, KafkaError._QUEUE_FULL
-
-    def _called(self, name: str) -> None:
-        self._rig.trace.append(f"{name} {self._number}")
-        answers = self._rig.answers.get(name, [])
-        if answers and (answer := answers.pop(0)) is not None:
-            raise answer
-
-    def init_transactions(self, timeout: float) -> None:
-        self._called("init")
-
-    def begin_transaction(self) -> None:
-        self._called("begin")
-
-    def send_offsets_to_transaction(self, *args: object) -> None:
-        self._called("offsets")
-
-    def commit_transaction(self, timeout: float) -> None:
-        self._called("commit")
-
-    def abort_transaction(self, timeout: float) -> None:
-        self._called("abort")
-
-    def produce(self, *args: object, **kwargs: object) -> None:
-        self._called("produce")
-
-    def produce_batch(self, topic: str, records: list[dict[str, Any]]) -> int:
-        """Queues ``room`` records, as librdkafka does: the others get an error each."""
-        for record in records[self.room :]:
-            record["_error"] = KafkaError(self.why)
-        return min(self.room, len(records))
-
-    def poll(self, timeout: float) -> None:
-        """Raises a fatal error, as confluent-kafka does whatever callbacks are set."""
-        for answer in self._rig.answers.get("poll", []):
-            if answer is not None:
-                raise answer
-
-    def flush(self, timeout: float) -> int:
-        return 0
-
-    def list_topics(self, topic: str, timeout: float) -> Any:
-        if topic not in self._rig.wrong:
-            raise failure(KafkaError._TRANSPORT)
-        return SimpleNamespace(topics={topic: SimpleNamespace(error=self._rig.wrong[topic])})
+from flagstream.errors import TransactionAborted, TransactionUncertain
+from flagstream.kafka.transaction_calls import Hangs
+from flagstream.kafka.transactions import NotQueued, QueueFull, TransactionRefused
+from tests.unit.kafka.transaction_rig import Rig, failure
 
 
 @pytest.fixture
@@ -299,136 +180,6 @@ def test_what_the_brokers_do_not_support_is_not_tried_again(rig: Rig) -> None:
     assert rig.trace[-2:] == ["offsets 1", "abort 1"]
 
 
-class TestFences:
-    """Another epoch of the id than ours: somebody else's, or Kafka's own."""
-
-    @pytest.mark.parametrize("code", [KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH])
-    def test_out_of_a_clear_sky_it_is_another_process(self, rig: Rig, code: int) -> None:
-        """The transaction is young, and no broker is in trouble."""
-        rig.answers = {"offsets": [failure(code, fatal=True)]}
-        rig.fill()
-
-        with pytest.raises(Fatal) as told:
-            rig.commit()
-
-        assert told.value.code == ExitCode.FENCED
-
-    def test_a_fatal_error_comes_up_in_every_poll(self, rig: Rig) -> None:
-        """It is in nobody's way: not in that of the loop that fills, nor of what ends the transaction."""
-        fenced = failure(KafkaError._FENCED, fatal=True)
-        rig.answers = {"poll": [fenced], "offsets": [fenced]}
-        rig.fill()
-        rig.producer.release_delivered()
-
-        with pytest.raises(Fatal):
-            rig.commit()
-
-    def test_a_transaction_that_timed_out_was_ended_by_kafka(self, rig: Rig) -> None:
-        """The worker waited too long for something else; it goes on."""
-        rig.answers = {"offsets": [failure(KafkaError._FENCED, fatal=True)]}
-        rig.fill()
-        rig.now += TIMEOUT
-
-        with pytest.raises(TransactionAborted):
-            rig.commit()
-
-        assert rig.trace[-1] == "init 2"
-
-    def test_after_a_failover_the_id_is_registered_anew(self, rig: Rig) -> None:
-        """librdkafka told that it lost a broker."""
-        rig.answers = {"commit": [failure(KafkaError.INVALID_PRODUCER_EPOCH, fatal=True)]}
-        rig.fill()
-        rig.clients[-1].lost_a_broker(KafkaError(KafkaError._TRANSPORT))
-
-        with pytest.raises(TransactionUncertain):
-            rig.commit()
-
-        assert rig.trace[-1] == "init 2"
-
-    def test_a_frozen_process_was_replaced(self, rig: Rig) -> None:
-        """Others have its partitions and, under a stable id, its place."""
-        rig.answers = {"offsets": [failure(KafkaError._FENCED, fatal=True)]}
-        rig.fill()
-        rig.now += TIMEOUT
-        rig.stood_still = True
-
-        with pytest.raises(Fatal) as told:
-            rig.commit()
-
-        assert told.value.code == ExitCode.FENCED
-
-    def test_a_frozen_process_was_replaced_whatever_fails_first(self, rig: Rig) -> None:
-        """Its records timed out while it stood still; that it was replaced shows only in the roll-back."""
-        rig.answers = {
-            "offsets": [failure(KafkaError._TIMED_OUT)],
-            "abort": [failure(KafkaError._FENCED, fatal=True)],
-        }
-        rig.fill()
-        rig.now += TIMEOUT
-        rig.stood_still = True
-
-        with pytest.raises(Fatal) as told:
-            rig.commit()
-
-        assert told.value.code == ExitCode.FENCED
-
-    def test_one_that_comes_again_and_again_is_another_process(self, rig: Rig) -> None:
-        """Two that register in turn would go on for ever."""
-        rig.answers = {"offsets": [failure(KafkaError._FENCED, fatal=True)] * 10}
-
-        for _ in range(transactions.FENCES - 1):
-            rig.fill()
-            rig.now += TIMEOUT
-            with pytest.raises(TransactionAborted):
-                rig.commit()
-        rig.fill()
-        rig.now += TIMEOUT
-        with pytest.raises(Fatal):
-            rig.commit()
-
-
-class TestRegistration:
-    """The id is registered however long it takes."""
-
-    def test_a_missing_right_is_waited_for(self, monkeypatch: pytest.MonkeyPatch, rig: Rig) -> None:
-        """librdkafka calls it fatal, so each try has a client of its own; it is a problem meanwhile."""
-        problems: list[str] = []
-        code = KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
-        rig.answers = {"init": [failure(code, fatal=True)] * 3}
-
-        def keep_trying() -> bool:
-            problems.extend(problem.text for problem in rig.producer.problems())
-            return True
-
-        rig.producer.open(keep_trying)
-
-        assert rig.trace == ["init 2", "init 3", "init 4", "init 5"]
-        assert "this user may not use the transactional.id" in problems[-1]
-        assert list(rig.producer.problems()) == []
-
-    def test_a_coordinator_that_is_away_is_asked_with_growing_pauses(self, rig: Rig) -> None:
-        """The client stays the same."""
-        rig.answers = {"init": [failure(KafkaError._TIMED_OUT, retriable=True)] * 4}
-
-        rig.producer.open()
-
-        assert rig.trace == ["init 2"] * 5
-        assert 3.5 <= sum(rig.pauses) <= 8.0
-
-
-def test_a_topic_that_takes_less_halves_the_limit(rig: Rig) -> None:
-    """The records are made again under the new limit."""
-    rig.answers = {"commit": [failure(KafkaError.MSG_SIZE_TOO_LARGE)]}
-    before = rig.producer.limit
-    rig.fill()
-
-    with pytest.raises(RecordTooLarge):
-        rig.commit()
-
-    assert rig.producer.limit == before // 2
-    assert rig.trace[-2:] == ["abort 1", "init 2"]
-
-
 def test_a_full_queue_says_how_many_records_it_took(rig: Rig) -> None:
     """The rest is handed in again, as it was; the transaction is not broken."""
     rig.producer.begin()
@@ -488,14 +239,185 @@ def test_a_record_is_not_waited_for_where_the_caller_cannot(rig: Rig) -> None:
         rig.producer.produce("out", key=None, value=b"v", headers=[], wait=0.0)
 
 
-def test_the_queue_has_room_for_the_largest_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that never fits would be waited for in vain."""
-    rig = Rig(monkeypatch)
-    rig.producer._properties["queue.buffering.max.kbytes"] = 1_024
-    rig.producer.limit = 900_000
-    rig.producer.open()
-    assert rig.properties["queue.buffering.max.kbytes"] == 1_024
+# ── what reaches the client ─────────────────────────────────────────────────────────────────────────────
 
-    rig.producer.limit = 5_000_000
-    rig.producer.open()
-    assert rig.properties["queue.buffering.max.kbytes"] * 1024 >= 5_000_000
+
+def test_offsets_travel_with_their_metadata(rig: Rig) -> None:
+    """The metadata of every partition is committed beside its offset, under the group metadata handed in."""
+    group = object()
+    rig.fill()
+    rig.producer.commit({Partition("ingest", 0): (5, "five"), Partition("ingest", 7): (9, "")}, group)
+
+    assert ("group", group) in rig.sent
+    assert ("offsets", [("ingest", 0, 5, "five"), ("ingest", 7, 9, "")]) in rig.sent
+
+
+def test_a_record_keeps_what_it_has(rig: Rig) -> None:
+    """Key, value, headers and time reach the client as they are."""
+    rig.producer.begin()
+    rig.producer.produce("out", key=b"k", value=b"v", headers=[("h", b"1")], timestamp=7)
+
+    assert rig.sent == [("record", ("out", b"v", b"k", [("h", b"1")], 7))]
+
+
+# ── calls that hang or fail ─────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [("offsets", TransactionAborted), ("commit", TransactionUncertain)],
+)
+def test_a_call_that_does_not_return_costs_the_client(
+    rig: Rig, call: str, expected: type[TransactionAborted]
+) -> None:
+    """A new client takes the id. Only a commit may have been carried out all the same; before it was sent,
+    nothing can be committed."""
+    rig.answers = {call: [Hangs()]}
+    rig.fill()
+
+    with pytest.raises(TransactionAborted) as raised:
+        rig.commit()
+
+    assert type(raised.value) is expected
+    assert rig.trace[-2:] == [f"{call} 1", "init 2"]
+    rig.fill()
+    rig.commit()
+    assert rig.trace[-1] == "commit 2"
+
+
+def test_an_abort_that_does_not_return_costs_the_client(rig: Rig) -> None:
+    """Registering the id again aborts the transaction."""
+    rig.answers = {"abort": [Hangs()]}
+    rig.fill()
+
+    with pytest.raises(TransactionAborted) as raised:
+        rig.producer.abort()
+
+    assert type(raised.value) is TransactionAborted
+    assert rig.trace[-2:] == ["abort 1", "init 2"]
+
+
+@pytest.mark.parametrize("call", ["offsets", "commit", "abort"])
+def test_a_retriable_error_repeats_the_call_with_the_same_client(rig: Rig, call: str) -> None:
+    """The transaction stays as it is meanwhile."""
+    rig.answers = {call: [failure(KafkaError.COORDINATOR_NOT_AVAILABLE, retriable=True)] * 3}
+    rig.fill()
+    if call == "abort":
+        rig.producer.abort()
+    else:
+        rig.commit()
+
+    assert rig.trace.count(f"{call} 1") == 4
+    assert "init 2" not in rig.trace
+
+
+def test_an_error_that_asks_for_an_abort_is_rolled_back_with_the_same_client(rig: Rig) -> None:
+    """The outcome is known: nothing was committed. The next transaction needs no registration."""
+    rig.answers = {"commit": [failure(KafkaError.CONCURRENT_TRANSACTIONS)]}
+    rig.fill()
+
+    with pytest.raises(TransactionAborted) as raised:
+        rig.commit()
+
+    assert type(raised.value) is TransactionAborted
+    assert rig.trace[-2:] == ["commit 1", "abort 1"]
+    rig.fill()
+    rig.commit()
+    assert rig.trace[-1] == "commit 1"
+
+
+def test_a_roll_back_that_hangs_leaves_the_outcome_of_a_commit_unknown(rig: Rig) -> None:
+    """The commit was sent, and nobody has confirmed that it was rolled back."""
+    rig.answers = {"commit": [failure(KafkaError.CONCURRENT_TRANSACTIONS)], "abort": [Hangs()]}
+    rig.fill()
+
+    with pytest.raises(TransactionUncertain):
+        rig.commit()
+
+    assert rig.trace[-3:] == ["commit 1", "abort 1", "init 2"]
+
+
+def test_offsets_that_fail_for_good_leave_no_doubt(rig: Rig) -> None:
+    """No commit was sent, so nothing can have been committed, whatever state the client is in."""
+    rig.answers = {"offsets": [failure(KafkaError.UNKNOWN_PRODUCER_ID, fatal=True)]}
+    rig.fill()
+
+    with pytest.raises(TransactionAborted) as raised:
+        rig.commit()
+
+    assert type(raised.value) is TransactionAborted
+    assert "commit 1" not in rig.trace
+    assert rig.trace[-1] == "init 2"
+
+
+def test_an_abort_after_a_broken_transaction_does_not_ask_twice(rig: Rig) -> None:
+    """What broke one transaction says nothing of the next one."""
+    rig.answers = {
+        "produce": [failure(KafkaError._STATE)],
+        "commit": [failure(KafkaError.TOPIC_AUTHORIZATION_FAILED)],
+    }
+    rig.producer.begin()
+    with pytest.raises(NotQueued):
+        rig.producer.produce("out", key=None, value=b"v", headers=[])
+    with pytest.raises(TransactionRefused):
+        rig.producer.abort()
+    rig.trace.clear()
+
+    rig.producer.begin()
+    rig.producer.abort()
+    assert rig.trace == ["begin 1", "abort 1"]
+
+
+def test_a_call_that_takes_long_is_a_problem(rig: Rig) -> None:
+    """The text names the call, the time and the topics, though no error has come yet."""
+    seen: list[str] = []
+
+    def slowly() -> None:
+        rig.now += 4
+        seen.extend(problem.text for problem in rig.producer.problems())
+
+    rig.during = {"commit": slowly}
+    rig.fill()
+    rig.commit()
+
+    [text] = seen
+    assert "commit_transaction goes on for 4 s" in text
+    assert "writes to out" in text
+    assert list(rig.producer.problems()) == []
+
+
+# ── looking for records that a topic refuses ────────────────────────────────────────────────────────────
+
+
+def test_records_that_are_delivered_are_taken(rig: Rig) -> None:
+    """They are rolled back all the same."""
+    assert rig.producer.takes("out", [{"value": b"good"}, {"value": b"fine"}])
+    assert rig.trace == ["begin 1", "produce 1", "produce 1", "abort 1"]
+
+
+def test_a_record_that_is_refused_for_what_it_is_is_not_taken(rig: Rig) -> None:
+    """The delivery report breaks the transaction, and the commit that cannot succeed shows by which error."""
+    error = failure(KafkaError.INVALID_RECORD)
+    rig.undelivered = {b"bad": error.args[0]}
+    rig.answers = {"commit": [error]}
+
+    assert not rig.producer.takes("out", [{"value": b"good"}, {"value": b"bad"}])
+    assert rig.trace[-3:] == ["commit 1", "abort 1", "init 2"]
+
+
+def test_a_topic_that_refuses_whatever_comes_judges_no_record(rig: Rig) -> None:
+    """Without the right to write, a search for bad records would find them all."""
+    error = failure(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    rig.undelivered = {b"good": error.args[0]}
+    rig.answers = {"commit": [error]}
+
+    with pytest.raises(TransactionRefused):
+        rig.producer.takes("out", [{"value": b"good"}])
+
+
+def test_records_without_a_delivery_report_are_not_taken_for_delivered(rig: Rig) -> None:
+    """A flush that times out proves nothing."""
+    rig.left = 1
+
+    with pytest.raises(TransactionAborted, match="did not answer"):
+        rig.producer.takes("out", [{"value": b"good"}])
