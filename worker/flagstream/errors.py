@@ -22,7 +22,7 @@ A class that stands elsewhere has its module behind it. ::
     │   ├── TransactionRefused    one of its records was refused (kafka.transaction_errors)
     │   └── RecordTooLarge        the topic takes smaller records than it said (kafka.transaction_errors)
     ├── NotQueued          the open transaction takes no record any more: abort it (kafka.transaction_errors)
-    │   └── QueueFull        no room in the client's queue: hand the rest in again later (kafka.transaction_errors)
+    │   └── QueueFull        the client's queue is full: hand the rest in later (kafka.transaction_errors)
     ├── TopicRefusesAll    no record is at fault more than any other (kafka.refusals)
     ├── Hangs              a call of librdkafka did not return within its bound (kafka.transaction_calls)
     ├── TopicsNotReady     brokers do not answer, or a topic is missing: ask again (kafka.topics)
