@@ -12,13 +12,11 @@ import statistics
 import subprocess
 import sys
 import uuid
-from pathlib import Path
 from typing import Any
 
-from bench.events import fill
+from bench.events import PARTITIONS, fill
 from tests.support.kafka_records import create_topic
 
-PARTITIONS = 8
 GOALS = {
     "events/s, (b) / (a)": ("at least", 0.8),
     "CPU an event, (b) / (a)": ("at most", 2.0),
@@ -27,16 +25,8 @@ GOALS = {
 }
 
 
-def measure(
-    name: str,
-    bootstrap: str,
-    ingest: str,
-    events: int,
-    *,
-    python: str = sys.executable,
-    tree: Path | None = None,
-) -> dict[str, float]:
-    """Run one contender in a process of its own: that of ``tree`` (else this one), by its ``python``."""
+def measure(name: str, bootstrap: str, ingest: str, events: int) -> dict[str, float]:
+    """Run one contender in a process of its own."""
     from confluent_kafka.admin import AdminClient
 
     admin = AdminClient({"bootstrap.servers": bootstrap})
@@ -51,8 +41,7 @@ def measure(
         "BENCH_RUN": f"bench-{uuid.uuid4().hex[:8]}",
     }
     done = subprocess.run(
-        [python, "-W", "ignore", "-m", "bench.contenders", name],
-        cwd=tree,
+        [sys.executable, "-W", "ignore", "-m", "bench.contenders", name],
         env=environment,
         stdout=subprocess.PIPE,
         timeout=900,

@@ -1,8 +1,11 @@
-"""``make bench-against OLD=REVISION``: this tree's enrich stage against that of an earlier revision.
+"""``make bench-against OLD=REVISION``: this tree's worker against that of an earlier revision.
 
-The earlier revision is unpacked and installed, by its own constraints, in a folder of its own. The two run in
-turn on one ingest topic of one broker, and change places in every second pair. What counts is the ratio of
-CPU an event within a pair: a shared machine drifts.
+The earlier revision is unpacked and installed, by its own constraints, in a folder of its own, and run by its
+own interpreter. The two run in turn on one ingest topic of one broker, and change places in every second
+pair. What counts is the ratio of CPU an event within a pair: a shared machine drifts.
+
+``--job enrich`` is the enrich stage alone. ``--job whole`` is the process that users have: from the ingest
+topic to the output topic, and from there to files and to a local S3 server.
 """
 
 import argparse
@@ -12,32 +15,36 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
 
-from bench.__main__ import PARTITIONS, measure
-from bench.events import fill
+from bench.events import PARTITIONS, fill
+from bench.observed import Job, Program, cpu_per_event
 from tests.support.kafka_jars import REPOSITORY
 from tests.support.kafka_records import create_topic
+from tests.support.seaweed import SeaweedFs
 
 
-def unpacked(revision: str, folder: Path) -> Path:
-    """The tree of ``revision`` with a virtual environment of its own; returns its interpreter."""
+def installed(revision: str, folder: Path) -> Program:
+    """The worker of ``revision``, in ``folder`` with a virtual environment of its own."""
     archive = subprocess.run(
         ["git", "-C", REPOSITORY, "archive", revision], stdout=subprocess.PIPE, check=True
     )
     subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
     subprocess.run([sys.executable, "-m", "venv", folder / ".venv"], check=True)
-    python = folder / ".venv/bin/python"
+    binaries = folder / ".venv/bin"
     install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     constraints = ["--constraint", "constraints.txt", "--editable", "."]
-    subprocess.run([python, *install, *constraints], cwd=folder, check=True)
-    return python
+    subprocess.run([binaries / "python", *install, *constraints], cwd=folder, check=True)
+    return Program(binaries / "flagstream", folder)
 
 
 def interval(values: list[float]) -> tuple[float, float]:
-    """The 95 % confidence interval of the median, by order statistics: no distribution is assumed."""
+    """The 95 % confidence interval of the median, by order statistics: no distribution is assumed. Below six
+    values there is none, and it is the range.
+    """
     ordered, count = sorted(values), len(values)
     tail, rank = 0.0, 0
     while tail + math.comb(count, rank) / 2**count <= 0.025:
@@ -50,28 +57,35 @@ def main() -> int:
     """Print each pair and the median ratio with its interval; exit code 1 if the interval ends above the
     bound.
     """
-    options = argparse.ArgumentParser(prog="bench.against", description=__doc__)
+    options = argparse.ArgumentParser(
+        prog="bench.against", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("revision", help="the earlier revision, as git names it")
+    options.add_argument("--job", choices=("enrich", "whole"), default="enrich")
     options.add_argument("--pairs", type=int, default=15)
     options.add_argument("--events", type=int, default=1_000_000)
     options.add_argument("--below", type=float, default=1.03, help="where the interval has to end")
     chosen = options.parse_args()
     bootstrap = os.environ["KAFKA_BOOTSTRAP_SERVERS"]
-    with tempfile.TemporaryDirectory(prefix="bench-against-") as folder:
-        old = Path(folder)
+    ratios = []
+    with ExitStack() as stack:
+        old = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-against-")))
         print(f"installing {chosen.revision}", flush=True)
-        trees = {"old": (unpacked(chosen.revision, old), old), "new": (Path(sys.executable), REPOSITORY)}
+        programs = {
+            "old": installed(chosen.revision, old),
+            "new": Program(Path(sys.executable).with_name("flagstream"), REPOSITORY),
+        }
+        store = stack.enter_context(SeaweedFs()) if chosen.job == "whole" else None
         ingest = create_topic(AdminClient({"bootstrap.servers": bootstrap}), "bench-ingest", PARTITIONS)
         fill(bootstrap, ingest, chosen.events)
-        ratios = []
+        job = Job(bootstrap, ingest, chosen.events, store)
 
-        def cost(python: Path, tree: Path) -> float:
-            figures = measure("worker", bootstrap, ingest, chosen.events, python=str(python), tree=tree)
-            return figures["cpu_us_per_event"]
+        def cost(name: str) -> float:
+            with tempfile.TemporaryDirectory(prefix="bench-run-") as folder:
+                return cpu_per_event(programs[name], job, Path(folder))
 
         for number in range(-1, chosen.pairs):
-            order = ("old", "new") if number % 2 else ("new", "old")
-            costs = {name: cost(*trees[name]) for name in order}
+            costs = {name: cost(name) for name in (("old", "new") if number % 2 else ("new", "old"))}
             ratio = costs["new"] / costs["old"]
             if number < 0:
                 continue  # a broker that has just started is slow

@@ -121,13 +121,11 @@ def worker(**enrich: Any) -> None:
     made = settings(**enrich)
     configure(made.log.format, made.log.level)
 
+    # The two series that these events move: all of them, every 10 ms, would take several percent of the CPU.
+    series = [metrics.EVENTS.labels("enriched", ""), metrics.EVENTS.labels("dropped", "untracked")]
+
     def count() -> float:
-        return sum(
-            sample.value
-            for metric in metrics.EVENTS.collect()
-            for sample in metric.samples
-            if sample.name.endswith("_total")
-        )
+        return sum(next(iter(one.collect())).samples[0].value for one in series)
 
     async def main() -> None:
         host = Host(made, enrich=True, sinks=[])

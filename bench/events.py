@@ -19,6 +19,9 @@ quiet:
 """
 UNTRACKED = "quiet"
 
+PARTITIONS = 8
+"""Of the topics that hold them."""
+
 TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 Headers = list[tuple[str, str | bytes | None]] | None
 
@@ -45,6 +48,11 @@ def event(number: int) -> tuple[bytes, bytes]:
     if number % 10 == 7:
         del fields["version"], fields["source"]
     return user.encode(), json.dumps(fields, separators=(",", ":")).encode()
+
+
+def tracked(count: int) -> int:
+    """How many of events 0 to ``count`` are of tracked flags, and so reach the output topic."""
+    return count - (count + 6) // 10
 
 
 def fill(bootstrap: str, topic: str, count: int, headers: bool = False) -> None:

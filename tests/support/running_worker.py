@@ -80,8 +80,8 @@ class RunningWorker:
 
     `folder` gets the configuration file; it is the working folder too. `crash` is the value of
     FLAGSTREAM_CRASH. `log_to` is a descriptor for its log, which then is not read here. `arguments` are
-    those of `run`: `--stage enrich`, `--sink archive`. A free port is
-    chosen for the web server unless `config` names one.
+    those of `run`: `--stage enrich`, `--sink archive`. `program` is the command, if not this tree's own. A
+    free port is chosen for the web server unless `config` names one.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class RunningWorker:
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         log_to: int | None = None,
+        program: Sequence[str | Path] = (sys.executable, "-m", "flagstream"),
     ) -> None:
         self.config = _merged({"web": {"port": free_ports(1)[0]}}, config)
         self.events: list[Event] = []
@@ -106,7 +107,7 @@ class RunningWorker:
             variables |= {"FLAGSTREAM_CRASH": crash, "FLAGSTREAM_TEST_CRASH_POINTS": "allowed"}
         with self.output.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "flagstream", "run", "-c", file, *arguments],
+                [*program, "run", "-c", file, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.PIPE if log_to is None else log_to,
