@@ -16,7 +16,7 @@ from tests.chaos.stream import Case, case, number_of
 from tests.chaos.topics import Seen, Topics
 
 EXAMPLES = 5
-"""Problems of one kind that are told one by one; of the others only the number."""
+"""Problems of one kind that are reported one by one; of the others only the number is."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Problems:
 
 
 def check(subject: Subject) -> Verdict:
-    """Examine what a fleet left behind, after it has stopped."""
+    """Examine what a fleet left, after it has stopped."""
     with closing(Topics(subject.bootstrap_servers)) as topics:
         return _Checker(subject, topics).check()
 
@@ -131,7 +131,7 @@ class _Checker:
             self._compare(number, case(number), record)
             if record.key is not None:
                 if last.get(record.key, -1) >= number:
-                    self._problems.add("output: order", f"{record.key!r}: {number} behind {last[record.key]}")
+                    self._problems.add("output: order", f"{record.key!r}: {number} after {last[record.key]}")
                 last[record.key] = number
         return lines
 
@@ -156,11 +156,11 @@ class _Checker:
             at = window.end
             while first < len(lines) and lines[first].offset < window.start:
                 first += 1
-            behind = first
-            while behind < len(lines) and lines[behind].offset < window.end:
-                behind += 1
-            self._read_window(window, [line.value for line in lines[first:behind]])
-            first = behind
+            after = first
+            while after < len(lines) and lines[after].offset < window.end:
+                after += 1
+            self._read_window(window, [line.value for line in lines[first:after]])
+            first = after
         if at != end:
             self._problems.add("objects: end", f"windows to {at}, records to {end}; {windows[-1:]}")
 

@@ -30,7 +30,7 @@ class Contents(Protocol):
     extension: str
 
     def read(self, data: bytes) -> Content:
-        """Raises ValueError when `data` is no whole object with a manifest."""
+        """Raises ValueError when `data` is not a whole object with a manifest."""
         ...
 
     def rows(self, values: list[bytes]) -> Sequence[Any]:

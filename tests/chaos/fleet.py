@@ -44,7 +44,7 @@ class Worker:
     def poll(self) -> None:
         """See what became of the process, without waiting."""
         while self.exit_code is None:
-            # Popen's own poll() tells nothing of a process that was stopped.
+            # Popen's own poll() reports nothing of a process that was stopped.
             pid, status = os.waitpid(self._process.pid, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
             if pid == 0:
                 return

@@ -33,7 +33,8 @@ class Offsets:
         return {tp.partition: answer.result(ANSWER_SECONDS).offset for tp, answer in answers.items()}
 
     def behind_last_record(self, topic: str, partition: int, end: int) -> int:
-        """The offset behind the last record that readers see: markers and aborted records may follow."""
+        """Return the offset after the last record that readers see: markers and aborted records may
+        follow."""
         consumer = self._consumer("nobody", "read_committed")
         try:
             back = 100
@@ -65,7 +66,7 @@ class Offsets:
 
 
 def _last(consumer: Consumer, place: TopicPartition) -> int:
-    """The offset behind the last record from `place` on, 0 if there is none."""
+    """Return the offset after the last record from `place` on, 0 if there is none."""
     consumer.assign([place])
     last = 0
     while True:

@@ -166,7 +166,7 @@ class Scenario:
         """An export-only worker freezes when its plan is written, until others have delivered the window.
 
         It may freeze while a commit of another partition is under way. Then it finds that this took too long,
-        and joins anew without a look at whether it was still a member; so another one has to try.
+        and joins again without a look at whether it was still a member; so another one has to try.
         """
         yield from self.director.settled(self._second)
         while not self.refused["export"]:
@@ -178,7 +178,7 @@ class Scenario:
         worker = yield from self.director.frozen(role)
         facts, plans = len(worker.facts), self._plans(worker.held(SINK))
         if not plans:
-            raise self.director.failure(f"{worker.name} is frozen behind a plan, but none is committed")
+            raise self.director.failure(f"{worker.name} is frozen after a plan, but none is committed")
         while not _reached(self._exported(), plans):
             yield f"others deliver the windows that the frozen {worker.name} planned: {plans}"
         worker.send(signal.SIGCONT)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 _OF_THE_SINKS = (".flagstream-tmp/", ".flagstream-probe/")
-"""Folders for what is no object of a window (docs/sinks)."""
+"""Folders for what is not an object of a window (docs/sinks)."""
 
 
 class Stored(NamedTuple):

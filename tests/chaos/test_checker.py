@@ -1,4 +1,4 @@
-"""The checker of the proof, shown what a broken worker would leave behind."""
+"""The checker of the proof finds what a broken worker would leave."""
 
 import gzip
 import hashlib
@@ -27,8 +27,9 @@ SENT_MS = 1_700_000_000_000
 
 @dataclass
 class World:
-    """What was left behind: by default, all as it should be. Windows are the ranges between `cuts`, each a
-    file or, with `hive`, a file for each day, hour and flag, and an index; `spoil` gets the folder with them.
+    """Return what a fleet left: by default, all as it should be. Windows are the ranges between `cuts`, each
+    a file or, with `hive`, a file for each day, hour and flag, and an index; `spoil` gets the folder with
+    them.
     """
 
     exported: list[int] = field(
@@ -163,7 +164,7 @@ CHECKS: dict[str, tuple[Callable[[], World], set[str]]] = {
             *("objects: DOUBLED", "objects: not to be there", "dead letters: DOUBLED"),
         },
     ),
-    "a missing file, one of no window, and an offset behind": (
+    "a missing file, one of no window, and an offset after it": (
         partial(World, cuts=[(0, 100), (200, 269)], committed=200, spoil=_add_stray),
         {"objects: gap", "objects: LOST", "objects: of no window", "committed offset"},
     ),

@@ -64,7 +64,7 @@ class Topics:
                 "isolation.level": "read_committed",
                 # the end of a partition is not its last record: transactions end in markers that no one sees
                 "enable.partition.eof": True,
-                # by which the end is told later than it could be
+                # by which the end is reported later than it could be
                 "fetch.wait.max.ms": 10,
             }
         )

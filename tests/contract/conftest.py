@@ -1,4 +1,5 @@
-"""Servers that sinks are tried on. Asserts in the contract suite are told in full, as those in test files."""
+"""Starts the servers that sinks are tried on, and lets pytest explain asserts of the contract suite in
+full."""
 
 from collections.abc import Iterator
 from itertools import count

@@ -1,4 +1,4 @@
-"""What answers at a store's address, and is no store, may send without an end: the memory stays bounded."""
+"""What answers at a store's address, but is not a store, may send without an end: memory stays bounded."""
 
 import socket
 import threading

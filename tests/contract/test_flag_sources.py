@@ -184,7 +184,7 @@ def test_the_content_type_tells_the_format(site: Site) -> None:
 
 
 def test_a_structured_content_type_does_not_beat_the_suffix(site: Site) -> None:
-    """GitHub serves every raw file as …+json; the error says what told the format."""
+    """GitHub serves every raw file as …+json; the error says what decided the format."""
     site.content_type = "application/vnd.github.raw+json; charset=utf-8"
     assert list(http(site).load()) == ["a"]
 

@@ -111,7 +111,7 @@ class TestResumable(GcsContract):
         return content
 
     def test_death_between_pieces(self) -> None:
-        """An upload that was begun by a process that died is no object, and stands in nobody's way."""
+        """An upload that a process began before it died is not an object, and stands in nobody's way."""
         sink = self.opened()
         window = fill(sink, events(5000))
         assert window.payload[0].content.size > 2 * CHUNK_UNIT
@@ -267,7 +267,7 @@ def test_a_store_that_ignores_the_condition(gcs: SmallGcs, settings: GcsSettings
 
 
 def test_prove(gcs: SmallGcs, gcs_bucket: str, settings: GcsSettings) -> None:
-    """Each right is really tried, and nothing is left behind."""
+    """Each right is really tried, and no object is left."""
     proofs = list(build(settings).probe())
     assert [(proof.what, proof.outcome) for proof in proofs] == [
         ("write", "proved"),
@@ -280,7 +280,7 @@ def test_prove(gcs: SmallGcs, gcs_bucket: str, settings: GcsSettings) -> None:
 
 
 def test_prove_what_is_refused(gcs: SmallGcs, settings: GcsSettings) -> None:
-    """What fails is told with the store's reason; what could not be tried says why."""
+    """A failed right is reported with the store's reason; one that could not be tried says why."""
     with FaultyProxy(gcs.url) as proxy:
         through = settings.model_copy(update={"endpoint": proxy.url})
         proxy.fail(Answer(403), "DELETE")

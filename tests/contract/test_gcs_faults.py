@@ -1,7 +1,7 @@
 """Google Cloud Storage with every call failing in turn: nothing is lost, nothing is doubled.
 
-A real server behind a proxy that fails what it is told to. `until_done` repeats a delivery as the engine
-does.
+A proxy in front of a real server fails the requests that a test names. `until_done` repeats a delivery as the
+engine does.
 """
 
 import json
@@ -126,7 +126,7 @@ ANSWERS: Mapping[int, type[SinkError]] = {
 @pytest.mark.parametrize("status", ANSWERS)
 @pytest.mark.parametrize("call", UPLOADS.values(), ids=UPLOADS.keys())
 def test_an_upload_that_is_refused(place: Place, call: Call, status: int) -> None:
-    """Each answer is told as what it is, with the time to wait; once it is over, the object is stored."""
+    """Each answer is reported as what it is, with the time to wait; once it is over, the object is stored."""
     call.fail(place.proxy, Answer(status, {"Retry-After": "7"}))
     created, (error,) = until_done(place.store, call.content)
 
@@ -198,7 +198,7 @@ def test_deleted_between_upload_and_reading(place: Place, content: bytes) -> Non
 
 
 def test_an_answer_that_is_none(place: Place) -> None:
-    """A page in the place of the store's answer, as a captive proxy sends it, is no success."""
+    """A page in the place of the store's answer, as a captive proxy sends it, is not a success."""
     UPLOADS["simple"].fail(place.proxy, Answer(200, {"Content-Type": "text/html"}, b"<html>"))
     created, errors = until_done(place.store, SMALL)
     assert (created, [type(error) for error in errors]) == (True, [SinkUnavailable])
@@ -239,7 +239,7 @@ OPENING = ("write", "write again", "read", "list")
 @pytest.mark.parametrize("fault", [403, 503, Reset()], ids=str)
 @pytest.mark.parametrize("nth", range(1, len(OPENING) + 1), ids=OPENING)
 def test_opening(place: Place, nth: int, fault: int | Fault) -> None:
-    """Opening fails with each of its calls, leaves nothing behind, and succeeds when the trouble is over."""
+    """Opening fails with each of its calls, leaves no object, and succeeds when the trouble is over."""
     failing = Answer(fault) if isinstance(fault, int) else fault
     place.proxy.fail(failing, nth=nth)
     store = place.other(timeout=0.5)

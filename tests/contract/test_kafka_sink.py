@@ -65,7 +65,7 @@ class TestOtherCluster(SinkContract):
 
 
 def test_which_shape_is_which() -> None:
-    """The engine tells them apart by what they can do."""
+    """The engine distinguishes them by what they can do."""
     own: object = TopicSink(KafkaSinkSettings(topic="t"))
     other: object = OtherClusterSink(KafkaSinkSettings(topic="t", bootstrap_servers="b:9092"))
     assert isinstance(own, TransactionalSink)

@@ -352,7 +352,7 @@ def test_ids_are_exported_and_not_digested(folder: Path) -> None:
 
 
 def test_listing_starts_near_the_position(folder: Path) -> None:
-    """Of a long archive only what may reach behind the position is listed."""
+    """Of a long archive only what may reach beyond the position is listed."""
     sink = opened(folder)
     far = 10_000_000
     windows = [fill(sink, events(1, start), start=start) for start in (0, far)]

@@ -101,8 +101,9 @@ class TestInParts(S3Contract):
     def test_race_has_one_winner(self) -> None:
         """Of several workers that complete one window at the same moment all succeed, and it is there once.
 
-        That only one is told it created the object, as S3 promises, cannot be asked of SeaweedFS 4.48: it
-        looks whether the name is free and then writes, so in a third of such races several find it free.
+        That only one gets the answer that it created the object, as S3 promises, cannot be asked of SeaweedFS
+        4.48: it looks whether the name is free and then writes, so in a third of such races several find it
+        free.
         """
         sinks = [self.opened() for _ in range(RACERS)]
         windows = [fill(sink, events(100)) for sink in sinks]
@@ -210,7 +211,7 @@ def test_other_compression_is_the_same_window(settings: S3Settings) -> None:
 
 
 def test_reader_is_refused(folder: Folder) -> None:
-    """Credentials that may not write are told when the sink opens, without their secret."""
+    """Credentials that may not write are reported when the sink opens, without their secret."""
     with pytest.raises(SinkRefused, match="AccessDenied") as refusal:
         opened(folder.settings(access_key=READER_KEY, secret_key=READER_SECRET))
     assert READER_SECRET not in str(refusal.value)

@@ -38,7 +38,7 @@ def error(status: int, code: str, **headers: str) -> Answer:
 
 @dataclass(frozen=True)
 class Call:
-    """A call of the API, told by its request."""
+    """Names a call of the API by its request."""
 
     method: str
     target: Callable[[str], bool]
@@ -134,7 +134,7 @@ def rig(proxy: FaultyProxy, seaweed: SeaweedFs) -> Iterator[Rig]:
 @pytest.mark.parametrize("fault", PASSING.values(), ids=list(PASSING))
 @pytest.mark.parametrize("call", WRITES.values(), ids=list(WRITES))
 def test_write_that_fails_and_passes(rig: Rig, call: Call, fault: Fault) -> None:
-    """A write that fails in a way that passes is no success, and delivering again stores the object once,
+    """A write that fails in a way that passes is not a success, and delivering again stores the object once,
     with nothing left of earlier tries.
     """
     store = rig.store(call.in_parts)
@@ -168,7 +168,7 @@ def test_write_that_is_refused(rig: Rig, call: Call, fault: Fault) -> None:
 )
 @pytest.mark.parametrize("call", WRITES.values(), ids=list(WRITES))
 def test_library_repeats_once(rig: Rig, call: Call, fault: Fault) -> None:
-    """A single failure is not even seen by the engine, and leaves nothing behind."""
+    """A single failure is not even seen by the engine, and leaves nothing unfinished."""
     store = rig.store(call.in_parts)
     rig.fail(fault, call, times=1)
     before = rig.proxy.faults
@@ -236,7 +236,7 @@ def test_listing_that_fails(rig: Rig, fault: Fault) -> None:
 
 @pytest.mark.parametrize("call", [ABORT, UPLOADS], ids=["AbortMultipartUpload", "ListMultipartUploads"])
 def test_clearing_that_fails(rig: Rig, call: Call) -> None:
-    """Clearing up is no condition of a delivery: what could not be dropped is dropped by the next one."""
+    """Clearing up is not a condition of a delivery: what could not be dropped is dropped by the next one."""
     store = rig.store(in_parts=True)
     rig.folder.begin_upload(NAME)
     rig.fail(error(403, "AccessDenied"), call)

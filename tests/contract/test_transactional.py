@@ -35,7 +35,7 @@ class CopyEncoder:
                 self._values.append(value)
                 self.size += len(value)
             else:
-                rejects.append(Reject(index, "not_an_object", f"{value[:20]!r} is no object"))
+                rejects.append(Reject(index, "not_an_object", f"{value[:20]!r} is not an object"))
         return rejects
 
     def finish(self, manifest: Manifest) -> tuple[bytes, ...]:
@@ -74,5 +74,5 @@ class TestCopy(TransactionalSinkContract):
 
 
 def test_is_told_from_a_plain_sink() -> None:
-    """The engine tells the two shapes apart by what they can do."""
+    """The engine distinguishes the two shapes by what they can do."""
     assert isinstance(CopySink(CopySettings("copies")), TransactionalSink)

@@ -208,7 +208,7 @@ def test_a_backlog_of_the_other_format_is_exported_and_not_dead_lettered(
 def test_a_planned_window_stays_the_same_when_a_schema_becomes_known(
     admin: AdminClient, bootstrap: str, tmp_path: Path, registry: Apicurio
 ) -> None:
-    """The worker is killed behind its plan, and the id that was unknown then is registered: the successor
+    """The worker is killed after its plan, and the id that was unknown then is registered: the successor
     delivers what was planned, the record is a dead letter once, and later ones with that id are events.
     """
     world = World.create(admin, bootstrap, tmp_path, registry.url)

@@ -51,7 +51,7 @@ def test_each_broken_record_is_a_dead_letter_with_its_reason(
 ) -> None:
     """All kinds of broken record in one topic: each becomes a dead letter, or is accepted as the docs say.
 
-    None stops the worker, which passes the good event behind them.
+    None stops the worker, which passes the good event after them.
     """
     topics = Topics.create(admin, "broken", ingest=LARGE, output=LARGE, dead_letters=LARGE)
     sent = [
@@ -75,7 +75,7 @@ def test_each_broken_record_is_a_dead_letter_with_its_reason(
 def test_a_dead_letter_is_the_original_with_its_origin_in_headers(
     admin: AdminClient, bootstrap: str, run: Callable[[Topics], RunningWorker]
 ) -> None:
-    """Key, value and headers are kept, a header that is there twice too; `flagstream-*` headers tell where it
+    """Key, value and headers are kept, a header that is there twice too; `flagstream-*` headers say where it
     came from, when, and what is wrong."""
     topics = Topics.create(admin, "letter")
     own = [("h", b"1"), ("h", b"\xff\x00"), ("empty", b"")]
@@ -157,7 +157,7 @@ def test_a_limit_that_the_broker_lowers_under_way_ends_in_dead_letters(
     admin: AdminClient, bootstrap: str, run: Callable[[Topics], RunningWorker]
 ) -> None:
     """The topic takes less than it said at the start: the transaction aborts, and what is too large becomes a
-    dead letter instead of aborting for ever. The same happens where the broker does not tell its limit."""
+    dead letter instead of aborting for ever. The same happens where the broker does not report its limit."""
     topics = Topics.create(admin, "lowered")
     with run(topics) as worker:
         produce(bootstrap, topics.ingest, [Sent(b"k", EVENT), Sent(b"k", BIG_EVENT)])

@@ -70,7 +70,7 @@ def test_records_come_back_as_they_were_sent(
 def test_an_aborted_transaction_is_never_seen(
     topic: TopicFactory, bootstrap: str, consume_all: ConsumeAll
 ) -> None:
-    """`read_committed` passes over what was aborted and reaches the end behind the markers."""
+    """`read_committed` passes over what was aborted and reaches the end after the markers."""
     name = topic("aborted")
     producer = transactional(bootstrap, name)
     for value, end in ((b"no", producer.abort_transaction), (b"yes", producer.commit_transaction)):

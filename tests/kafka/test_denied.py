@@ -1,4 +1,4 @@
-"""A sink that is denied, or wants nothing more: the worker is ready, tells what waits, and goes on."""
+"""A sink that is denied, or wants nothing more: the worker is ready, reports what waits, and goes on."""
 
 from pathlib import Path
 from signal import SIGHUP
@@ -16,7 +16,7 @@ def test_a_sink_that_is_shut_holds_its_partitions(
     admin: AdminClient, bootstrap: str, limits: BrokerLimits, tmp_path: Path
 ) -> None:
     """A rollout goes on while a destination is denied: the worker is in its groups and ready, and metrics say
-    what waits. Mended and told so (SIGHUP), it exports all of it.
+    what waits. After the repair and a SIGHUP it exports all of it.
     """
     topics = Topics.create(admin, "shut", partitions=2)
     for partition in (0, 1):
@@ -62,7 +62,7 @@ def test_a_receiver_that_was_gone_is_asked_again(
     admin: AdminClient, bootstrap: str, limits: BrokerLimits, tmp_path: Path
 ) -> None:
     """After 410 each partition has one line and no other, and counts as stopped. When the receiver is back
-    and the worker is told so, all of it arrives without a restart.
+    and the worker gets SIGHUP, all of it arrives without a restart.
     """
     topics = Topics.create(admin, "gone", partitions=4)
     for partition in range(4):

@@ -360,7 +360,7 @@ class TestStart:
     def test_begins_where_it_is_told_to(
         self, admin: AdminClient, bootstrap: str, tmp_path: Path, start: str, expected: list[int]
     ) -> None:
-        """At the first record, at the first one of a time, or behind all that are there."""
+        """At the first record, at the first one of a time, or after all that are there."""
         topics = Topics.create(admin, "start")
         day_ago = round((time.time() - 86_400) * 1000)
         minute_ago = round((time.time() - 60) * 1000)
@@ -427,7 +427,7 @@ class TestTopicMadeAnew:
         self, admin: AdminClient, bootstrap: str, tmp_path: Path, protocol: str
     ) -> None:
         """The worker is not fetching while it happens, and nothing is wrong with its offset in the new topic:
-        it would go on there, behind the first records. Kafka deletes the group's offsets with the topic, so
+        it would go on there, after the first records. Kafka deletes the group's offsets with the topic, so
         the new one is read from its beginning."""
         topics = Topics.create(admin, "anew")
         settings = configuration(bootstrap, tmp_path, topics, kafka={"group_protocol": protocol})
@@ -528,7 +528,7 @@ class TestDeletedRecords:
 
     def test_what_was_read_before_comes_out(self, admin: AdminClient, bootstrap: str, tmp_path: Path) -> None:
         """The worker holds the last copy of what it has read: with `continue` it commits that before it goes
-        on behind the hole."""
+        on after the hole."""
         topics = Topics.create(admin, "overtaken")
         enrich = {"commit_interval": "5s", "on_missing_records": "continue", "transaction_timeout": "60s"}
         settings = configuration(bootstrap, tmp_path, topics, kafka={"session_timeout": "60s"}, enrich=enrich)

@@ -59,7 +59,7 @@ class TestWhatIsStored:
         assert json.loads(setting.committed(0).metadata).keys() == {"v", "tid"}
 
     def test_a_quiet_topic_is_stored_by_the_clock(self, running: Running) -> None:
-        """Three events and nothing behind them: the window does not wait for more."""
+        """Three events come and nothing after them: the window does not wait for more."""
         running.setup.produce(events(3), partition=1)
 
         assert running.setup.await_lines(3, partition=1) == events(3)
@@ -85,7 +85,7 @@ class TestWhatIsStored:
         assert setting.stored(2)[-1].end == 4 * (4 + 1) + 4
 
     def test_foreign_records_become_dead_letters(self, running: Running) -> None:
-        """Tombstones and whatever is no JSON object: each once, as it was; the rest is stored."""
+        """Tombstones and whatever is not a JSON object: each once, as it was; the rest is stored."""
         setting = running.setup
         values: list[bytes | None] = [
             event(0),
@@ -266,7 +266,7 @@ def test_a_refused_window_becomes_dead_letters_if_told_so(
 def test_partitions_move_to_a_worker_that_joins(
     admin: AdminClient, bootstrap: str, tmp_path: Path, protocol: Protocol, limits: BrokerLimits
 ) -> None:
-    """What moves is finished or left to its plan: nothing is doubled, lost or cut anew."""
+    """What moves is finished or left to its plan: nothing is doubled, lost or cut differently."""
     kafka = kafka_section(protocol, limits)
     setting = Exporting.create(admin, bootstrap, tmp_path, partitions=4, kafka=kafka)
     with setting.worker() as one:
@@ -307,7 +307,7 @@ JsonLinesEncoder.add = tripping
 
 
 def test_what_nobody_foresaw_steps_over_nothing(admin: AdminClient, bootstrap: str, tmp_path: Path) -> None:
-    """An encoder raises at one record, with good ones before it, in its chunk and in the chunks behind: the
+    """An encoder raises at one record, with good ones before it, in its chunk and in the next chunks: the
     worker ends, its shutdown delivers nothing of that partition, and a worker without the mistake exports
     every record once.
     """

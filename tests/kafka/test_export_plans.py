@@ -204,7 +204,7 @@ def test_a_plan_of_another_configuration_is_finished_by_the_old_one(
 def test_offsets_that_were_set_back_double_nothing(
     admin: AdminClient, bootstrap: str, tmp_path: Path
 ) -> None:
-    """An operator lets the group begin anew: the files that are there are adopted, each as it was cut."""
+    """An operator lets the group begin again: the files that are there are adopted, each as it was cut."""
     setting = Exporting.create(admin, bootstrap, tmp_path)
     setting.produce(events(35))
     with setting.worker() as worker:
@@ -331,7 +331,7 @@ def test_a_deleted_group_stops_or_goes_on_behind_what_is_stored(
 def test_lost_offsets_lose_nothing_of_a_window_that_was_half_stored(
     admin: AdminClient, bootstrap: str, tmp_path: Path, limits: BrokerLimits, way: str
 ) -> None:
-    """A layout stores a window's index first: killed behind it, and the group deleted, the window is
+    """A layout stores a window's index first: killed after it, and the group deleted, the window is
     finished, whether the worker goes on by itself or an operator does what it says.
     """
     name = "{{ .Topic }}/{{ .Partition }}/user={{ .UserKey }}/{{ .Start }}-{{ .End }}.{{ .Extension }}"
@@ -359,7 +359,7 @@ def test_lost_offsets_lose_nothing_of_a_window_that_was_half_stored(
 def test_lost_offsets_lose_nothing_under_latest(
     admin: AdminClient, bootstrap: str, tmp_path: Path, limits: BrokerLimits
 ) -> None:
-    """The new start lies behind what came while no worker ran: it is stopped at, and nothing is passed
+    """The new start lies after what came while no worker ran: it is stopped at, and nothing is passed
     over.
     """
     kafka = kafka_section("classic", limits)
@@ -415,7 +415,7 @@ def test_what_was_fetched_is_exported_although_the_topic_holds_it_no_longer(
     admin: AdminClient, bootstrap: str, tmp_path: Path, policy: str
 ) -> None:
     """Retention overtakes a sink that is down: when it is up again, the events in memory are delivered first,
-    those in windows and those that wait. Only then the partition goes on behind the hole, or stops.
+    those in windows and those that wait. Only then the partition goes on after the hole, or stops.
     """
     setting = Exporting.create(
         admin, bootstrap, tmp_path, on_missing_records=policy, max_events=2, flush_interval="1h"
@@ -427,7 +427,7 @@ def test_what_was_fetched_is_exported_although_the_topic_holds_it_no_longer(
         staging.rename(tmp_path / "gone")
         setting.produce(events(7))
         worker.await_event("sink_failed")
-        # Three windows are full, and the last event waits behind them.
+        # Three windows are full, and the last event waits after them.
         eventually(lambda: held_in_memory(worker) >= 3 * WINDOW_OVERHEAD)
         setting.produce(events(7, first=7))
         delete_records(admin, setting, before=10)
@@ -469,7 +469,7 @@ def test_a_kill_around_dead_letters_doubles_none(
     """Dead letters and the window's end are one transaction: both are there, or the successor makes both."""
     kafka = {**kafka_section("classic", limits), "instance": "one"}
     setting = Exporting.create(admin, bootstrap, tmp_path, kafka=kafka)
-    # until the broker ends the dead worker's transaction, its offsets are not told
+    # until the broker ends the dead worker's transaction, its offsets are not reported
     setting.config["enrich"] = {"transaction_timeout": "2s"}
     values: list[bytes | None] = [*events(8), None, b"no"]
     setting.produce(values)
@@ -489,8 +489,8 @@ def test_a_kill_around_dead_letters_doubles_none(
 def test_a_topic_that_was_made_anew_stops(
     admin: AdminClient, bootstrap: str, tmp_path: Path, count: int
 ) -> None:
-    """Its offsets mean other records: going on behind what is stored would pass over them. Kafka deletes the
-    group's offsets with the topic, so what is stored has to tell.
+    """Its offsets mean other records: going on after what is stored would pass over them. Kafka deletes the
+    group's offsets with the topic, so what is stored has to show it.
     """
     setting = Exporting.create(admin, bootstrap, tmp_path, on_lost_offsets="continue")
     setting.produce(events(20))
@@ -517,7 +517,7 @@ def test_a_topic_that_is_made_anew_meanwhile_stops(
     admin: AdminClient, bootstrap: str, tmp_path: Path, protocol: Protocol
 ) -> None:
     """The worker is not fetching while it happens, and nothing is wrong with its offset in the new topic:
-    it would go on there, behind the first records.
+    it would go on there, after the first records.
     """
     setting = Exporting.create(admin, bootstrap, tmp_path, kafka={"group_protocol": protocol})
     setting.produce(events(20))

@@ -264,8 +264,8 @@ def test_row_7_success_is_told_when_everything_is_stored(setting: Exporting) -> 
 
 
 def test_row_8_what_is_tried_again_is_not_doubled(setting: Exporting) -> None:
-    """There: a batch that failed half-way is sent anew, under nothing that tells. Here a file is found where
-    it was left, and a request comes again with the id and the events of before.
+    """There: a batch that failed half-way is sent again, without an id to recognise it by. Here a file is
+    found where it was left, and a request comes again with the id and the events of before.
     """
     setting.produce(events(20))
     with running(setting, "archive", crash="export.delivering:kill") as killed:
@@ -318,7 +318,7 @@ def enriched(admin: AdminClient, bootstrap: str, tmp_path_factory: pytest.TempPa
 
 def test_row_9_a_bad_event_among_good_ones_is_told_and_kept(enriched: Enriched) -> None:
     """There: the relay's collector answers 200 with the full count, and drops what it cannot convert. Here it
-    is a dead letter with the reason, as it came, and those before and behind it go on.
+    is a dead letter with the reason, as it came, and those before and after it go on.
     """
     (letter,) = enriched.letters
 

@@ -183,7 +183,7 @@ class TestRefusing:
         assert "cleanup.policy" in failure["error"]
 
     def test_a_bad_configuration_touches_no_broker(self, tmp_path: Path) -> None:
-        """The mistakes are told on standard error; nobody has tried to connect."""
+        """The mistakes are on standard error; nobody has tried to connect."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             address = f"127.0.0.1:{listener.getsockname()[1]}"
             settings = configuration(
@@ -335,8 +335,8 @@ class TestBrokerTrouble:
         assert Counter(archived(archive)) == expected
 
     def test_a_frozen_broker_is_named(self, broker: KafkaBroker, tmp_path: Path) -> None:
-        """Its connections stand, so librdkafka tells nothing for half a minute. The session ends before: that
-        the group has no answer either is not told as if the worker waited for another member."""
+        """Its connections stand, so librdkafka reports nothing for half a minute. The session ends before:
+        that the group has no answer either is not reported as if the worker waited for another member."""
         bootstrap = broker.bootstrap_servers
         topics = Topics.create(AdminClient({"bootstrap.servers": bootstrap}), "silent")
         settings = configuration(bootstrap, tmp_path, topics)
@@ -371,7 +371,7 @@ class TestBrokerTrouble:
             eventually(lambda: worker.value("flagstream_lag_records") == 0)
 
     def test_a_deleted_topic_has_not_recovered(self, broker: KafkaBroker, tmp_path: Path) -> None:
-        """The group does not mind, and librdkafka tells it once: the worker is not ready until the topic is
+        """The group does not mind, and librdkafka reports it once: the worker is not ready until the topic is
         there again."""
         bootstrap = broker.bootstrap_servers
         admin = AdminClient({"bootstrap.servers": bootstrap})

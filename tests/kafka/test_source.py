@@ -31,7 +31,7 @@ BOUND = 40.0
 
 @dataclass
 class Recorder:
-    """A stage that keeps what it is told, and the channel it is fed through."""
+    """Stands for a stage: keeps the calls that it gets, and the channel that feeds it."""
 
     trace: list[tuple[str, Any]] = field(default_factory=list)
     tenures: dict[Partition, Tenure] = field(default_factory=dict)

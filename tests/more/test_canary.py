@@ -300,7 +300,7 @@ class TestSettings:
     def test_flag_sources(
         self, echo: Echo, closed: int, admin: AdminClient, bootstrap: str, tmp_path: Path
     ) -> None:
-        """Flags behind addresses and keys that nobody may see; the enrich stage waits and says why."""
+        """Flags at addresses and with keys that nobody may see; the enrich stage waits and says why."""
         sources = [
             {"type": "http", "url": f"{echo.url}/flags?token={WORD}", "headers": {"Authorization": WORD}},
             {"type": "http", "name": "away", "url": f"http://u:{WORD}@127.0.0.1:{closed}/flags?t={WORD}"},

@@ -60,7 +60,8 @@ Scene = Callable[[World], AbstractContextManager[RunningWorker]]
 
 @dataclass(frozen=True)
 class Incident:
-    """What happens, and what has to be told of it: `cause` and `action` stand in the page and in the log."""
+    """What happens, and what has to be reported of it: `cause` and `action` stand in the page and in
+    the log."""
 
     scene: Scene
     source: str

@@ -32,7 +32,7 @@ def stored(folder: Path, topic: str, partition: int = 0) -> list[StoredWindow]:
     windows = []
     for file in sorted((folder / topic / str(partition)).glob("*")):
         match = _NAME.fullmatch(file.name)
-        assert match is not None, f"{file} is no name of a window"
+        assert match is not None, f"{file} is not a name of a window"
         content = gzip.decompress(file.read_bytes()) if match[3] else file.read_bytes()
         windows.append(StoredWindow(int(match[1]), int(match[2]), content.splitlines()))
     return windows

@@ -17,7 +17,7 @@ class Stage:
     instructions: list[tuple[str, str]] = field(default_factory=list)
 
     def all(self, word: str) -> list[str]:
-        """What stands behind each ``word``."""
+        """What follows each ``word``."""
         return [rest for found, rest in self.instructions if found == word]
 
 

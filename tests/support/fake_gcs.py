@@ -158,7 +158,7 @@ def _install(folder: Path) -> None:
         if "CI" in os.environ:
             pytest.fail(missing)
         pytest.skip(missing)
-    # Building takes its time once, which is no hanging test.
+    # Building takes its time once; the test does not hang.
     faulthandler.cancel_dump_traceback_later()
     folder.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="install-") as scratch:

@@ -105,9 +105,9 @@ class FaultyProxy:
         times: int = 1,
     ) -> None:
         """Fail the ``nth`` request from now on that has this method (None: any) and whose target, with its
-        query, satisfies ``path``, and the ones behind it, ``times`` in all.
+        query, satisfies ``path``, and the ones after it, ``times`` in all.
 
-        Rules are asked in the order in which they were given; those behind the one that applies do not see
+        Rules are asked in the order in which they were given; those after the one that applies do not see
         the request.
         """
         with self._lock:

@@ -29,7 +29,7 @@ def find_java() -> str:
     version = re.search(r'version "(\d+)', shown)
     if version is None or int(version[1]) < OLDEST_JAVA:
         raise BrokerUnavailable(
-            f"{java} is no Java {OLDEST_JAVA} or newer: {shown.strip() or 'it printed nothing'}"
+            f"{java} is not Java {OLDEST_JAVA} or newer: {shown.strip() or 'it printed nothing'}"
         )
     return java
 

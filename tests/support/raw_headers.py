@@ -1,4 +1,5 @@
-"""A record with a header whose name is no text, as clients in C or Go can write it and ours cannot."""
+"""Produces a record with a header whose name is not text, as clients in C or Go can write it and ours
+cannot."""
 
 import ctypes
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A webhook's receiver: a real HTTP server in threads that answers as a test tells it."""
+"""Runs a webhook's receiver: a real HTTP server in threads that answers as a test says."""
 
 import gzip
 import json
@@ -102,7 +102,7 @@ class Receiver:
         return int(self.url.rpartition(":")[2].partition("/")[0])
 
     def plan(self, *answers: Answer) -> None:
-        """Answer the next requests like this, in turn, and accept all behind them."""
+        """Answer the next requests like this, in turn, and accept all after them."""
         left = list(answers)
         lock = threading.Lock()
 

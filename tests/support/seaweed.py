@@ -21,7 +21,7 @@ READER_KEY, READER_SECRET = "reader", seaweed.secret_of("reader")
 
 
 class Folder:
-    """Gives one test a prefix of a bucket, seen past the sink under test. Names are those behind the prefix.
+    """Gives one test a prefix of a bucket, seen past the sink under test. Names are those after the prefix.
 
     One bucket serves all tests: for each, SeaweedFS reserves some of the few volumes that it has.
     """

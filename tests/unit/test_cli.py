@@ -206,7 +206,7 @@ def test_names_and_records_are_shown_of_the_sinks_that_are_named(tmp_path: Path)
 
 
 def test_a_topic_of_no_broker_and_flags_of_no_file_fail(tmp_path: Path) -> None:
-    """Both are told, and the sinks are tried all the same."""
+    """Both are reported, and the sinks are tried all the same."""
     text = f'[kafka]\nbootstrap_servers = "127.0.0.1:1"\n{GOOD}'.replace("flags.yaml", "no/flags.yaml")
     result = call(tmp_path, text.replace('"archive"', f'"{tmp_path}/archive"'), "check")
     assert result.exit_code == ExitCode.UNEXPECTED

@@ -94,7 +94,7 @@ def test_static_membership_needs_the_classic_protocol(tmp_path: Path) -> None:
 
 
 def test_ten_mistakes_give_ten_lines(tmp_path: Path) -> None:
-    """Every mistake is told at once, each with its path, what was found and what would be right."""
+    """Every mistake is reported at once, each with its path, what was found and what would be right."""
     text = """
         name = "my worker"
         [kafka]
@@ -266,7 +266,7 @@ def test_two_sinks_that_would_share_objects_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_flag_file_of_unknown_format_is_refused(tmp_path: Path) -> None:
-    """Its suffix tells the format, or the setting does."""
+    """Its suffix decides the format, or the setting does."""
     assert problems(tmp_path, "", {"FLAGSTREAM_FLAGS__PATH": "flags"}) == [
         'flags.format: is missing, and "flags" does not tell it; write "yaml", "json" or "toml"'
     ]
@@ -297,7 +297,7 @@ def test_contradictions_are_told_also_when_single_settings_fail(tmp_path: Path) 
 
 
 def test_a_setting_that_cannot_be_read_is_not_judged_by_its_default(tmp_path: Path) -> None:
-    """An instance that fails its own check is not also told to be missing."""
+    """An instance that fails its own check is not also reported as missing."""
     assert problems(tmp_path, '[kafka]\nstatic_membership = true\ninstance = "a b"') == [
         'kafka.instance: "a b" is no instance; use up to 100 letters, digits, ".", "_" and "-"'
     ]

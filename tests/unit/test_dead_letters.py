@@ -45,7 +45,7 @@ def header(found: DeadLetter, name: str) -> bytes | None:
 
 
 def test_the_record_is_kept_and_its_origin_added() -> None:
-    """Key, value and headers stay, in their order; ours come behind them."""
+    """Key, value and headers stay, in their order; the worker's come after them."""
     own: Headers = [("h", b"1"), ("h", None)]
 
     found = letter(Ingested(b"\xff", b"\x00", own))

@@ -57,7 +57,7 @@ def started(folder: Path, *options: str, **environment: str) -> Iterator[subproc
 
 
 def wait_for_a_window(process: subprocess.Popen[str]) -> None:
-    """Read the demo's lines until one tells of a file or an object."""
+    """Read the demo's lines until one names a file or an object."""
     assert process.stdout
     assert any(" flag-evaluations-enriched/" in line for line in process.stdout)
 

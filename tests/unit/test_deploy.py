@@ -68,7 +68,8 @@ def test_extras_are_an_argument_with_parquet_in_it() -> None:
 
 
 def test_the_final_stage_runs_as_nobody_in_particular() -> None:
-    """By number, so that Kubernetes can tell that it is not root, in the folder that belongs to it."""
+    """The user is a number, so that Kubernetes can see that it is not root, in the folder that belongs
+    to it."""
     (user,) = FINAL.all("USER")
     assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", user)
     uid, gid = user.split(":")

@@ -47,7 +47,7 @@ def prose(text: str) -> str:
 
 
 def anchors(text: str) -> set[str]:
-    """What can stand behind ``#`` in a link to a document with this text:
+    """Return what can follow ``#`` in a link to a document with this text:
     its headings as GitHub spells them."""
     headings = re.findall(r"^#+ (.*)$", prose(text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -273,7 +273,7 @@ def check_names(archive: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_scripts_find_a_whole_archive_whole(archive: Path) -> None:
-    """Both tell from where and up to where each partition is whole."""
+    """Both print from where and up to where each partition is whole."""
     files, names = check_files(archive), check_names(archive)
 
     assert (files.returncode, files.stderr) == (0, "")

@@ -32,7 +32,7 @@ def test_a_broken_record_has_its_documented_reason(name: str, value: bytes | Non
     ],
 )
 def test_the_error_names_the_field_or_the_place(value: bytes, error: str) -> None:
-    """The text of a dead letter tells a person where to look."""
+    """The text of a dead letter says where to look."""
     decoded = decode(value)
 
     assert isinstance(decoded, Dead)

@@ -358,7 +358,7 @@ def test_an_invalid_flag_is_dropped_alone(text: str, problem: str) -> None:
 )
 def test_an_invalid_flag_that_readably_says_so_stays_untracked(text: str) -> None:
     """Whatever else is wrong with a flag, events that a person meant to keep are not exported; the reason is
-    told all the same."""
+    named all the same."""
     flags = parse(text + "\ngood: {variations: {a: 1}}")
 
     assert not flags["f"].track

@@ -42,7 +42,7 @@ def test_no_tracked_file_names_a_registry_or_a_build_machine() -> None:
 
 
 def test_compose_services_that_stay_say_when_they_are_healthy() -> None:
-    """What others can wait for: every service that is no one-shot has a health check."""
+    """What others can wait for: every service that keeps running has a health check."""
     staying = {name: service for name, service in services().items() if service.get("restart") != "no"}
 
     assert {"kafka", "s3"} == set(staying)

@@ -45,7 +45,7 @@ def test_inherited_declared_and_slotted_attributes_count() -> None:
 
 
 def test_class_variables_and_properties_do_not_count() -> None:
-    """What the class has, or computes, is no attribute of an instance."""
+    """What the class has, or computes, is not an attribute of an instance."""
     source = """
         class A:
             LIMIT: ClassVar[int] = 3

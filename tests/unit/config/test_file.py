@@ -51,7 +51,7 @@ def test_a_byte_order_mark_is_read(tmp_path: Path) -> None:
 
 
 def test_utf_16_is_read(tmp_path: Path) -> None:
-    """A shell of Windows writes it, with a mark that tells it."""
+    """A shell of Windows writes it, with a mark that names the encoding."""
     assert accepted(tmp_path, WHOLE.encode("utf-16")) == []
 
 

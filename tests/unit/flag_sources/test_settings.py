@@ -45,7 +45,7 @@ def test_all_mistakes_are_told_at_once_without_secrets(tmp_path: Path, environ: 
 
 
 def test_two_sources_of_one_place_need_names(tmp_path: Path) -> None:
-    """Logs, metrics and the cache tell them apart by name."""
+    """Logs, metrics and the cache distinguish them by name."""
     relay = '[[flags.sources]]\ntype = "relay"\nurl = "http://relay"\n'
 
     assert problems(tmp_path, relay + relay, {}) == [

@@ -150,7 +150,7 @@ def test_tracking_events_need_a_place() -> None:
     [b"", b"[]", b"{", b'{"userKey":"\\ud800"}', b'{"value":' + b"[" * 99_999 + b"]" * 99_999 + b"}"],
 )
 def test_no_event(value: bytes) -> None:
-    """What is no event is rejected alone, and leaves nothing in the output."""
+    """What is not an event is rejected alone, and leaves nothing in the output."""
     encoder = CsvFormat(DEFAULT_TEMPLATE, Compression("none", 1)).begin(Partition("t", 0))
     (reject,) = encoder.add([value], [StoredRecord(0, value)])
     assert (reject.index, reject.reason) == (0, "not_an_event")

@@ -79,7 +79,7 @@ def test_manifest_behind_another_subfield() -> None:
     ],
 )
 def test_not_ours(data: bytes) -> None:
-    """What is no file of ours, or was cut in its header, has no manifest."""
+    """A file that is not the worker's, or was cut in its header, has no manifest."""
     assert read_manifest(data) is None
 
 

@@ -139,7 +139,7 @@ def test_tracking_event() -> None:
 
 @pytest.mark.parametrize("metadata", [b"null", b"5", b'"text"', b"{}"])
 def test_metadata_that_has_no_members(metadata: bytes) -> None:
-    """A member of metadata that is no map is empty."""
+    """A member of metadata that is not a map is empty."""
     assert LineTemplate("<{{.Metadata.app}}>").render(b'{"metadata":' + metadata + b"}") == b"<>\n"
 
 

@@ -38,7 +38,7 @@ def test_round_trip() -> None:
     ],
 )
 def test_anything_else_is_none(text: bytes) -> None:
-    """A text that is no manifest is not taken for one."""
+    """A text that is not a manifest is not taken for one."""
     assert parse_manifest(text) is None
 
 
@@ -58,7 +58,7 @@ def test_anything_else_is_none(text: bytes) -> None:
     ],
 )
 def test_difference_is_told(theirs: Manifest, text: str) -> None:
-    """Range, count or digest make another window; a topic made anew is named as the likely reason."""
+    """Range, count or digest make another window; a recreated topic is named as the likely reason."""
     assert text in (difference(MANIFEST, theirs) or "")
 
 

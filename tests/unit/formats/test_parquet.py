@@ -86,7 +86,8 @@ def test_null_value() -> None:
     ],
 )
 def test_columns(events: ParquetEvents, names: str) -> None:
-    """GO Feature Flag's columns and types, with ids in front if wanted, and a place for the rest behind."""
+    """GO Feature Flag's columns and types, with ids in front if wanted, and a place for the rest at the
+    end."""
     whole = io.BytesIO(b"".join(encoded(format_(events), []).parts))
     schema = parquet.read_schema(whole)
     assert [*names.split(), "otherFields"] == schema.names
@@ -122,7 +123,7 @@ def test_maps() -> None:
 
 
 def test_nothing_is_lost() -> None:
-    """What has no column, or could not be told from it, is in otherFields."""
+    """What has no column, or could not be read back from it, is in otherFields."""
     value = FEATURE.replace(b'"version":"1"', b'"version":1.10,"x":[1,{}],"id":"a"') % b"1e400"
     (row,) = rows(encoded(format_("feature"), [value]))
     assert (row["value"], row["version"]) == ("1e400", "1.10")

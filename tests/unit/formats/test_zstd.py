@@ -81,7 +81,7 @@ FOOTER = footer(MANIFEST)
     ],
 )
 def test_not_ours(data: bytes) -> None:
-    """What is no file of ours, or was cut in its frame, has no manifest."""
+    """A file that is not the worker's, or was cut in its frame, has no manifest."""
     assert read_manifest(io.BytesIO(data)) is None
 
 

@@ -97,7 +97,7 @@ class TestConnections:
         assert len(receiver.requests) == 2
 
     def test_age(self, receiver: Receiver) -> None:
-        """A connection takes requests until it is too old; the next one is looked up anew."""
+        """A connection takes requests until it is too old; the next one is looked up again."""
         now = 0.0
         kept = client(receiver.url, clock=lambda: now)
         status(kept)

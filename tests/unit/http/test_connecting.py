@@ -54,7 +54,7 @@ def test_all_swallow(port: int) -> None:
 
 
 def test_all_refuse() -> None:
-    """No time is waited out, and each that refused is told of."""
+    """No time-out is waited for, and each that refused is named."""
     refused: list[str] = []
     with pytest.raises(HttpUnavailable, match="refused"):
         connect(at("127.0.0.2", "127.0.0.3", port=1), time.monotonic() + 60, refused.append)

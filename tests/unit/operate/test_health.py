@@ -104,7 +104,7 @@ def test_a_sink_that_the_process_does_not_run_is_not_found() -> None:
 
 
 def test_a_check_may_find_several_problems() -> None:
-    """All of them are told, in order."""
+    """All of them are listed, in order."""
 
     def check() -> Iterator[Problem]:
         yield FULL

@@ -64,7 +64,7 @@ def test_the_level_is_the_least_that_is_shown() -> None:
 
 
 def test_auto_is_json_where_nobody_looks_on() -> None:
-    """Standard error is no terminal here."""
+    """Standard error is not a terminal here."""
     assert json.loads(logged("auto", "info")[0])["event"] == "flags_loaded"
 
 

@@ -1,4 +1,4 @@
-"""Lines of the log that are lost are told elsewhere."""
+"""Lines of the log that are lost are reported elsewhere."""
 
 from flagstream.operate.lost_lines import TOLD_SECONDS, LostLines
 

@@ -24,7 +24,7 @@ class Rig:
             del self.stopped[partition]
 
     def passed(self, seconds: int) -> list[dict[Partition, str]]:
-        """What is told each second meanwhile."""
+        """Return what is reported each second meanwhile."""
         told = []
         for _ in range(seconds):
             self.now += 1
@@ -34,7 +34,7 @@ class Rig:
 
 
 def test_a_partition_looks_again_at_growing_intervals_and_never_seems_well() -> None:
-    """Within a minute at first, never more than ten minutes apart, and told all the while."""
+    """Within a minute at first, never more than ten minutes apart, and reported all the while."""
     rig = Rig()
     rig.stopped[ONE] = "410 Gone"
 
@@ -62,7 +62,7 @@ def test_what_is_mended_is_told_no_more() -> None:
 
 
 def test_what_was_committed_proves_it_at_once() -> None:
-    """And a partition that is another's by now is not ours to tell of."""
+    """A partition that another worker holds by now is not reported."""
     rig = Rig()
     rig.stopped |= {ONE: "no", TWO: "no"}
     rig.mended = True

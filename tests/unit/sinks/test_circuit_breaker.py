@@ -113,7 +113,7 @@ def test_refusal_is_a_sign_of_life(error: Exception) -> None:
 
 
 def test_unexpected_error_of_a_probe() -> None:
-    """Any other exception counts as a failure, and leaves no probe behind that all would wait for."""
+    """Any other exception counts as a failure, and leaves no probe that all would wait for."""
     clock = Clock()
     breaker = CircuitBreaker(1, 30.0, clock)
     with pytest.raises(ZeroDivisionError):

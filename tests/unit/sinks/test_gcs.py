@@ -1,4 +1,5 @@
-"""What a Google Cloud Storage sink can be told, and what its errors mean, without a store."""
+"""These tests check the settings of the Google Cloud Storage sink, and what its errors mean, without a
+store."""
 
 import json
 from pathlib import Path
@@ -161,7 +162,7 @@ def settings(**values: Any) -> GcsSettings:
     ],
 )
 def test_mistakes_in_a_field(values: dict[str, Any], problem: str) -> None:
-    """Each is told with what would be right, and without a secret."""
+    """Each is reported with what would be right, and without a secret."""
     with pytest.raises(ValidationError, match=problem) as raised:
         GcsSettings(**{"bucket": "archive", **values})
     assert "SECRET" not in str(raised.value)

@@ -124,7 +124,7 @@ class TestAddresses:
         assert client("http://hooks.example/", allow_private=False).resolve() == ["8.8.8.8"]
 
     def test_next_address(self, receiver: Receiver, names: Callable[..., None]) -> None:
-        """An address that does not answer is no failure while another one does."""
+        """An address that does not answer is not a failure while another one does."""
         names(["127.0.0.2", "127.0.0.1"])
         guarded = client(receiver.url.replace("127.0.0.1", "hooks.example"))
         assert guarded.post([], b"").status == 204

@@ -137,7 +137,7 @@ def test_another_cluster_may_use_the_same_name(tmp_path: Path) -> None:
     ],
 )
 def test_settings_that_cannot_be_meant(tmp_path: Path, lines: str, problem: str) -> None:
-    """Each is told with what would be right."""
+    """Each is reported with what would be right."""
     (found,) = problems(tmp_path, f'[sinks.copy]\ntype = "kafka"\n{lines}')
 
     assert problem in found

@@ -145,7 +145,7 @@ def test_what_is_wrong_with_a_foreign_sink(
 
 
 def test_two_distributions_under_one_name(install: Install, tmp_path: Path) -> None:
-    """Which of them is meant, nobody can tell."""
+    """Nobody can know which of them is meant."""
     install("mine", "foreign_sink:SINK", "one")
     install("mine", "foreign_sink:SINK", "two")
 

@@ -70,7 +70,7 @@ def test_a_denial_is_raised_by_a_new_client_only() -> None:
 
 @pytest.mark.parametrize("error", [SinkUnavailable("down"), SinkRefused("too large")], ids=str)
 def test_other_failures_leave_the_client(error: Exception) -> None:
-    """What is no denial is not about credentials."""
+    """An error that is not a denial is not about credentials."""
     rig = Rig()
 
     def fail() -> None:

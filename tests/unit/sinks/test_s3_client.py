@@ -117,7 +117,7 @@ def test_rotated_credentials_are_read_again(
 
 @pytest.mark.parametrize("call", CALLS)
 def test_a_refusal_comes_from_a_new_client(call: Any, server: SmallServer, no_environment: Path) -> None:
-    """Nothing counts as refused before a client that was made for it was told the same."""
+    """Nothing counts as refused before a client that was made for it got the same answer."""
     keys(no_environment, "OLD")
     ask = call(server)
     ask()
@@ -255,7 +255,7 @@ def test_a_containers_service_for_credentials(
     assert CANARY not in str(raised.value)
 
 
-# ── nothing that the environment holds is told ────────────────────────────────────────────────────────────
+# ── nothing that the environment holds is shown ───────────────────────────────────────────────────────────
 
 ENVIRONMENTS: dict[str, dict[str, str]] = {
     "session token with a line break": {
@@ -485,7 +485,7 @@ def test_a_store_that_does_not_keep_metadata_is_refused(keep: Any, server: Small
 
 @pytest.mark.parametrize(("status", "words"), [(200, "does not keep|is said to exist"), (403, "403")])
 def test_a_name_that_is_not_there_has_to_be_missing(status: int, words: str, server: SmallServer) -> None:
-    """A store that does not say so could not tell whether a window is stored."""
+    """A store that does not say so could not show whether a window is stored."""
     server.answer = Bucket(missing=status)
     with pytest.raises(SinkRefused, match=words):
         store(server, **OWN).open()

@@ -215,7 +215,7 @@ class TestAnswers:
 
     @pytest.mark.parametrize("status", [400, 409, 413, 422])
     def test_a_refusal_of_what_was_sent(self, receiver: Receiver, make: MakeSink, status: int) -> None:
-        """It is believed at once, and is no matter of credentials."""
+        """It is believed at once, and does not concern credentials."""
         sink = make()
         deliver(sink, fill(sink, events(1)))
         receiver.plan(Reply(status))
@@ -471,7 +471,7 @@ class TestWithoutDelivering:
         assert receiver.requests == []
 
     def test_prove_of_a_receiver_that_is_not_there(self, make: MakeSink) -> None:
-        """A failure is told, not raised."""
+        """A failure is reported, not raised."""
         (resolved, connected, delivered) = make(endpoint_url="http://127.0.0.1:1/").probe()
         assert (resolved.outcome, connected.outcome, delivered.outcome) == ("proved", "failed", "unproved")
         assert "refused" in connected.detail
@@ -515,7 +515,7 @@ class TestFingerprint:
 
 
 class TestSettings:
-    """What is a mistake, told before anything is touched and without a secret in it."""
+    """Each mistake is reported before anything is touched and without a secret in it."""
 
     @pytest.mark.parametrize(
         "url",

@@ -143,7 +143,7 @@ def test_a_shorter_schema_for_output_loses_nothing() -> None:
 
 
 def test_bytes_that_are_no_record_are_dead_letters_and_nothing_else() -> None:
-    """Cut off, with something behind, JSON, noise: never an exception, never an event. What has no bytes is
+    """Cut off, with something after it, JSON, noise: never an exception, never an event. What has no bytes is
     left to the stage.
     """
     encoded = FixedEncoder(OURS).encode(FEATURE % (b"1", b""))

@@ -252,7 +252,7 @@ class TestRecords:
         assert [value for value in decoded if not isinstance(value, Dead)] == [b"{}", b"{}"]
 
     def test_a_schema_that_is_no_record_is_a_dead_letter(self, canned: Canned) -> None:
-        """There is no event in a number."""
+        """A number holds no event."""
         canned.answers = [(200, '{"schema":"\\"int\\""}')]
 
         [dead] = self.decoded(canned, b"\0\0\0\0\7\2")
