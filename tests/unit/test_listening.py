@@ -4,23 +4,23 @@ import socket
 
 import pytest
 
-from flagstream import host
+from flagstream import faust_app
 
 
 def test_a_star_is_every_family_that_can_be_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel without IPv6 refuses its addresses, and IPv4 is served all the same; and the reverse."""
-    monkeypatch.setattr(host, "_can_bind", lambda address: True)
-    assert host.addresses_of("*") == ["0.0.0.0", "::"]
-    monkeypatch.setattr(host, "_can_bind", lambda address: address != "::")
-    assert host.addresses_of("*") == ["0.0.0.0"]
-    monkeypatch.setattr(host, "_can_bind", lambda address: address == "::")
-    assert host.addresses_of("*") == ["::"]
+    monkeypatch.setattr(faust_app, "_can_bind", lambda address: True)
+    assert faust_app.addresses_of("*") == ["0.0.0.0", "::"]
+    monkeypatch.setattr(faust_app, "_can_bind", lambda address: address != "::")
+    assert faust_app.addresses_of("*") == ["0.0.0.0"]
+    monkeypatch.setattr(faust_app, "_can_bind", lambda address: address == "::")
+    assert faust_app.addresses_of("*") == ["::"]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::", "localhost"])
 def test_any_other_host_is_taken_as_it_is(address: str) -> None:
     """The host may be an address or a name."""
-    assert host.addresses_of(address) == [address]
+    assert faust_app.addresses_of(address) == [address]
 
 
 @pytest.mark.parametrize("addresses", [["127.0.0.1"], ["::1"], ["::"], ["localhost"], ["0.0.0.0", "::"]])
@@ -28,4 +28,4 @@ def test_port_0_is_a_free_one_at_every_kind_of_address(addresses: list[str]) -> 
     """Also at those of IPv6, where the machine has it."""
     if ":" in addresses[0] and not socket.has_ipv6:
         pytest.skip("no IPv6")
-    assert 0 < host._free_port(addresses) < 65536
+    assert 0 < faust_app._free_port(addresses) < 65536

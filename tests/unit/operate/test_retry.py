@@ -1,6 +1,11 @@
-"""The pauses between tries."""
+"""The pauses between tries, and the loop of a call that waits."""
 
-from flagstream.operate.retry import Backoff
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from flagstream.operate.retry import Backoff, retry_until_ready
 
 
 def longest(low: float, high: float) -> float:
@@ -41,3 +46,34 @@ def test_a_fleet_does_not_knock_at_the_same_moment() -> None:
 
     assert len(pauses) > 1
     assert all(4.0 <= pause <= 8.0 for pause in pauses)
+
+
+def test_a_call_is_tried_again_until_it_returns() -> None:
+    """Each passing error is reported before the next try; the answer of the first success is returned."""
+    outcomes: Iterator[Exception | str] = iter([OSError("first"), OSError("second"), "ready"])
+    reported: list[str] = []
+
+    def ask() -> str:
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def failed(error: OSError) -> None:
+        reported.append(str(error))
+
+    assert asyncio.run(retry_until_ready(ask, (OSError,), failed, Backoff(0.0, 0.0))) == "ready"
+    assert reported == ["first", "second"]
+
+
+def test_another_error_ends_the_tries() -> None:
+    """What no waiting mends is raised at once, and is not reported as passing."""
+
+    def ask() -> str:
+        raise ValueError("for good")
+
+    def failed(error: OSError) -> None:
+        raise AssertionError(error)
+
+    with pytest.raises(ValueError, match="for good"):
+        asyncio.run(retry_until_ready(ask, (OSError,), failed, Backoff(0.0, 0.0)))

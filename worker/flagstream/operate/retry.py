@@ -1,7 +1,12 @@
-"""The pauses between tries of work that failed, the same for every loop of the worker."""
+"""Trying again: the pauses between tries, and the loop of a call that waits for something to be there."""
 
+import asyncio
 import random
 from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 
 
 class Backoff:
@@ -31,3 +36,19 @@ class Backoff:
         """Begin with the shortest pause again: the work succeeded."""
         self.turns = 0
         self._next = self._first
+
+
+async def retry_until_ready(
+    ask: Callable[[], T], passing: tuple[type[E], ...], failed: Callable[[E], None], pauses: Backoff
+) -> T:
+    """Call ``ask`` in a thread until it returns, and return its answer.
+
+    After an error of the classes ``passing``, ``failed`` is called with it on the event loop, and the next
+    try follows after a pause. Any other error is raised.
+    """
+    while True:
+        try:
+            return await asyncio.to_thread(ask)
+        except passing as error:
+            failed(error)
+        await asyncio.sleep(pauses.next_pause())
