@@ -142,7 +142,7 @@ def test_ten_mistakes_give_ten_lines(tmp_path: Path) -> None:
         ("[topics]\ningest = 5", 'topics.ingest: 5 is no text; write it in quotes: "..."'),
         (
             '[topics]\ningest = ".."',
-            'topics.ingest: ".." is no topic name; use up to 249 letters, digits, ".", "_" and "-"',
+            'topics.ingest: ".." is not a topic name; use up to 249 letters, digits, ".", "_" and "-"',
         ),
         ('[kafka]\nbootstrap_servers = ""', "kafka.bootstrap_servers: must not be empty"),
         (

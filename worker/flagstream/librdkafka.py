@@ -1,12 +1,12 @@
 """librdkafka properties that users hand through: which are secret, which are ours, and which do not exist."""
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
+from flagstream.nearest import near
 from flagstream.units import Written, shown, wrong
 
 _SECRET = re.compile(
@@ -232,10 +232,8 @@ def _sasl_contradictions(given: Mapping[str, bool | int | float | str]) -> Itera
     if not mechanism:
         yield "sasl.mechanisms", f"is missing; write one of {', '.join(_SASL_MECHANISMS[:-1])}"
     elif mechanism not in _SASL_MECHANISMS:
-        near = difflib.get_close_matches(mechanism.upper(), _SASL_MECHANISMS, n=1, cutoff=0.5)
-        hint = (
-            f'; did you mean "{near[0]}"?' if near else f"; write one of {', '.join(_SASL_MECHANISMS[:-1])}"
-        )
+        meant = near(mechanism, _SASL_MECHANISMS, cutoff=0.5)
+        hint = f'; did you mean "{meant}"?' if meant else f"; write one of {', '.join(_SASL_MECHANISMS[:-1])}"
         yield key, f"{shown(mechanism)} is no mechanism of librdkafka{hint}"
     elif mechanism == "OAUTHBEARER":
         unsecured = str(given.get("enable.sasl.oauthbearer.unsecure.jwt", "")).lower() == "true"
@@ -261,8 +259,8 @@ def _refused_by_librdkafka(name: str, value: bool | int | float | str) -> str | 
     if _SENTINEL in message:
         return None
     if message.startswith(_NO_SUCH):
-        near = nearest_property(name)
-        return "librdkafka knows no such property" + (f"; did you mean {near}?" if near else "")
+        meant = nearest_property(name)
+        return "librdkafka knows no such property" + (f"; did you mean {meant}?" if meant else "")
     shown = not is_secret(name) and not (isinstance(value, str) and _WITH_CREDENTIALS.search(value))
     return f"librdkafka: {message}" if shown else "librdkafka refuses its value"
 
@@ -284,5 +282,4 @@ def exists(name: str) -> bool:
 
 def nearest_property(name: str) -> str | None:
     """The common property that ``name`` resembles most; ``_`` may stand for ``.``."""
-    near = difflib.get_close_matches(name.lower().replace("_", "."), COMMON, n=1)
-    return near[0] if near else None
+    return near(name.replace("_", "."), COMMON)

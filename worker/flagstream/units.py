@@ -188,3 +188,13 @@ Start = Annotated[
     Written("start", lambda v: f'"{v}"'),
 ]
 """Where to begin reading a partition for which the group has no offset; a datetime always has its zone."""
+
+
+def _topic_name(name: str) -> str:
+    # Kafka's own rule
+    if not re.fullmatch(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}", name):
+        raise wrong(f'{shown(name)} is not a topic name; use up to 249 letters, digits, ".", "_" and "-"')
+    return name
+
+
+TopicName = Annotated[str, AfterValidator(_topic_name)]

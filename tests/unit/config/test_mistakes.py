@@ -193,12 +193,12 @@ def properties(lines: str) -> str:
         ),
         (
             s3('storage_class = "standard_ia"'),
-            'sinks.a.storage_class: "standard_ia" is no storage class; they are capitals: write '
+            'sinks.a.storage_class: "standard_ia" is not a storage class; they are capitals: write '
             '"STANDARD_IA"',
         ),
         (
             s3('storage_class = "STANDARD_AI"'),
-            'sinks.a.storage_class: "STANDARD_AI" is no storage class; did you mean STANDARD_IA?',
+            'sinks.a.storage_class: "STANDARD_AI" is not a storage class; did you mean STANDARD_IA?',
         ),
         (
             s3('tags = { "aws:x" = "y" }'),
@@ -217,7 +217,7 @@ def properties(lines: str) -> str:
         ),
         (
             gcs('storage_class = "nearline"'),
-            'sinks.a.storage_class: "nearline" is no storage class; they are capitals',
+            'sinks.a.storage_class: "nearline" is not a storage class; they are capitals',
         ),
         (gcs('kms_key_name = "key"'), 'sinks.a.kms_key_name: "key" is no key; write projects/P/locations/L'),
         (gcs('project = "My Project"'), 'sinks.a.project: "My Project" is no project; write its id'),
@@ -252,7 +252,10 @@ def properties(lines: str) -> str:
             webhook('endpoint_url = "http://[::1]/x"'),
             "sinks.a.endpoint_url: is at an address outside the public Internet",
         ),
-        (webhook('endpoint_url = "https://<host>/x"'), "sinks.a.endpoint_url: is no address of a webhook"),
+        (
+            webhook('endpoint_url = "https://<host>/x"'),
+            "sinks.a.endpoint_url: is not the address",
+        ),
         (kafka_sink('bootstrap_servers = "b"'), 'sinks.a.bootstrap_servers: "b" has no port; write "b:9092"'),
         (
             kafka_sink('topic = "flag-evaluations"\nbootstrap_servers = "LOCALHOST:9092"'),

@@ -154,7 +154,7 @@ def settings(**values: Any) -> GcsSettings:
     [
         ({"chunk_size": "1MB"}, "multiple of 256KiB"),
         ({"chunk_size": 0}, "greater than 0"),
-        ({"endpoint": "localhost:4443"}, "is no address"),
+        ({"endpoint": "localhost:4443"}, "is not an address"),
         ({"endpoint": "http://me:SECRET@host"}, "no user or password"),
         ({"timeout": "0s"}, "greater than 0"),
         ({"bucket": ""}, "no bucket's name"),

@@ -119,7 +119,7 @@ def test_another_cluster_may_use_the_same_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "problem"),
     [
-        ('topic = "no spaces"', '"no spaces" is no topic name'),
+        ('topic = "no spaces"', '"no spaces" is not a topic name'),
         ('topic = "t"\nproperties = {"linger.ms" = 5}', "properties: only with bootstrap_servers"),
         (
             'topic = "t"\nbootstrap_servers = "b:9092"\nproperties = {acks = 1}',

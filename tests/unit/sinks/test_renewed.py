@@ -1,6 +1,7 @@
 """A client that is made again when it is denied, idle or old."""
 
 import threading
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import pytest
@@ -22,7 +23,9 @@ class Rig:
     used: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.renewed: Renewed[int] = Renewed(self._make, self.closed.append, clock=lambda: self.now)
+        self.renewed: Renewed[int] = Renewed(
+            self._make, self.closed.append, lambda what: nullcontext(), clock=lambda: self.now
+        )
 
     def _make(self) -> int:
         self.made += 1
@@ -40,32 +43,32 @@ def test_one_client_serves_all_calls() -> None:
     """It is made when it is first used."""
     rig = Rig()
     assert rig.made == 0
-    assert [rig.renewed.call(rig.ask) for _ in range(3)] == [1, 1, 1]
+    assert [rig.renewed.call("asking", rig.ask) for _ in range(3)] == [1, 1, 1]
     assert rig.closed == []
 
 
 def test_a_denied_call_is_tried_once_more_with_a_new_client() -> None:
     """Credentials that were replaced meanwhile cost no failure."""
     rig = Rig()
-    rig.renewed.call(rig.ask)
+    rig.renewed.call("asking", rig.ask)
     rig.good = {2}
-    assert rig.renewed.call(rig.ask) == 2
+    assert rig.renewed.call("asking", rig.ask) == 2
     assert rig.closed == [1]
 
 
 def test_a_denial_is_raised_by_a_new_client_only() -> None:
     """And the next call begins with another one, but asks once: it is new already."""
     rig = Rig()
-    rig.renewed.call(rig.ask)
+    rig.renewed.call("asking", rig.ask)
     rig.good = set()
     with pytest.raises(SinkRefused):
-        rig.renewed.call(rig.ask)
+        rig.renewed.call("asking", rig.ask)
     assert rig.used == [1, 1, 2]
     with pytest.raises(SinkRefused):
-        rig.renewed.call(rig.ask)
+        rig.renewed.call("asking", rig.ask)
     assert rig.used == [1, 1, 2, 3]
     rig.good = {4}
-    assert rig.renewed.call(rig.ask) == 4
+    assert rig.renewed.call("asking", rig.ask) == 4
 
 
 @pytest.mark.parametrize("error", [SinkUnavailable("down"), SinkRefused("too large")], ids=str)
@@ -78,8 +81,8 @@ def test_other_failures_leave_the_client(error: Exception) -> None:
         raise error
 
     with pytest.raises(type(error)):
-        rig.renewed.call(fail)
-    assert rig.renewed.call(rig.ask) == 1
+        rig.renewed.call("asking", fail)
+    assert rig.renewed.call("asking", rig.ask) == 1
     assert rig.used == [1, 1]
 
 
@@ -93,11 +96,11 @@ def test_a_client_that_cannot_be_made() -> None:
             raise DENIED
         return 7
 
-    renewed: Renewed[int] = Renewed(make, lambda client: None)
+    renewed: Renewed[int] = Renewed(make, lambda client: None, lambda what: nullcontext())
     for _ in range(2):
         with pytest.raises(SinkRefused):
-            renewed.call(lambda: renewed.client)
-    assert renewed.call(lambda: renewed.client) == 7
+            renewed.call("asking", lambda: renewed.client)
+    assert renewed.call("asking", lambda: renewed.client) == 7
     assert len(tries) == 3
 
 
@@ -105,12 +108,12 @@ def test_a_client_that_cannot_be_made() -> None:
 def test_connections_have_an_age(pause: float) -> None:
     """A client that rested or worked for long is replaced, with its connections."""
     rig = Rig(good={1, 2})
-    rig.renewed.call(rig.ask)
+    rig.renewed.call("asking", rig.ask)
     for _ in range(int(AGE_SECONDS / 100) if pause == AGE_SECONDS else 0):
         rig.now += 100
-        assert rig.renewed.call(rig.ask) in {1, 2}
+        assert rig.renewed.call("asking", rig.ask) in {1, 2}
     rig.now += pause + 1 if pause == IDLE_SECONDS else 1
-    assert rig.renewed.call(rig.ask) == 2
+    assert rig.renewed.call("asking", rig.ask) == 2
     assert rig.closed == [1]
 
 
@@ -125,11 +128,11 @@ def test_a_client_in_use_is_not_closed() -> None:
         assert leave.wait(10)
         return client
 
-    thread = threading.Thread(target=rig.renewed.call, args=[linger])
+    thread = threading.Thread(target=rig.renewed.call, args=["asking", linger])
     thread.start()
     assert entered.wait(10)
     rig.good = {2}
-    assert rig.renewed.call(rig.ask) == 2
+    assert rig.renewed.call("asking", rig.ask) == 2
     assert rig.closed == []
     leave.set()
     thread.join(10)
@@ -139,7 +142,7 @@ def test_a_client_in_use_is_not_closed() -> None:
 def test_several_threads_that_are_denied_make_one_client() -> None:
     """Each was denied by the old one; the first to learn it makes the new one for all."""
     rig = Rig()
-    rig.renewed.call(rig.ask)
+    rig.renewed.call("asking", rig.ask)
     rig.good = {2}
     line = threading.Barrier(4)
     answers = []
@@ -151,7 +154,9 @@ def test_several_threads_that_are_denied_make_one_client() -> None:
             raise DENIED
         return client
 
-    threads = [threading.Thread(target=lambda: answers.append(rig.renewed.call(ask))) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: answers.append(rig.renewed.call("asking", ask))) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -164,6 +169,6 @@ def test_close() -> None:
     """A client that was made is closed; where none was, nothing happens."""
     rig = Rig()
     rig.renewed.close()
-    rig.renewed.call(rig.ask)
+    rig.renewed.call("asking", rig.ask)
     rig.renewed.close()
     assert rig.closed == [1]

@@ -60,7 +60,7 @@ def test_settings_that_agree() -> None:
 @pytest.mark.parametrize("endpoint", ["localhost:8333", "ftp://host", "http://", "https://host?x=1"])
 def test_endpoint_is_an_address(endpoint: str) -> None:
     """A text that is not an address of a server is refused when the configuration is read."""
-    with pytest.raises(ValidationError, match="is no address"):
+    with pytest.raises(ValidationError, match="is not an address"):
         settings(endpoint=endpoint)
 
 

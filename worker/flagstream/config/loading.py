@@ -14,11 +14,12 @@ from flagstream.config.declared import PROPERTY_TABLES, SINK_PROPERTIES, Declare
 from flagstream.config.environment import Origins, Path, merge
 from flagstream.config.file import read_file
 from flagstream.config.masking import Mask
-from flagstream.config.problems import line, lines, nearest, sink_type
+from flagstream.config.problems import line, lines, sink_type
 from flagstream.config.references import put_in
 from flagstream.config.settings import Settings
 from flagstream.config.values import each_value, value_problems, value_warnings
 from flagstream.errors import ConfigError
+from flagstream.nearest import nearest
 from flagstream.sinks.registry import InstalledSinks, UnusableSink
 from flagstream.sinks.settings import SinkSettings
 from flagstream.units import shown, visible

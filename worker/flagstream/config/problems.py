@@ -1,6 +1,5 @@
 """What pydantic found, as lines for people: the path, what was found, and what would be right."""
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args, get_origin
@@ -15,29 +14,13 @@ from flagstream.config.environment import DELIMITER, Origins, Path, variable
 from flagstream.config.flags import SOURCES
 from flagstream.config.settings import Settings
 from flagstream.librdkafka import COMMON, is_secret
+from flagstream.nearest import near, nearest
 from flagstream.units import SMALLEST_BARE, Written, format_bytes, format_seconds, is_bare, shown
 
 
 def dotted(path: Iterable[object]) -> str:
     """The path as it is written in TOML; a key with dots in it is quoted."""
     return ".".join(key if re.fullmatch(r"[A-Za-z0-9_<>-]+", key) else f'"{key}"' for key in map(str, path))
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """``; did you mean …?`` with the nearest known word, or all of them where none is near."""
-    known = sorted(known)
-    if near := _near(word, known):
-        return f"; did you mean {near}?"
-    return f"; known are {', '.join(known)}" if known else ""
-
-
-def _near(word: str, known: Iterable[str]) -> str | None:
-    """The known word that is written almost like ``word``, or the only one that has it for a part."""
-    known = sorted(known)
-    if near := difflib.get_close_matches(word.lower(), known, n=1):
-        return near[0]
-    having = [one for one in known if word.lower() in one.split("_")]
-    return having[0] if len(having) == 1 else None
 
 
 def line(path: Path, message: str, origins: Origins) -> str:
@@ -75,24 +58,24 @@ def _unknown(path: Path, model: type[BaseModel] | None, origins: Origins) -> str
         if from_variable:
             return f"{origins[path]}: unknown variable; did you mean {variable(meant)}?"
         return f"{dotted(path)}: unknown key; did you mean {dotted(meant)}?"
-    near = _near(path[-1], known)
+    close = near(path[-1], known)
     if not from_variable:
-        hint = _word_of_goff(path, known) or (None if near else _elsewhere(path))
+        hint = _word_of_goff(path, known) or (None if close else _elsewhere(path))
         return f"{dotted(path)}: unknown key" + (f"; {hint}" if hint else nearest(path[-1], known))
     if section := _section_with(path):
         return f"{origins[path]}: unknown variable; did you mean {variable((section, path[-1]))}?"
     if (
-        not near
+        not close
         and len(path) == 1
         and (hint := goff_words.counterpart(path[0].split("_")[0], goff_words.TOP))
     ):
         return f"{origins[path]}: unknown variable; {hint}"
     known_as = [
         variable((*path[:-1], key)) + (f"{DELIMITER}<KEY>" if _is_table(known[key]) else "")
-        for key in ([near] if near else known)
+        for key in ([close] if close else known)
     ]
     return f"{origins[path]}: unknown variable" + (
-        f"; did you mean {known_as[0]}?" if near else f"; known are {', '.join(sorted(known_as))}"
+        f"; did you mean {known_as[0]}?" if close else f"; known are {', '.join(sorted(known_as))}"
     )
 
 
@@ -303,5 +286,5 @@ def _near_literal(found: object, field: FieldInfo | None) -> str:
     word = str(found).lower()
     literals = _literals(field)
     meant = _GOFF_LITERALS.get(word)
-    near = [meant] if meant in literals else difflib.get_close_matches(word, literals, n=1)
-    return f'; did you mean "{near[0]}"?' if near else ""
+    close = meant if meant in literals else near(word, literals)
+    return f'; did you mean "{close}"?' if close else ""

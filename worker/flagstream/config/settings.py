@@ -18,7 +18,7 @@ from flagstream.config.section import Section
 from flagstream.http import address
 from flagstream.librdkafka import Brokers, Properties
 from flagstream.sinks.settings import SinkSettings
-from flagstream.units import MIB, Bytes, Count, Line, Seconds, Start, Written, shown, wrong
+from flagstream.units import MIB, Bytes, Count, Line, Seconds, Start, TopicName, Written, shown, wrong
 
 
 def _named(what: str, pattern: str, right: str) -> Callable[[str], str]:
@@ -41,12 +41,8 @@ def _not_the_stage(name: str) -> str:
 def _registry_url(url: str) -> str:
     if re.search(r"/(subjects|schemas)(/|$)", url.partition("?")[0]):
         raise wrong("is a place inside the registry; write its address without /subjects and so on")
-    good = re.fullmatch(r"|https?://[^/@\s]+(/[^\s?#]*)?", url) is not None
-    try:
-        good = good and (not url or bool(address.parse(url)))
-    except ValueError:
-        good = False
-    if not good:  # not shown: it may hold a password
+    plain = re.fullmatch(r"https?://[^/@\s]+(/[^\s?#]*)?", url) is not None
+    if url and not (plain and address.is_address(url)):  # not shown: it may hold a password
         raise wrong("is no address; write https://HOST/PATH, and user and password apart")
     return url
 
@@ -86,10 +82,6 @@ _LETTERS = 'letters, digits, ".", "_" and "-"'
 Name = Annotated[str, AfterValidator(_named("name", r"[A-Za-z0-9._-]{1,100}", f"up to 100 {_LETTERS}"))]
 Instance = Annotated[
     str, AfterValidator(_named("instance", r"[A-Za-z0-9._-]{0,100}", f"up to 100 {_LETTERS}"))
-]
-# Kafka's own rule for topics
-TopicName = Annotated[
-    str, AfterValidator(_named("topic name", r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}", f"up to 249 {_LETTERS}"))
 ]
 SinkName = Annotated[
     str,

@@ -26,7 +26,7 @@ class S3Location:
         condition = {"IfNoneMatch": self._etag} if self._etag and not anew else {}
 
         def read() -> tuple[Any, bytes] | None:
-            client = self._connection.client
+            client = self._connection.api
             try:
                 answer = client.get_object(Bucket=settings.bucket, Key=settings.key, **condition)
             except ClientError as error:

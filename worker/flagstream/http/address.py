@@ -64,6 +64,15 @@ def parse(text: str) -> Address:
     return Address(scheme, host, port or _PORTS[scheme], target, _basic(userinfo), default)
 
 
+def is_address(text: str) -> bool:
+    """Return whether ``text`` is an HTTP address that :func:`parse` understands."""
+    try:
+        parse(text)
+    except ValueError:
+        return False
+    return True
+
+
 def basic(user: str, password: str) -> str:
     """Return the value of ``Authorization`` for basic authentication."""
     return "Basic " + b64encode(f"{user}:{password}".encode()).decode()

@@ -1,16 +1,15 @@
 """What can be set for a Kafka sink."""
 
-import re
 from collections.abc import Iterator
 from hashlib import sha256
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from flagstream import librdkafka
 from flagstream.librdkafka import Brokers, Properties
 from flagstream.sinks.settings import SinkSettings
-from flagstream.units import Count, Seconds, shown, wrong
+from flagstream.units import Count, Seconds, TopicName
 
 _OWN_WORDS = {
     "bootstrap.servers": "set bootstrap_servers of the sink",
@@ -24,18 +23,11 @@ _OWN_WORDS = {
 }
 
 
-def _topic(name: str) -> str:
-    # Kafka's own rule
-    if not re.fullmatch(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}", name):
-        raise wrong(f'{shown(name)} is no topic name; use up to 249 letters, digits, ".", "_" and "-"')
-    return name
-
-
 class KafkaSinkSettings(SinkSettings):
     """Settings of a Kafka sink."""
 
     type: Literal["kafka"] = Field(default="kafka", description="Records of another Kafka topic.")
-    topic: Annotated[str, AfterValidator(_topic)] = Field(
+    topic: TopicName = Field(
         description="The topic to produce to; none of the worker's own, where it is in the same cluster."
     )
     bootstrap_servers: Brokers = Field(

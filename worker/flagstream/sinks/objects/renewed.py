@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Generic, TypeVar
 
 from flagstream.errors import SinkRefused
@@ -28,15 +29,17 @@ class _InThread(threading.local):
 class Renewed(Generic[Client]):
     """A client for all threads: made when it is first needed, and again when it is denied, idle or old.
 
-    ``make`` and the functions that are called raise SinkErrors; ``close`` is called with a client that was
-    replaced, once no call is under way. ``anonymous``: there are no credentials that a new client could find,
-    so a denial is final. ``clock`` is monotonic, in seconds.
+    ``make`` raises SinkErrors. ``close`` is called with a client that was replaced, after the last call that
+    was under way. ``translated`` is the context manager that turns the client library's errors into
+    SinkErrors; its argument says what is being done. ``anonymous``: there are no credentials that a new
+    client could find, so a denial is final. ``clock`` is monotonic, in seconds.
     """
 
     def __init__(
         self,
         make: Callable[[], Client],
         close: Callable[[Client], None],
+        translated: Callable[[str], AbstractContextManager[None]],
         *,
         anonymous: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -44,6 +47,7 @@ class Renewed(Generic[Client]):
         self._anonymous = anonymous
         self._make = make
         self._close = close
+        self._translated = translated
         self._clock = clock
         self._lock = threading.Lock()
         self._made: Client | None = None
@@ -69,19 +73,20 @@ class Renewed(Generic[Client]):
             self._thread.number = self._number
             return self._made
 
-    def call(self, function: Callable[[], T]) -> T:
-        """Return what ``function`` returns, which uses :attr:`client`.
+    def call(self, what: str, function: Callable[[], T]) -> T:
+        """Return what ``function`` returns, which uses :attr:`client`. Its errors become SinkErrors about
+        ``what``.
 
-        Where it is denied (:attr:`flagstream.errors.SinkRefused.denied`), it is called once more with a new
-        client: the credentials of the old one may have been missing, replaced or expired. So a denial that is
-        raised always comes from a client that was made during this call. ``function`` must bear being called
-        twice.
+        If the store denies it (:attr:`flagstream.errors.SinkRefused.denied`), ``function`` is called once
+        more with a new client: the credentials of the old one may have been missing, replaced or expired. So
+        a denial that is raised always comes from a client that was made during this call, and ``function``
+        must be safe to call twice.
         """
         with self._lock:
             self._calls += 1
             before = self._number
         try:
-            return self._renewing(function, before)
+            return self._renewing(what, function, before)
         finally:
             with self._lock:
                 self._calls -= 1
@@ -89,11 +94,12 @@ class Renewed(Generic[Client]):
                 if not self._calls:
                     self._close_replaced()
 
-    def _renewing(self, function: Callable[[], T], before: int) -> T:
+    def _renewing(self, what: str, function: Callable[[], T], before: int) -> T:
         while True:
             self._thread.number = 0
             try:
-                return function()
+                with self._translated(what):
+                    return function()
             except SinkRefused as error:
                 if self._anonymous or not error.denied:
                     raise

@@ -7,7 +7,6 @@ classes and
 Cloud KMS, RFC 9110 for content types and codings.
 """
 
-import difflib
 import re
 from collections.abc import Sequence
 from typing import Annotated
@@ -15,6 +14,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
+from flagstream.http.address import is_address
+from flagstream.nearest import nearest
 from flagstream.units import Line, shown, wrong
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -74,6 +75,19 @@ def _prefix(text: str) -> str:
 Prefix = Annotated[Line, AfterValidator(_prefix)]
 
 
+def endpoint_of(advice: str) -> AfterValidator:
+    """Check the address of a store; empty is the store's own. ``advice`` says where credentials are set."""
+
+    def check(text: str) -> str:
+        if "@" in text:  # may hold a password, so it is not repeated
+            raise wrong(f"an endpoint holds no user or password; {advice}")
+        if text and (not is_address(text) or urlsplit(text).query):
+            raise wrong(f"{shown(text)} is not an address; write https://host or http://host:port")
+        return text.rstrip("/")
+
+    return AfterValidator(check)
+
+
 def endpoint_problem(endpoint: str, bucket: str) -> str | None:
     """What is wrong where S3's ``endpoint`` holds the bucket too, as consoles show it; None if nothing is."""
     parts = urlsplit(endpoint)
@@ -127,7 +141,7 @@ ContentEncoding = Annotated[Line, AfterValidator(_content_encoding)]
 def _class(text: str) -> str:
     if not re.fullmatch(r"[A-Z0-9_]*", text):
         raise wrong(
-            f"{shown(text)} is no storage class; they are capitals: write {shown(text.upper().strip())}"
+            f"{shown(text)} is not a storage class; they are capitals: write {shown(text.upper().strip())}"
         )
     return text
 
@@ -139,10 +153,7 @@ def class_problem(text: str, known: Sequence[str]) -> str | None:
     """Why the service that has the classes ``known`` takes no objects of class ``text``; None if it does."""
     if not text or text in known:
         return None
-    near = difflib.get_close_matches(text, known, n=1)
-    return f"{shown(text)} is no storage class" + (
-        f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
-    )
+    return f"{shown(text)} is not a storage class{nearest(text, known)}"
 
 
 def _kms_key(text: str) -> str:

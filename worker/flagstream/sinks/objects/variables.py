@@ -3,7 +3,8 @@
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from urllib.parse import urlsplit
+
+from flagstream.http.address import is_address
 
 AWS_CREDENTIALS = (
     "AWS_ACCESS_KEY_ID",
@@ -72,13 +73,5 @@ def malformed(names: Iterable[str], environ: Mapping[str, str] = os.environ) -> 
         value = environ.get(name, "")
         if _CONTROL.search(value):
             yield f"the variable {name} holds a control character, such as a line break at its end; remove it"
-        elif value and name in ADDRESSES and not _is_address(value):
+        elif value and name in ADDRESSES and not is_address(value):
             yield f"the variable {name} holds no address; write https://HOST or http://HOST:PORT"
-
-
-def _is_address(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is none, half of an IPv6 address
-        return False

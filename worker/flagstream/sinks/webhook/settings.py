@@ -45,12 +45,8 @@ def _listed(value: object) -> object:
 
 def _checked_url(url: SecretStr) -> SecretStr:
     text = url.get_secret_value()
-    try:
-        good = "%" not in address.parse(text).host and not _UNFIT_FOR_URL.search(text)
-    except ValueError:
-        good = False
-    if not good:
-        raise wrong("is no address of a webhook; write https://HOST/PATH")
+    if _UNFIT_FOR_URL.search(text) or not address.is_address(text) or "%" in address.parse(text).host:
+        raise wrong("is not the address of a webhook; write https://HOST/PATH")
     return url
 
 

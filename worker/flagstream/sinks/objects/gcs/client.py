@@ -3,8 +3,7 @@
 import logging
 import os
 import socket
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import requests
 from google.auth.credentials import AnonymousCredentials
@@ -18,8 +17,6 @@ from flagstream.sinks.objects.bounded_answers import AnswerTooLarge, whole
 from flagstream.sinks.objects.gcs.failures import translated
 from flagstream.sinks.objects.gcs.settings import GcsAccess
 from flagstream.sinks.objects.renewed import Renewed
-
-T = TypeVar("T")
 
 _CONNECTIONS = 24
 """Connections that are kept: eight deliveries at once, eight objects of wide windows, and listings."""
@@ -41,39 +38,15 @@ for _quoting in ("google", "requests", "urllib3"):
     logging.getLogger(_quoting).setLevel(logging.CRITICAL + 1)
 
 
-class GcsClient:
-    """A client for all threads, made when it is first used and again when its credentials fail."""
+class GcsClient(Renewed[storage.Client]):
+    """The client of one store, for sinks and for sources of flags."""
 
     def __init__(self, access: GcsAccess, place: str) -> None:
         def make() -> storage.Client:
             with translated(f"opening {place}", preparing=True):
                 return _made(access)
 
-        self._held: Renewed[storage.Client] = Renewed(
-            make, lambda client: client.close(), anonymous=access.anonymous
-        )
-
-    @property
-    def client(self) -> storage.Client:
-        """The client of the library, for :meth:`call`. Raises SinkErrors."""
-        return self._held.client
-
-    def call(self, what: str, function: Callable[[], T]) -> T:
-        """Return what ``function`` returns; its errors become SinkErrors about ``what``.
-
-        ``function`` is called again, with a new :attr:`client`, where the first one was denied: see
-        :class:`Renewed`.
-        """
-
-        def call() -> T:
-            with translated(what):
-                return function()
-
-        return self._held.call(call)
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._held.close()
+        super().__init__(make, storage.Client.close, translated, anonymous=access.anonymous)
 
 
 def _made(access: GcsAccess) -> storage.Client:

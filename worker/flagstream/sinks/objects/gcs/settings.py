@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
@@ -25,9 +24,10 @@ from flagstream.sinks.objects.store_values import (
     Project,
     StorageClass,
     class_problem,
+    endpoint_of,
 )
 from flagstream.sinks.objects.variables import GOOGLE, GOOGLE_CREDENTIALS, PROXIES, malformed
-from flagstream.units import MIB, Bytes, Seconds, shown, wrong
+from flagstream.units import MIB, Bytes, Seconds, wrong
 
 CHUNK_UNIT = 256 * 1024
 """A piece of a resumable upload is a multiple of this, says the protocol."""
@@ -52,16 +52,6 @@ def _in_units(count: int) -> int:
     if count % CHUNK_UNIT:
         raise wrong(f"{count} bytes is no multiple of 256KiB; write 256KiB, 8MiB or 64MiB")
     return count
-
-
-def _address(text: str) -> str:
-    parts = urlsplit(text)
-    # An address with a password in it is not repeated.
-    if "@" in text:
-        raise wrong("an endpoint holds no user or password; use credentials_file")
-    if text and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query):
-        raise wrong(f"{shown(text)} is no address; write https://host or http://host:port")
-    return text.rstrip("/")
 
 
 class GcsSettings(ObjectSettings):
@@ -89,7 +79,7 @@ class GcsSettings(ObjectSettings):
         default="",
         description="The project that pays for the requests to a bucket whose requester pays; else empty.",
     )
-    endpoint: Annotated[str, AfterValidator(_address)] = Field(
+    endpoint: Annotated[str, endpoint_of("use credentials_file")] = Field(
         default="", description="Address of an emulator or a private endpoint in place of Google's own."
     )
     storage_class: StorageClass = Field(

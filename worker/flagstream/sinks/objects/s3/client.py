@@ -1,10 +1,9 @@
 """The client of an S3 store: the one maker for sinks and sources of flags."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any
 
 import boto3
 import botocore.awsrequest
@@ -24,8 +23,6 @@ from flagstream.sinks.objects.bounded_answers import AnswerTooLarge, whole
 from flagstream.sinks.objects.renewed import Renewed
 from flagstream.sinks.objects.s3.failures import translated
 from flagstream.sinks.objects.s3.settings import S3Access, S3Settings
-
-T = TypeVar("T")
 
 ATTEMPTS = 2
 """How often a request is sent before it counts as failed: twice, so that one failed part does not repeat a
@@ -62,12 +59,12 @@ botocore.awsrequest.AWSResponse = _Answer
 
 @dataclass(frozen=True, slots=True)
 class _Connected:
-    client: Any  # boto3 makes its clients' classes as it runs
+    api: Any  # boto3 makes its clients' classes as it runs
     credentials: Any
 
 
-class S3Client:
-    """A client for all threads, made when it is first used and again when its credentials fail."""
+class S3Client(Renewed[_Connected]):
+    """The client of one store, for sinks and for sources of flags."""
 
     def __init__(self, access: S3Access, place: str) -> None:
         self._opening = f"opening {place}"
@@ -76,33 +73,16 @@ class S3Client:
             with translated(self._opening, preparing=True):
                 return _connect(access)
 
-        self._held: Renewed[_Connected] = Renewed(make, lambda connected: connected.client.close())
+        super().__init__(make, lambda connected: connected.api.close(), translated)
 
     @property
-    def client(self) -> Any:
-        """The client of the library, for :meth:`call`. Raises SinkErrors."""
-        connected = self._held.client
+    def api(self) -> Any:
+        """The client of the library, for use in :meth:`call`. Raises SinkErrors."""
+        connected = self.client
         with translated(self._opening, preparing=True):
-            # Renews what is about to expire; here, because what fails then is not the request.
+            # Renews credentials that are about to expire. Here, because a failure is not one of the request.
             connected.credentials.get_frozen_credentials()
-        return connected.client
-
-    def call(self, what: str, function: Callable[[], T]) -> T:
-        """Return what ``function`` returns; its errors become SinkErrors about ``what``.
-
-        ``function`` is called again, with a new :attr:`client`, where the first one was denied: see
-        :class:`Renewed`.
-        """
-
-        def call() -> T:
-            with translated(what):
-                return function()
-
-        return self._held.call(call)
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._held.close()
+        return connected.api
 
 
 def connect(settings: S3Settings) -> Any:
@@ -110,7 +90,7 @@ def connect(settings: S3Settings) -> Any:
 
     Raises SinkRefused for a profile that is missing, and the library's errors.
     """
-    return _connect(settings.access()).client
+    return _connect(settings.access()).api
 
 
 def _connect(access: S3Access) -> _Connected:

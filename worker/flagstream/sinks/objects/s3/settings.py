@@ -5,9 +5,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import Field, SecretStr
 
 from flagstream.sinks.objects.places import NameLimits
 from flagstream.sinks.objects.places import bucket as in_bucket
@@ -23,10 +22,11 @@ from flagstream.sinks.objects.store_values import (
     StorageClass,
     Tags,
     class_problem,
+    endpoint_of,
     endpoint_problem,
 )
 from flagstream.sinks.objects.variables import AWS, AWS_CREDENTIALS, PROXIES, malformed
-from flagstream.units import MIB, Bytes, Line, Seconds, wrong
+from flagstream.units import MIB, Bytes, Line, Seconds
 
 Acl = Literal[
     "private",
@@ -68,16 +68,6 @@ class S3Access:
         yield from malformed(name for name in names if name not in unread)
 
 
-def _address(text: str) -> str:
-    parts = urlsplit(text)
-    # An address with a password in it is not repeated.
-    if "@" in text:
-        raise wrong("an endpoint holds no user or password; write them as access_key and secret_key")
-    if text and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query):
-        raise wrong(f'"{text}" is no address; write https://host or http://host:port')
-    return text.rstrip("/")
-
-
 class S3Settings(ObjectSettings):
     """Settings of an S3 sink."""
 
@@ -91,7 +81,7 @@ class S3Settings(ObjectSettings):
         default="",
         description="Put in front of every object's name as it is; end it with / to make it a folder.",
     )
-    endpoint: Annotated[str, AfterValidator(_address)] = Field(
+    endpoint: Annotated[str, endpoint_of("write them as access_key and secret_key")] = Field(
         default="",
         description=(
             "Address of another store than Amazon's: MinIO, SeaweedFS, Cloudflare R2, or a private endpoint."

@@ -109,7 +109,7 @@ class S3Store:
 
     @property
     def _client(self) -> Any:
-        return self._connection.client
+        return self._connection.api
 
     # writing
 
