@@ -3,8 +3,10 @@
 import base64
 import hashlib
 import hmac
+import time
 
 import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from flagstream.sinks.webhook.signing import Signer
 
@@ -66,3 +68,25 @@ def test_secret_that_is_no_base64() -> None:
         with pytest.raises(ValueError, match=r"^begins with whsec_ and does not go on in base64$"):
             Signer(bad)
     assert "secret" not in repr(Signer("secret"))
+
+
+@pytest.mark.parametrize("secrets", [(ENCODED,), ("new", ENCODED), (ENCODED, "older")])
+def test_the_reference_library_accepts_them(secrets: tuple[str, ...]) -> None:
+    """Standard Webhooks' own library, with any one of the secrets, takes a request of now for genuine."""
+    found = dict(Signer(secrets[0], secrets[1:]).headers(ID, int(time.time()), BODY))
+    assert Webhook(ENCODED).verify(BODY, found) == {"meta": {}, "events": []}
+
+
+@pytest.mark.parametrize("change", ["body", "webhook-id", "webhook-timestamp", "secret"])
+def test_the_reference_library_refuses_what_was_changed(change: str) -> None:
+    """Each part of a request is signed."""
+    now = int(time.time())
+    found = dict(Signer(ENCODED).headers(ID, now, BODY))
+    if change == "webhook-id":
+        found[change] = "evaluations-3-0-11"
+    elif change == "webhook-timestamp":
+        found[change] = str(now + 1)
+    body = BODY + b" " if change == "body" else BODY
+    secret = "whsec_" + base64.b64encode(KEY + b"x").decode() if change == "secret" else ENCODED
+    with pytest.raises(WebhookVerificationError, match="No matching signature"):
+        Webhook(secret).verify(body, found)

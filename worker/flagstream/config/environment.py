@@ -15,8 +15,8 @@ from flagstream.config.kubernetes import is_service_variable
 from flagstream.config.settings import Settings
 from flagstream.text import decoded, is_unicode
 
-PREFIX = str(Settings.model_config["env_prefix"])
-DELIMITER = str(Settings.model_config["env_nested_delimiter"])
+PREFIX = "FLAGSTREAM_"
+DELIMITER = "__"
 
 NO_SETTINGS = ("FLAGSTREAM_CONFIG", "FLAGSTREAM_CRASH", "FLAGSTREAM_TEST_")
 """The path of the file, crash points, and what the tests use; a name with ``_`` at its end is a prefix."""

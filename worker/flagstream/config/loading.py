@@ -24,8 +24,6 @@ from flagstream.sinks.registry import InstalledSinks, UnusableSink
 from flagstream.sinks.settings import SinkSettings
 from flagstream.units import shown, visible
 
-_TOP = frozenset(Settings.model_fields)
-
 _SHORTEST_SECRET = 4
 """Characters: a shorter one is a word of many messages. None of them quotes secrets; this is a second net."""
 
@@ -159,17 +157,7 @@ class _Reading:
         sinks: object = tables
         if isinstance(tables, Mapping):
             sinks = {name: self._sink(name, table, known) for name, table in tables.items()}
-        # pydantic-settings would take some of these, such as _env_file, for arguments of its own, and
-        # [Kafka] for [kafka], with one of the two taken where both are there
-        foreign = {
-            key
-            for key in raw
-            if key.startswith("_") or (key not in Settings.model_fields and key.lower() in _TOP)
-        }
-        for key in sorted(foreign):
-            self._report((key,), f"unknown key{nearest(key, Settings.model_fields)}")
-        known_keys = {key: value for key, value in raw.items() if key not in foreign}
-        settings = self._model(Settings, {**known_keys, "sinks": sinks}, ())
+        settings = self._model(Settings, {**raw, "sinks": sinks}, ())
         assert settings is not None, "every section has defaults"
         return settings
 

@@ -6,7 +6,6 @@ Durations are seconds and sizes are bytes (see ``flagstream.units``).
 from typing import Literal
 
 from pydantic import Field, SecretStr, SerializeAsAny
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from flagstream.config.field_types import Copies, Instance, Metadata, Name, RegistryUrl, SinkName, WebHost
 from flagstream.config.flags import FlagSettings
@@ -294,16 +293,8 @@ class LoggingSettings(Section):
     )
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """The whole configuration."""
-
-    model_config = SettingsConfigDict(
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-        env_prefix="FLAGSTREAM_",
-        env_nested_delimiter="__",
-    )
 
     name: Name = Field(
         default="flagstream",
@@ -344,15 +335,3 @@ class Settings(BaseSettings):
         """Values that are masked in what commands print, beside secrets: those of ``${NAME}`` and of
         files."""
         return self._hidden
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what it is given: ``load`` merges file and environment, so that both are checked alike."""
-        return (init_settings,)
