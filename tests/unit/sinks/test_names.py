@@ -109,7 +109,7 @@ def test_prefix(text: str, prefix: str) -> None:
         (DEFAULT_NAME + "{{ .Timestamp }}", "after the clock"),
         (DEFAULT_NAME + "{{.Offset}}", r"\{\{\.Offset\}\} is not known; write one of"),
         (DEFAULT_NAME + "{{.topic}}", "is not known"),
-        (DEFAULT_NAME + '{{printf "%s" .Topic}}', "no plain field"),
+        (DEFAULT_NAME + '{{printf "%s" .Topic}}', "not a plain field"),
         (DEFAULT_NAME + "{{ .Topic", "without its counterpart"),
         (DEFAULT_NAME + "}}", "without its counterpart"),
         ("{{.Topic}}{{.Partition}}/{{.Start}}-{{.End}}", r"\.Topic \}\} and \{\{ \.Partition \}\} run into"),

@@ -10,7 +10,8 @@ a map as ``map[…]``. What an event lacks is empty.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 
@@ -65,14 +66,38 @@ def parse(text: str) -> tuple[list[str | Field], frozenset[str]]:
         raise ValueError("the template is empty")
     pieces: list[str | Field] = []
     names: set[str] = set()
+    for piece in marked(text):
+        if isinstance(piece, str):
+            pieces.append(piece)
+        elif not _COMMENT.fullmatch(piece.inner):
+            pieces.append(_Pipeline(piece.text, piece.inner, names).field())
+    return pieces, frozenset(names)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """``{{ … }}`` in a template: ``text`` as it is written, ``inner`` what stands between the braces.
+
+    ``trims``: it has a hyphen inside its braces, which takes away white space around it.
+    """
+
+    text: str
+    inner: str
+    trims: bool
+
+
+def marked(text: str) -> Iterator[str | Mark]:
+    """The literal texts and the marks of a template, in order. Raises ValueError for braces without their
+    counterpart.
+    """
     at = 0
-    for mark in _MARK.finditer(text):
-        pieces.append(_literal(text[at : mark.start()]))
-        if not _COMMENT.fullmatch(mark[2]):
-            pieces.append(_Pipeline(mark[0].strip(), mark[2], names).field())
-        at = mark.end()
-    pieces.append(_literal(text[at:]))
-    return [piece for piece in pieces if piece != ""], frozenset(names)
+    for found in _MARK.finditer(text):
+        if found.start() > at:
+            yield _literal(text[at : found.start()])
+        yield Mark(found[0].strip(), found[2], found[1].endswith("-") or found[3].startswith("-"))
+        at = found.end()
+    if at < len(text):
+        yield _literal(text[at:])
 
 
 def _literal(text: str) -> str:

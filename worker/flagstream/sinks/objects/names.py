@@ -19,6 +19,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from flagstream.chunk import Partition
+from flagstream.formats.go_template import NAMES, Mark, marked
 from flagstream.units import wrong
 from flagstream.window import OffsetRange
 
@@ -35,25 +36,27 @@ EXTENSIONS = ("jsonl.gz", "jsonl.zst", "jsonl", "csv.gz", "csv.zst", "csv", "avr
 FORMATS = ("jsonl", "csv", "avro", "parquet")
 
 EVENT_FIELDS = {
-    "Kind": "kind",
-    "ContextKind": "contextKind",
-    "UserKey": "userKey",
-    "Key": "key",
-    "Variation": "variation",
-    "Value": "value",
-    "Default": "default",
-    "Version": "version",
-    "Source": "source",
-    "Metadata": "metadata",
+    name: NAMES[name]
+    for name in (
+        "Kind",
+        "ContextKind",
+        "UserKey",
+        "Key",
+        "Variation",
+        "Value",
+        "Default",
+        "Version",
+        "Source",
+        "Metadata",
+    )
 }
-"""GO Feature Flag's names of an event's fields that an object can be named after, and theirs in the event."""
+"""The fields of events that an object can be named after: GO Feature Flag's name, and the event's."""
 
 _NEEDED = ("Topic", "Partition", "Start", "End")
 _OF_RANGE = (*_NEEDED, "Format", "Extension")
 _OF_TIME = ("Time", "EventTime")
 _KNOWN = (*_OF_RANGE, *_OF_TIME, *EVENT_FIELDS)
 _VARIABLE_WIDTH = {"Topic", "Partition"}
-_MARK = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _FIELD = re.compile(r"\s*\.([A-Za-z]+)(?:\.([A-Za-z_][A-Za-z0-9_-]*))?(?:\s+\"([^\"]*)\")?\s*")
 _HOSTS_ZONE = re.compile(r"(?<!%)(?:%%)*%[-_0^#EO]*[0-9]*s")
 _SAMPLE = datetime(2026, 11, 22, 13, tzinfo=UTC)
@@ -200,22 +203,13 @@ class NameParser:
 
 def _pieces(text: str) -> list[Piece]:
     """``text`` as literals and fields, in order."""
-    pieces: list[Piece] = []
-    at = 0
-    for mark in _MARK.finditer(text):
-        if mark.start() > at:
-            pieces.append(text[at : mark.start()])
-        pieces.append(_field(mark[0], mark[1]))
-        at = mark.end()
-    if at < len(text):
-        pieces.append(text[at:])
-    return pieces
+    return [_field(piece) if isinstance(piece, Mark) else piece for piece in marked(text)]
 
 
-def _field(mark: str, inner: str) -> Field:
-    match = _FIELD.fullmatch(inner)
-    if match is None:
-        raise ValueError(f"{mark} is no plain field; write one of {_listed(_KNOWN)}")
+def _field(found: Mark) -> Field:
+    mark, match = found.text, _FIELD.fullmatch(found.inner)
+    if match is None or found.trims:
+        raise ValueError(f"{mark} is not a plain field; write one of {_listed(_KNOWN)}")
     name, member, form = match[1], match[2] or "", match[3] or ""
     if name in _NOT_OF_THE_RANGE:
         raise ValueError(
@@ -249,8 +243,6 @@ def _check(text: str, pieces: list[Piece]) -> None:
     if missing := [field for field in _NEEDED if field not in fields]:
         raise ValueError(f'"{text}" lacks {_listed(missing)}; without them two windows could share a name')
     literals = "".join(piece if isinstance(piece, str) else "x" for piece in pieces)
-    if "{{" in literals or "}}" in literals:
-        raise ValueError(f'"{text}" has {{{{ or }}}} without its counterpart')
     if not literals.isprintable() or "\\" in literals:
         raise ValueError(f'"{text}" contains a control character or a backslash; separate folders by /')
     if literals.startswith("/"):
