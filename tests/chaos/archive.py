@@ -51,7 +51,7 @@ class Archive(Protocol):
     def listing(self, topic: str) -> Listing: ...
 
     def objects(self, topic: str, window: Window, values: list[bytes]) -> dict[str, list[bytes]]:
-        """By name: the objects that have to be there for a window of `values`."""
+        """Return by name the objects that have to be there for a window of `values`."""
         ...
 
     def path(self, name: str) -> dict[str, str]:

@@ -77,7 +77,7 @@ def in_layout(script: Script) -> Script:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where the scenario plays."""
+    """Names the cluster in which the scenario plays."""
 
     bootstrap_servers: str
     ingest: str

@@ -1,4 +1,4 @@
-"""Where objects lie, read with other tools than the worker's: the file system, boto3, Google's client."""
+"""Reads the places of objects with other tools than the worker's: the file system, boto3, Google's client."""
 
 import json
 from collections.abc import Iterator

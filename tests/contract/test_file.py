@@ -173,7 +173,7 @@ def test_truncated_file_is_a_conflict(sink: FileSink, folder: Path, keep: int) -
 
 
 def test_truncated_behind_its_manifest(sink: FileSink, folder: Path) -> None:
-    """Also one that still says what it held."""
+    """A file is damaged also if it still says what it held."""
     window = fill(sink, events(3000))
     sink.deliver(window.manifest, window.payload)
     (path,) = files(folder)

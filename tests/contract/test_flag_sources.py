@@ -279,7 +279,7 @@ def test_a_relay_is_asked_as_its_providers_ask_it(site: Site, request_file: str,
 def test_an_object_in_s3_is_read_again_only_when_it_changed(
     seaweed: SeaweedFs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its ETag; a missing one is a failure that is seen to end."""
+    """The ETag shows a change; a missing object is a failure that is seen to end."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
     folder = seaweed.folder()
@@ -304,7 +304,7 @@ def test_an_object_in_s3_is_read_again_only_when_it_changed(
 
 
 def test_an_object_in_gcs_is_read_again_only_when_it_changed() -> None:
-    """By its generation; a missing one is a failure that is seen to end."""
+    """The generation shows a change; a missing object is a failure that is seen to end."""
     with SmallGcs() as server:
         server.create_bucket("flags")
         settings = GcsFlagSettings(

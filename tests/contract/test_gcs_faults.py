@@ -36,7 +36,7 @@ def encoded(content: bytes, digest: str = "ab" * 32) -> EncodedObject:
 
 
 class Lines:
-    """As much of a format as a store asks for."""
+    """Implements as much of a format as a store asks for."""
 
     content_type = "application/x-ndjson"
 

@@ -43,7 +43,7 @@ def exported(folder: Path) -> list[bytes]:
 
 
 class TestHive(FileContract):
-    """By date, hour and flag: whatever is promised of one object a window holds for many."""
+    """Objects are cut by date, hour and flag: whatever is promised of one object a window holds for many."""
 
     options: ClassVar = {"name": HIVE}
 
@@ -280,7 +280,7 @@ def test_an_event_whose_path_would_be_too_long_is_rejected(tmp_path: Path) -> No
 
 
 def test_a_file_system_may_take_less(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it says of itself when the sink opens; then shorter names are rejected too."""
+    """The file system says its limit when the sink opens; then shorter names are rejected too."""
     monkeypatch.setattr(os, "pathconf", lambda path, what: 143 if what == "PC_NAME_MAX" else 4096)
     sink = opened(folder)
 
@@ -399,7 +399,7 @@ def test_other_names_for_the_same_window_are_a_conflict(folder: Path) -> None:
 
 
 def test_a_window_that_is_stored_in_part_is_not_refused(folder: Path) -> None:
-    """As dead letters, all of its events would go where some are not: they are in the archive."""
+    """Dead letters of the window would hold events that are in the archive already."""
     sink = opened(folder, BY_USER, on_refused="dead_letter")
     (folder / "user=u1").write_text("a file in the way")
     window = fill(sink, [at(1, user=user) for user in range(3)])

@@ -100,7 +100,7 @@ class Rig:
         self.proxy.fail(fault, call.method, call.target, times=times)
 
     def deliver_until_done(self, store: S3Store, tries: int = 5) -> None:
-        """As the engine does: again after every error that passes, without its pauses."""
+        """Deliver as the engine does: again after every error that passes, without its pauses."""
         for _ in range(tries):
             with suppress(SinkUnavailable):
                 store.create(NAME, content(), KIND)

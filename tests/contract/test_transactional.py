@@ -12,7 +12,7 @@ from flagstream.window import Manifest
 
 @dataclass(frozen=True)
 class CopySettings:
-    """Where the copies go."""
+    """Says where the copies go."""
 
     topic: str
 

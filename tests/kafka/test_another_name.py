@@ -15,8 +15,8 @@ EVENT = b'{"kind":"feature","userKey":"u","creationDate":1618228297,"key":"new-c
 def test_another_name_on_a_filled_output_topic_is_logged(
     admin: AdminClient, bootstrap: str, tmp_path: Path
 ) -> None:
-    """By the worker that would export everything again, not by the one that wrote it, nor on an empty
-    topic."""
+    """The worker that would export everything again logs it, not the one that wrote it, and nobody does on an
+    empty topic."""
     topics = Topics.create(admin, "names")
     sinks = {"lines": {"type": "log", "flush_interval": "200ms"}}
     config = configuration(bootstrap, tmp_path, topics, sinks=sinks)

@@ -15,7 +15,7 @@ from tests.support.running_worker import Topics, configuration, to_toml
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """With a file of flags, of which one cannot be read."""
+    """Return a folder with a file of flags, of which one cannot be read."""
     (tmp_path / "good.yaml").write_text(
         "a: {variations: {x: 1}}\nb: {trackEvents: false, variation: {x: 1}}\n"
     )
@@ -75,7 +75,7 @@ def test_only_what_is_named_is_tried(admin: AdminClient, bootstrap: str, folder:
 
 
 def test_a_topic_that_would_lose_events_fails(admin: AdminClient, bootstrap: str, folder: Path) -> None:
-    """As it would end a worker; flags that cannot be read fail too."""
+    """Such a topic would end a worker; flags that cannot be read fail too."""
     topics = Topics.create(admin, "unfit", output={"cleanup.policy": "compact"})
     (folder / "good.yaml").unlink()
 
@@ -90,7 +90,7 @@ def test_a_topic_that_would_lose_events_fails(admin: AdminClient, bootstrap: str
 def test_another_name_on_a_filled_output_topic_is_told(
     admin: AdminClient, bootstrap: str, folder: Path
 ) -> None:
-    """Until that name has offsets of its own; an empty output topic is nobody's."""
+    """The check fails until that name has offsets of its own; an empty output topic is nobody's."""
     topics = Topics.create(admin, "renamed", partitions=2)
     said = [lines(check(bootstrap, folder, topics), "unproved  name", "ok        name")]
     producer = Producer({"bootstrap.servers": bootstrap})

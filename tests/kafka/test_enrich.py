@@ -143,7 +143,8 @@ class TestWhatComesOut:
         assert {number(record): (record.key, record.headers) for record in records} == sent
 
     def test_keys_go_to_the_partitions_that_java_clients_choose(self, running: Running) -> None:
-        """With and without headers, which take different ways through the producer."""
+        """Records with and without headers take different ways through the producer, and both agree with
+        Java."""
         records = [
             Sent(key, event(400 + 2 * index + with_headers), [("h", b"1")] if with_headers else None)
             for with_headers in (0, 1)
@@ -159,7 +160,7 @@ class TestWhatComesOut:
         assert {record.key: record.partition for record in found} == JAVA_PARTITIONS
 
     def test_the_order_of_a_key_is_kept(self, running: Running) -> None:
-        """Also where only some of its records have headers."""
+        """The order holds also where only some of the key's records have headers."""
         sent = range(1000, 1600)
         running.send(
             *(Sent(b"ordered", event(n), [("h", b"1")] if n % 7 < 2 else None) for n in sent),
@@ -346,7 +347,7 @@ def holdings(worker: RunningWorker) -> int:
 
 
 class TestStart:
-    """Where reading begins in a partition for which the group has no offset."""
+    """The settings say where reading begins in a partition for which the group has no offset."""
 
     @pytest.mark.parametrize(
         ("start", "expected"),
@@ -360,7 +361,7 @@ class TestStart:
     def test_begins_where_it_is_told_to(
         self, admin: AdminClient, bootstrap: str, tmp_path: Path, start: str, expected: list[int]
     ) -> None:
-        """At the first record, at the first one of a time, or after all that are there."""
+        """Reading begins at the first record, at the first one of a time, or after all that are there."""
         topics = Topics.create(admin, "start")
         day_ago = round((time.time() - 86_400) * 1000)
         minute_ago = round((time.time() - 60) * 1000)

@@ -119,7 +119,8 @@ def test_deeply_nested_records_are_the_same_ones_when_a_plan_is_repeated(
 def test_a_worker_killed_while_it_gives_partitions_away_is_continued_exactly(
     admin: AdminClient, bootstrap: str, tmp_path: Path, limits: BrokerLimits, point: str
 ) -> None:
-    """In the revoke callback: before anything is finished, and when what was collected is planned."""
+    """The worker dies in the revoke callback: before anything is finished, and when what was collected is
+    planned."""
     kafka = kafka_section("classic", limits)
     setting = Exporting.create(admin, bootstrap, tmp_path, partitions=2, kafka=kafka, flush_interval="1h")
     with setting.worker(crash=f"{point}:kill") as worker:

@@ -1,4 +1,4 @@
-"""Where GO Feature Flag loses or doubles events, case by case: what happens here.
+"""The cases in which GO Feature Flag loses or doubles events show here what the worker does instead.
 
 The ten cases are those known of its data exporters up to v1.55.2; each test says first what happens there.
 """
@@ -297,7 +297,8 @@ BAD = b'{"kind":"feature","userKey":17,"creationDate":"yesterday","key":"banner"
 
 @pytest.fixture(scope="module")
 def enriched(admin: AdminClient, bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Enriched:
-    """Of a good event, one that is none, one of a flag that is not tracked, and two of unusual sources."""
+    """Return what becomes of a good event, one that is none, one of a flag that is not tracked, and two of
+    unusual sources."""
     topics = Topics.create(admin, "collector")
     good, quiet, bulk, unknown = mixed(
         {"key": "banner"},

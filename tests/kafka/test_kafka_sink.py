@@ -177,8 +177,8 @@ def test_a_target_is_waited_for_and_what_it_cannot_take_is_a_dead_letter(
 def test_another_cluster_gets_every_event(
     admin: AdminClient, bootstrap: str, topic: TopicFactory, tmp_path: Path
 ) -> None:
-    """At least once: a worker killed after the acknowledgement sends the window again, and those of other
-    partitions that were on their way; nothing is lost."""
+    """Delivery is at least once: a worker killed after the acknowledgement sends the window again, and those
+    of other partitions that were on their way; nothing is lost."""
     setup = Copying(admin, bootstrap, tmp_path, topic("target"), bootstrap_servers=bootstrap)
     values = events(60)
     setup.feed(values)
@@ -312,5 +312,5 @@ def test_what_another_cluster_refuses_is_not_repeated_with_all_others(
 
 
 def reasons(bootstrap: str, dead_letters: str) -> list[object]:
-    """Of the dead letters that are there."""
+    """Return the reasons of the dead letters that are there."""
     return [dict(record.headers)["flagstream-reason"] for record in consume_all(bootstrap, dead_letters)]

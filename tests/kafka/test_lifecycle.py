@@ -91,9 +91,7 @@ class TestWaiting:
     def test_missing_topics_are_created_if_so_configured(
         self, admin: AdminClient, bootstrap: str, tmp_path: Path
     ) -> None:
-        """With as many partitions as the settings say, the dead letters with one; nothing is waited for, and
-        no right seems to be missing because a broker has not heard of the new topics yet.
-        """
+        """The topics get as many partitions as the settings say, the dead letters one;"""
         name = Topics.create(admin, "created").ingest
         topics = Topics(f"{name}.in", f"{name}.out", f"{name}.dead")
         settings = configuration(bootstrap, tmp_path, topics)

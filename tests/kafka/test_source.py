@@ -361,7 +361,8 @@ def test_latest_means_when_the_group_began(bootstrap: str, admin: AdminClient) -
 def test_latest_reads_a_partition_that_is_added_later_from_its_beginning(
     bootstrap: str, admin: AdminClient
 ) -> None:
-    """Also if the timestamps of its records are older than the group: a replay, or a clock that is wrong."""
+    """The partition begins there also if the timestamps of its records are older than the group: a replay, or
+    a clock that is wrong."""
     topic = create_topic(admin, "source", 1)
     first = Partition(topic, 0)
 
@@ -437,7 +438,7 @@ def test_a_member_that_lost_its_session_drops_everything(bootstrap: str, admin: 
 
 
 def test_chunks_that_cannot_be_handed_over_end_the_process(bootstrap: str, admin: AdminClient) -> None:
-    """On a topic that stays quiet afterwards, nobody would miss them."""
+    """If the process went on, nobody would miss them on a topic that stays quiet afterwards."""
     topic = create_topic(admin, "source", 1)
 
     async def refuse(chunk: Chunk) -> None:

@@ -210,7 +210,7 @@ def test_a_worker_at_rest_sets_off_nothing(recorded: Recorded, tmp_path: Path) -
 def test_troubles_set_off_their_alerts(
     trouble: str, minutes: int, expected: set[str], recorded: Recorded, tmp_path: Path
 ) -> None:
-    """Those and no others; the first burst already. (The receiver hangs from the trouble of that name on.)"""
+    """Each trouble sets off its own alerts and no others, and the first burst does."""
     assert firing(recorded.rest, recorded.troubles[trouble], minutes, tmp_path) == expected
 
 

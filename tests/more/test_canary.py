@@ -356,7 +356,7 @@ class TestSettings:
 
 
 def variables(echo: str, closed: str, folder: Path) -> dict[str, dict[str, str]]:
-    """By what they try: variables that the clients of stores read."""
+    """Return the variables that the clients of stores read, by what they try."""
     (folder / "config").write_text(
         f"[default]\ncredential_process = sh -c 'echo {WORD}; echo {WORD} >&2; exit 1'\nregion = eu-west-1\n"
     )

@@ -91,7 +91,8 @@ def answer(address: str, process: subprocess.Popen[bytes]) -> int:
 
 
 def test_what_the_build_installs_starts_and_answers(installed: Path, tmp_path: Path, port: int) -> None:
-    """With the variables of the final stage; at IPv4 and, where the machine has it, at IPv6."""
+    """The worker runs with the variables of the final stage, at IPv4 and, where the machine has it, at
+    IPv6."""
     command = FINAL.all("ENTRYPOINT")[0].strip('[]"')
     (tmp_path / "flags.yaml").write_text("{}\n")
     (tmp_path / "flagstream.toml").write_text(

@@ -33,7 +33,7 @@ FRESH = int(time.time())
 
 @dataclass(frozen=True)
 class World:
-    """Where an incident happens: a Kafka, topics of its own, and a folder."""
+    """Holds what an incident needs: a Kafka, topics of its own, and a folder."""
 
     admin: AdminClient
     bootstrap: str

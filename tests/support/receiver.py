@@ -98,7 +98,7 @@ class Receiver:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """Return the port where it listens."""
         return int(self.url.rpartition(":")[2].partition("/")[0])
 
     def plan(self, *answers: Answer) -> None:

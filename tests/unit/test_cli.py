@@ -60,7 +60,7 @@ def test_properties_that_librdkafka_refuses_as_a_whole_are_a_problem(tmp_path: P
 
 
 def test_a_good_file_has_no_problems(tmp_path: Path) -> None:
-    """And says so."""
+    """The command says so."""
     result = call(tmp_path, GOOD, "config", "check")
     assert (ExitCode.OK, f"{tmp_path / 'flagstream.toml'}: no problems\n") == (
         result.exit_code,
@@ -95,8 +95,8 @@ def test_a_sink_that_is_not_configured_cannot_be_run(tmp_path: Path) -> None:
 def test_variables_that_a_client_would_choke_on_are_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the sinks and sources that are meant, without their values. A worker that runs does not end for
-    them: the sink alone fails.
+    """Only those of the sinks and sources that are chosen count, and their values do not show. A worker that
+    runs does not end for them: the sink alone fails.
     """
     monkeypatch.setenv("AWS_SESSION_TOKEN", "hunter2\n")
     text = '[flags]\npath = "f.yaml"\n[sinks.lake]\ntype = "s3"\nbucket = "lake"\n'

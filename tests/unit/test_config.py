@@ -231,7 +231,7 @@ def test_a_file_name_that_lacks_the_range_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, text: str, problem: str) -> None:
-    """Also where every single one is acceptable."""
+    """They are refused also where every single one is acceptable."""
     assert problems(tmp_path, text) == [problem]
 
 
@@ -496,7 +496,7 @@ def test_secrets_never_show(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     ],
 )
 def test_secrets_never_show_in_problems(tmp_path: Path, text: str) -> None:
-    """Also not where the value or the name is wrong."""
+    """They are hidden also where the value or the name is wrong."""
     assert not [line for line in problems(tmp_path, text) if HIDDEN in line]
 
 

@@ -119,7 +119,7 @@ def test_what_is_cut_fits(record: Ingested, limit: int) -> None:
 
 
 def test_the_values_beginning_is_what_is_kept() -> None:
-    """As much of it as there is room for, with key and headers whole."""
+    """It keeps as much of it as there is room for, with key and headers whole."""
     found = letter(Ingested(b"0123456789" * 1000, own=[("h", b"1")]), limit=4_000)
 
     assert found.key == b"k"

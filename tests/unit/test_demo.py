@@ -125,7 +125,7 @@ def test_the_lines_show_what_happens_and_the_log_is_a_file_of_its_own(demo: tupl
 
 
 def test_the_line_on_how_to_read_the_files_works(demo: tuple[Path, str]) -> None:
-    """As it stands, in the folder where the demo ran."""
+    """The line works as it stands, in the folder where the demo ran."""
     folder, output = demo
     (command,) = re.findall(r"^ +(gzip -dc .*)$", output, re.MULTILINE)
     done = subprocess.run(command, shell=True, cwd=folder, capture_output=True, check=True)
@@ -196,7 +196,8 @@ def test_without_a_folder_to_write_in(tmp_path: Path) -> None:
 
 
 def test_it_ends_when_nobody_reads_its_output_any_more(tmp_path: Path) -> None:
-    """As in ``flagstream demo | head``: the worker is stopped in order, and nothing is printed about it."""
+    """A reader may end early, as in ``flagstream demo | head``: the worker is stopped in order, and nothing
+    is printed about it."""
     with started(tmp_path) as process:
         wait_for_a_window(process)
         assert process.stdout

@@ -61,7 +61,7 @@ def test_both_stages_have_the_base_that_one_argument_names() -> None:
 
 
 def test_extras_are_an_argument_with_parquet_in_it() -> None:
-    """And the default is an extra that there is."""
+    """The default is an extra that exists."""
     assert BUILD.all("ARG") == ["EXTRAS=parquet"]
     extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert "parquet" in extras
@@ -104,7 +104,7 @@ def test_the_final_stage_copies_what_was_built_and_nothing_else() -> None:
 
 
 def test_the_final_stage_says_what_it_is() -> None:
-    """By the names that registries and scanners read."""
+    """It uses the names that registries and scanners read."""
     labels = {name: value for rest in FINAL.all("LABEL") for name, value in assignments(rest).items()}
     assert {
         f"org.opencontainers.image.{name}" for name in ("title", "description", "licenses", "revision")
@@ -114,7 +114,7 @@ def test_the_final_stage_says_what_it_is() -> None:
 
 
 def test_variables_of_the_image_are_settings_that_are_accepted() -> None:
-    """And its port is the one that the worker listens on, at all addresses."""
+    """The port is the one that the worker listens on, at all addresses."""
     variables = {
         name: value
         for name, value in environment(FINAL).items()

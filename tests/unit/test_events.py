@@ -141,7 +141,7 @@ def nested(levels: int, draw: random.Random) -> bytes:
 
 
 def test_whether_an_event_is_too_deep_is_counted() -> None:
-    """By levels, whatever stands in strings or beside them; the event's own braces are the first."""
+    """Levels count, whatever stands in strings or beside them; the event's own braces are the first."""
     draw = random.Random(5)
     found = set()
     for levels in [*range(440, 560), *[5, 50, 5_000]]:

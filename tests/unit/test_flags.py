@@ -233,7 +233,7 @@ def test_bytes_that_are_not_utf8_are_a_broken_file() -> None:
 
 
 def test_what_is_wrong_in_a_yaml_file_is_told_with_its_line() -> None:
-    """On one line, without PyYAML's name for a text that came from no file."""
+    """The message is one line, without PyYAML's name for a text that came from no file."""
     with pytest.raises(FlagFileError) as raised:
         parse("a: {variations: {x: 1}\nb: [")
 
@@ -511,7 +511,7 @@ def bomb(levels: int, around: str) -> str:
 
 @pytest.mark.parametrize("around", ["{variations: {v: [%s]}}", "{variations: {<<: [%s]}}"])
 def test_aliases_to_aliases_are_refused_by_what_they_stand_for(around: str) -> None:
-    """Before anything is built of them; a file that uses aliases as people do is read."""
+    """They are refused before anything is built of them; a file that uses aliases as people do is read."""
     with pytest.raises(FlagFileError, match="its aliases stand for"):
         parse(bomb(12, around))
     assert len(parse(bomb(3, around))) == 3

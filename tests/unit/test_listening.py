@@ -1,4 +1,4 @@
-"""Where the web server listens."""
+"""The web server listens where the settings say."""
 
 import socket
 
@@ -25,7 +25,7 @@ def test_any_other_host_is_taken_as_it_is(address: str) -> None:
 
 @pytest.mark.parametrize("addresses", [["127.0.0.1"], ["::1"], ["::"], ["localhost"], ["0.0.0.0", "::"]])
 def test_port_0_is_a_free_one_at_every_kind_of_address(addresses: list[str]) -> None:
-    """Also at those of IPv6, where the machine has it."""
+    """It is free also at those of IPv6, where the machine has it."""
     if ":" in addresses[0] and not socket.has_ipv6:
         pytest.skip("no IPv6")
     assert 0 < faust_app._free_port(addresses) < 65536

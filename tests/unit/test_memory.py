@@ -20,7 +20,7 @@ def test_a_share_is_divided_so_that_the_parts_fit(total: int) -> None:
 
 
 def test_what_is_charged_is_released_once() -> None:
-    """Also where it becomes something else on the way, or is released twice."""
+    """A charge is released once also where it becomes something else on the way, or is released twice."""
     account = Account(MemoryShare())
     weight = Weight(account, 100)
     other = Weight(account, 10)

@@ -27,7 +27,7 @@ def test_durations_are_written_with_a_unit_or_as_seconds(seconds: float, written
 
 
 def test_what_no_timer_can_wait_for_is_refused() -> None:
-    """Also where the number is too large for a float."""
+    """A time is refused also where the number is too large for a float."""
     assert parse_seconds("3650d") == 3650 * 86400
     with pytest.raises(PydanticCustomError, match="is more than ten years; write at most 3650d"):
         parse_seconds("3651d")
@@ -55,7 +55,7 @@ def test_sizes_are_written_with_a_unit_or_as_bytes(count: int, written: object) 
 
 @pytest.mark.parametrize("written", ["64M", "1.3B", "many", True, 1.5, -1])
 def test_what_is_no_size_is_refused(written: object) -> None:
-    """Also a fraction of a byte, and a unit that leaves open which one is meant."""
+    """A fraction of a byte is refused, and a unit that leaves open which one is meant."""
     with pytest.raises(PydanticCustomError, match="is no size"):
         parse_bytes(written)
 

@@ -59,7 +59,7 @@ def test_utf_16_is_read(tmp_path: Path) -> None:
     "content", ["kafka:\n  bootstrap_servers: b:9092\n", "---\n# x\nname: x\n", "# x\n\n- a\n"]
 )
 def test_yaml_is_named(tmp_path: Path, content: str) -> None:
-    """With how the same looks in TOML."""
+    """The message shows how the same looks in TOML."""
     (problem,) = problems(tmp_path, content)
     assert problem.startswith(
         "flagstream.toml: is YAML, not TOML; write tables as [kafka] and values as key ="
@@ -67,14 +67,14 @@ def test_yaml_is_named(tmp_path: Path, content: str) -> None:
 
 
 def test_json_is_named(tmp_path: Path) -> None:
-    """As YAML is."""
+    """JSON is named as YAML is."""
     (problem,) = problems(tmp_path, '{"kafka": {}}')
     assert problem.startswith("flagstream.toml: is JSON, not TOML")
 
 
 @pytest.mark.parametrize("content", [RELAY, RELAY_JSON, RELAY.replace("retrievers", "retriever")])
 def test_the_configuration_of_a_relay_is_recognised(tmp_path: Path, content: str) -> None:
-    """And each of its words is named with its counterpart."""
+    """Each of its words is named with its counterpart."""
     found = problems(tmp_path, content)
     assert found[0].startswith("flagstream.toml: is the configuration of GO Feature Flag's relay proxy")
     assert "docs/migrating-from-goff.md" in found[0]

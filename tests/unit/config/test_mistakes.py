@@ -490,7 +490,7 @@ def test_an_hour_without_a_unit_and_a_day_with_one_are_taken(tmp_path: Path) -> 
     ],
 )
 def test_what_works_is_taken(tmp_path: Path, text: str) -> None:
-    """Also what looks unusual."""
+    """Settings that look unusual are accepted if they work."""
     assert accepted(tmp_path, text) == []
 
 

@@ -141,7 +141,7 @@ def test_values_do_not_show_in_problems(tmp_path: Path, text: str, value: str) -
 
 
 def test_a_flag_path_of_a_variable_does_not_show_in_part(tmp_path: Path) -> None:
-    """Where the format is missing, the file's name is told otherwise."""
+    """Where the format is missing, the message does not quote the file's name."""
     (problem,) = problems(tmp_path, '[flags]\npath = "${P}"\n[sinks.l]\ntype = "log"', {"P": f"/x/{CANARY}"})
     assert (
         problem
@@ -304,7 +304,7 @@ def test_a_value_and_a_file_contradict_each_other(tmp_path: Path) -> None:
 
 
 def test_what_a_file_holds_does_not_show(tmp_path: Path) -> None:
-    """Also where it is no secret by itself."""
+    """The content of a file is hidden also where it is not a secret by itself."""
     (tmp_path / "brokers").write_text(f"{CANARY}\n")
     environ = {"FLAGSTREAM_KAFKA__BOOTSTRAP_SERVERS_FILE": str(tmp_path / "brokers")}
     assert problems(tmp_path, WHOLE, environ) == [

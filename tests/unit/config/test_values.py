@@ -171,7 +171,7 @@ def test_a_reference_in_a_variable_of_the_environment_is_refused(tmp_path: Path)
 
 
 def test_a_dollar_that_is_meant_is_taken(tmp_path: Path) -> None:
-    """From a variable, or written with two."""
+    """A dollar may come from a variable, or be written with two."""
     text = PATHS["sinks.a.path"]
     assert accepted(tmp_path, text.format("'${DIR}/x'"), {"DIR": "/a$b"}) == []
     assert accepted(tmp_path, text.format("'/a/$${b}'")) == []

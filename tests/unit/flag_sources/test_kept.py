@@ -54,7 +54,7 @@ def test_whatever_a_place_raises_is_its_failure(error: Exception) -> None:
 
 @pytest.mark.parametrize("error", UNFORESEEN, ids=lambda error: type(error).__name__)
 def test_the_cache_stands_in_for_what_nobody_foresaw(error: Exception, tmp_path: Path) -> None:
-    """As for a source that does not answer."""
+    """An unexpected error is treated as a source that does not answer."""
     cache = FlagCache(tmp_path / "flags")
     cache.write({"one": GOOD})
 
@@ -64,7 +64,8 @@ def test_the_cache_stands_in_for_what_nobody_foresaw(error: Exception, tmp_path:
 
 
 def test_a_place_that_asks_to_wait_is_left_alone() -> None:
-    """Not at the start nor by polls; the flags it gave stay in use, and it is asked when its time is over."""
+    """The place is asked neither at the start nor by polls; the flags it gave stay in use, and it is asked
+    when its time is over."""
     now = 0.0
     other = Document(b"b: {variations: {x: 1}}", "yaml")
     place = Told(GOOD, NotNow("answers 429", 3600), NotNow("answers 429", 60), other)

@@ -66,7 +66,7 @@ def test_an_unreadable_entry_does_not_take_back_that_a_flag_is_untracked() -> No
 
 
 def test_a_flag_that_cannot_be_read_is_a_warning() -> None:
-    """For its events may be exported; a gauge counts such flags until they are mended."""
+    """Its events may be exported; a gauge counts such flags until they are mended."""
     misspelt = "secret: {trackEvents: false, variation: {x: 1}}"
     with capture_logs() as logs:
         report_flags(flags(f"{flag('a')}\n{misspelt}"))
@@ -307,7 +307,7 @@ class Silent(Shelf):
 
 @pytest.mark.parametrize("started", [False, True])
 def test_a_source_that_does_not_answer_is_told(started: bool) -> None:
-    """At the start, which waits for it, and later: by name, once in the log, until it answers."""
+    """The source is named once in the log, at the start, which waits for it, and later, until it answers."""
     now = 0.0
     place = Silent(flag("a"))
     watch = FlagWatch([KeptFlags("there", place)], 0.01, lambda _: None, clock=lambda: now)

@@ -109,7 +109,7 @@ def test_templates(template: str, row: str) -> None:
     ],
 )
 def test_a_whole_number_in_another_form_is_an_integer(date: bytes, row: str) -> None:
-    """As Go writes creationDate, whoever wrote the event."""
+    """The row has creationDate as Go writes it, whoever wrote the event."""
     value = (EVENT % b'"YO"').replace(b"1617970547", date)
     assert row == rows("{{.FormattedDate}},{{.CreationDate}}\n", value)
 

@@ -267,7 +267,8 @@ def test_certificates(
 def test_proxies(
     client: str, proxy: str, scheme: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the environment: nobody listens, one that refuses and quotes, one that is not a proxy at all."""
+    """No client shows the proxies of the environment: nobody listens, one that refuses and quotes, one that
+    is not a proxy at all."""
     with ExitStack() as stack:
         if "ECHO" in proxy:
             proxy = proxy.replace("ECHO", str(stack.enter_context(answering(echo("407")))))

@@ -219,7 +219,7 @@ class TestBodies:
         assert body(client(receiver.url)) == b"text" * members
 
     def test_plain(self, receiver: Receiver) -> None:
-        """As it is."""
+        """The body comes as it is."""
         receiver.plan(Reply(200, {}, b"text"))
         assert body(client(receiver.url)) == b"text"
 
@@ -241,7 +241,7 @@ class TestBodies:
 
     @pytest.mark.parametrize("coding", ["identity", "gzip"])
     def test_too_large(self, receiver: Receiver, coding: str) -> None:
-        """Also when only its content is: a small answer may unpack to gigabytes."""
+        """An answer is too large also when only its content is: a small answer may unpack to gigabytes."""
         content = b"x" * 10_000_000
         packed = gzip.compress(content) if coding == "gzip" else content
         receiver.plan(Reply(200, {"Content-Encoding": coding}, packed))

@@ -12,7 +12,7 @@ def letters(reason: str, *offsets: int) -> list[DeadLetter]:
 
 
 def test_a_summary_has_the_count_and_the_first_place_of_each_reason() -> None:
-    """In the order of the records."""
+    """The reasons are in the order of the records."""
     found = [*letters("invalid_json", 3), *letters("too_large", 4), *letters("invalid_json", 5, 6)]
 
     assert summary(found) == {"invalid_json": (3, "ingest-0@3"), "too_large": (1, "ingest-0@4")}
@@ -46,7 +46,7 @@ async def test_the_first_is_logged_at_once_and_the_rest_once_a_minute() -> None:
 
 @in_virtual_time
 async def test_a_burst_is_a_problem_until_it_is_over() -> None:
-    """With the count and the first place of the whole burst, and what to do."""
+    """The problem has the count and the first place of the whole burst, and what to do."""
     told = DeadLetterLog(sink="archive")
     told.tell(summary(letters("invalid_json", 3, 4)))
     await passed(SUMMARY_SECONDS - 1)

@@ -116,7 +116,7 @@ def test_a_check_may_find_several_problems() -> None:
 
 
 def test_a_thread_that_does_not_move_is_stuck() -> None:
-    """Only that one, and only after longer than any call to Kafka may take."""
+    """Only that one is stuck, and only after longer than any call to Kafka may take."""
     now = time.monotonic()
     health = Health(
         threads={

@@ -8,7 +8,7 @@ from flagstream.operate.ignored_errors import REMIND_SECONDS, IgnoredErrors
 
 
 def test_what_comes_by_the_hundred_is_a_line_a_minute() -> None:
-    """With how many there were; an error of another kind has a line of its own."""
+    """The line says how many there were; an error of another kind has a line of its own."""
     now = 0.0
     ignored = IgnoredErrors(lambda: now)
     full = OSError(errno.EMFILE, "Too many open files")

@@ -4,7 +4,7 @@ from flagstream.operate.lost_lines import TOLD_SECONDS, LostLines
 
 
 def test_lost_lines_are_a_problem_for_a_while() -> None:
-    """With how many it were since it began."""
+    """The problem says how many lines were lost since it began."""
     lost, now = [5], [0.0]
     lines = LostLines(lambda: lost[0], lambda: now[0])
 

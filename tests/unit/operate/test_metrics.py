@@ -52,7 +52,7 @@ def test_names_end_in_their_unit_or_in_what_they_count() -> None:
 
 
 def test_counters_end_in_total() -> None:
-    """As Prometheus has it, so that a query shows that `rate` applies."""
+    """Prometheus asks for it, so that a query shows that `rate` applies."""
     metrics.FLAG_ERRORS.inc(0)
     names = {
         sample.name
@@ -67,7 +67,8 @@ def test_counters_end_in_total() -> None:
 
 
 def test_every_series_exists_from_the_start() -> None:
-    """With 0: a counter that is born with a value shows no increase, so its alert is silent."""
+    """Each series begins with 0: a counter that is born with a value shows no increase, so its alert is
+    silent."""
     metrics.begin("1.2.3", "2.16.0", enrich=True, sinks=["begun"])
     samples = {
         (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
@@ -89,7 +90,7 @@ def test_every_series_exists_from_the_start() -> None:
 
 
 def test_problems_and_readiness_are_metrics() -> None:
-    """As the pages say it, and gone when it is over."""
+    """The metrics say what the pages say, and are gone when it is over."""
     found = [Problem("sink_refused", "no"), Problem("sink_refused", "no"), Problem("kafka", "away")]
     health = Health(checks={"shown": lambda: iter(found)}, joined={"shown": lambda: True})
     value = metrics.REGISTRY.get_sample_value
@@ -123,7 +124,7 @@ def test_the_errors_of_librdkafka_are_a_bounded_set_of_labels() -> None:
 
 
 def test_every_reason_of_a_dead_letter_has_a_series() -> None:
-    """Those that the code gives by name."""
+    """The reasons are those that the code names."""
     named = {
         node.args[place].value
         for path in WORKER.rglob("*.py")

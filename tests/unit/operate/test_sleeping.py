@@ -12,7 +12,7 @@ class Clock:
 
 
 def test_a_process_that_ticks_has_not_stood_still() -> None:
-    """Also where a tick comes late, as on a busy machine."""
+    """A tick may come late, as on a busy machine."""
     clock = Clock()
     watch = SleepWatch(clock)
     for pause in (TICK_SECONDS, STILL_SECONDS, TICK_SECONDS):

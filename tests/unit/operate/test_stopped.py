@@ -34,7 +34,8 @@ class Rig:
 
 
 def test_a_partition_looks_again_at_growing_intervals_and_never_seems_well() -> None:
-    """Within a minute at first, never more than ten minutes apart, and reported all the while."""
+    """The partition looks again within a minute at first, never more than ten minutes apart, and is reported
+    all the while."""
     rig = Rig()
     rig.stopped[ONE] = "410 Gone"
 

@@ -316,7 +316,8 @@ def test_what_the_environment_holds_is_never_told(
 
 @pytest.mark.parametrize("name", ["GOOGLE_APPLICATION_CREDENTIALS", "GCE_METADATA_HOST", "https_proxy"])
 def test_the_configuration_check_sees_control_characters(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything is sent, as far as variables show it; with the variable's name alone."""
+    """They are reported before anything is sent, as far as variables show it, with the variable's name
+    alone."""
     monkeypatch.setenv(name, f"{CANARY}\n")
     source = GcsFlagSettings(type="gcs", bucket="flags", object="flags.yaml")
     sink = GcsSettings(bucket="flags")

@@ -1,4 +1,4 @@
-"""Where requests may go, and that none goes on for ever."""
+"""Requests go only where they may, and none goes on for ever."""
 
 import ipaddress
 import socket

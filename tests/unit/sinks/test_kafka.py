@@ -55,7 +55,7 @@ def test_an_event_without_a_user_key_is_rejected(value: bytes) -> None:
 
 
 def test_an_event_that_the_topic_cannot_take_is_rejected() -> None:
-    """By the limit that the engine has found out; what fits exactly passes."""
+    """The limit is the one that the engine has found out; what fits exactly passes."""
     sink = TopicSink(KafkaSinkSettings(topic="copies"))
     sink.limit = ENVELOPE + len(event(1)) + len(b"user-1")
     longer = event(1, '"longer"')

@@ -112,7 +112,7 @@ def test_small_windows_that_are_refused_whole_are_counted_together(rig: Rig) -> 
     [KafkaError._FATAL, KafkaError.UNKNOWN_PRODUCER_ID, KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER],
 )
 def test_a_producer_that_the_brokers_do_not_know_is_made_anew(rig: Rig, code: int) -> None:
-    """After a long rest, for example; its next delivery has another."""
+    """The brokers forget it after a long rest, for example; its next delivery has another."""
     rig.answers = {b"3": code}
     with pytest.raises(SinkUnavailable):
         rig.deliver()

@@ -91,7 +91,7 @@ def test_the_time_of_the_first_event_is_taken_at_its_longest(zone: str) -> None:
 
 
 def test_all_that_is_certain_is_told_before_any_event() -> None:
-    """Also the shortest value does not fit, or the index of each window does not."""
+    """It is a mistake if even the shortest value does not fit, or the index of each window does not."""
     assert layout("flag={{ .Key }}", NameLimits(longest_part=5)).always_too_long(PARTITION)
     long_folder = f"{'x' * 30}/flag={{{{ .Key }}}}"
     shortest = len(f"{'x' * 30}/flag=x/evaluations-3-") + 39

@@ -110,7 +110,7 @@ def test_a_foreign_sink_is_imported_only_when_it_is_named(install: Install, tmp_
 
 
 def test_a_misspelt_type_is_told_the_nearest(install: Install, tmp_path: Path) -> None:
-    """Also when it is a foreign one, without importing it."""
+    """The nearest type may be a foreign one, which is named without importing it."""
     install("mine", "no_such_module:SINK")
 
     text = '[sinks.a]\ntype = "mines"'

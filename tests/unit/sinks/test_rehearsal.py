@@ -24,5 +24,6 @@ SECOND = "t/0/0000000000000120001-0000000000000120002.jsonl.gz"
     ],
 )
 def test_names_are_shown_with_their_place(settings: SinkSettings, place: str) -> None:
-    """So a prefix without its slash can be seen. The samples are two windows, one after the other."""
+    """A prefix without its slash can be seen in this way. The samples are two windows, one after the
+    other."""
     assert [list(preview.names) for preview in render("t", settings)] == [[place + FIRST], [place + SECOND]]

@@ -57,7 +57,7 @@ def test_a_denied_call_is_tried_once_more_with_a_new_client() -> None:
 
 
 def test_a_denial_is_raised_by_a_new_client_only() -> None:
-    """And the next call begins with another one, but asks once: it is new already."""
+    """The next call begins with another client, but asks once: it is new already."""
     rig = Rig()
     rig.renewed.call("asking", rig.ask)
     rig.good = set()

@@ -360,7 +360,7 @@ def test_what_the_environment_holds_is_never_told(
 def test_what_a_person_must_mend_is_refused(
     name: str, server: SmallServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Not unavailable, and never an error that ends the process."""
+    """The error is not unavailable, and never one that ends the process."""
     for command, line in COMMANDS.items():
         (tmp_path / command).write_text(f"[default]\ncredential_process = {line}\n")
     for variable, value in ENVIRONMENTS[name].items():
@@ -393,7 +393,8 @@ def test_a_worker_starts_with_the_flags_of_its_cache(
 
 @pytest.mark.parametrize("name", ["AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID", "HTTPS_PROXY"])
 def test_the_configuration_check_sees_control_characters(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything is sent, as far as variables show it; with the variable's name alone."""
+    """They are reported before anything is sent, as far as variables show it, with the variable's name
+    alone."""
     monkeypatch.setenv(name, f"{CANARY}\n")
     settings = S3Settings(bucket="flags")
     source = S3FlagSettings(type="s3", bucket="flags", key="flags.yaml")
@@ -429,7 +430,7 @@ def test_own_credentials_do_not_look_at_those_of_the_environment(monkeypatch: py
 
 
 class Bucket:
-    """As much of S3 as an opening needs. ``keep`` is what becomes of metadata."""
+    """Answers as much of S3 as an opening needs. ``keep`` is what becomes of metadata."""
 
     def __init__(self, keep: Callable[[str], str | None] = lambda text: text, missing: int = 404) -> None:
         self._keep = keep

@@ -161,7 +161,8 @@ class TestAnswers:
 
     @pytest.mark.parametrize("status", [301, 302, 303, 304, 307, 308])
     def test_redirects_are_not_followed(self, receiver: Receiver, make: MakeSink, status: int) -> None:
-        """Nor taken for success: nobody has the events. GO Feature Flag takes them for success."""
+        """A redirect is not taken for success either: nobody has the events. GO Feature Flag takes them for
+        success."""
         receiver.plan(Reply(status, {"Location": f"{receiver.url}/elsewhere"}))
         sink = make()
         with pytest.raises(SinkRefused, match="redirects are not followed"):
@@ -236,7 +237,7 @@ class TestAnswers:
     def test_a_kept_connection_that_ended_is_no_failure(
         self, receiver: Receiver, make: MakeSink, clock: Clock
     ) -> None:
-        """Nor does the breaker count it."""
+        """The breaker does not count it either."""
         sink = make(breaker_failures=1)
         deliver(sink, fill(sink, events(1)))
         receiver.plan(CloseHalfWay())
@@ -456,7 +457,7 @@ class TestWithoutDelivering:
     """What a sink can say and try without a receiver seeing an event."""
 
     def test_open_sends_nothing(self, receiver: Receiver, make: MakeSink) -> None:
-        """Not even a connection: only the name is resolved."""
+        """Opening does not even make a connection: only the name is resolved."""
         make().open()
         assert receiver.connections == 0
 
@@ -598,7 +599,7 @@ class TestSecrets:
         assert receiver.url.removesuffix("/hook") in str(error.value)
 
     def test_representations(self, make: MakeSink) -> None:
-        """Nor do settings and sink show them."""
+        """Neither settings nor sink show the secrets."""
         settings = WebhookSettings.model_validate(
             {"endpoint_url": "https://hidden-5:hidden-6@hooks.example/hidden-7", **self.SECRET}
         )

@@ -110,7 +110,7 @@ class TestGoFeatureFlag:
 
 
 class TestCutting:
-    """Where a window is cut, and what the parts are called."""
+    """The tests show where a window is cut, and what the parts are called."""
 
     def test_one_part_has_the_windows_id(self) -> None:
         """A window that fits is one request: topic-partition-start-end."""

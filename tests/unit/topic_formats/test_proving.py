@@ -39,7 +39,7 @@ def test_json_needs_no_registry(tmp_path: Path) -> None:
 
 
 def test_a_registry_that_does_not_answer_is_named(tmp_path: Path) -> None:
-    """By its address, so that people know which one."""
+    """The problem names it by its address, so that people know which one is meant."""
     (proof,) = probe(settings(tmp_path, 'ingest_format = "avro"'), enrich=True)
     assert (proof.what, proof.outcome) == ("schema registry http://127.0.0.1:1", "failed")
     assert "does not answer" in proof.detail

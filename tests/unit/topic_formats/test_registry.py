@@ -139,7 +139,7 @@ def test_a_registry_that_does_not_answer_is_unavailable() -> None:
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_registry_that_asks_to_wait_is_left_alone(canned: Canned, status: int) -> None:
-    """For as long as it says; each call fails with its answer meanwhile."""
+    """It is left alone for as long as it says; each call fails with its answer meanwhile."""
     now = 100.0
     canned.answers = [(status, "{}", {"Retry-After": "3600"}), (200, RECORD)]
     client = canned.client(clock=lambda: now)

@@ -48,7 +48,7 @@ def test_a_field_without_a_default_is_found(schemas: Path) -> None:
 
 
 def test_a_change_has_to_become_a_version(schemas: Path) -> None:
-    """Else the next change would not be compared with it."""
+    """Otherwise the next change would not be compared with it."""
     change(schemas, versioned=False, name="region", type=["null", "string"], default=None)
 
     assert list(problems(schemas)) == [

@@ -34,7 +34,7 @@ def test_topics_are_json_unless_told_otherwise(tmp_path: Path) -> None:
 
 
 def test_avro_needs_a_registry_or_a_schema(tmp_path: Path) -> None:
-    """Of the ingest topic only where the enrich stage runs."""
+    """The ingest topic needs one only where the enrich stage runs."""
     text = '[topics]\ningest_format = "avro"\noutput_format = "avro"'
     output = "topics.output_format: needs registry.url, or topics.output_schema for Avro that names no schema"
 
