@@ -167,7 +167,12 @@ def test_the_client_of_a_cloud_is_loaded_only_where_it_is_configured(tmp_path: P
         "urllib3",
         "httpcore2",
     )
-    path = tmp_path / "flagstream.toml"
+    basis = '[flags]\npath = "flags.yaml"\n[sinks.archive]\ntype = "file"\npath = "a"\n'
+    hook = '[sinks.hook]\ntype = "webhook"\nendpoint_url = "https://hooks.example/"\n'
+    s3 = '[sinks.s3]\ntype = "s3"\nbucket = "b"\nregion = "us-east-1"\n'
+    files = [tmp_path / f"{name}.toml" for name in ("basis", "hook", "s3")]
+    for file, text in zip(files, (basis, basis + hook, basis + s3), strict=True):
+        file.write_text(text, encoding="utf-8")
     program = (
         "import sys\n"
         "from pathlib import Path\n"
@@ -176,25 +181,20 @@ def test_the_client_of_a_cloud_is_loaded_only_where_it_is_configured(tmp_path: P
         "from flagstream.flag_sources.opening import place\n"
         "from flagstream.sinks.registry import build\n"
         "from flagstream.topic_formats.building import ingest_decoder\n"
-        f"settings = load(Path({str(path)!r}))\n"
-        "for sink in settings.sinks.values(): build(sink)\n"
-        "for source in settings.flags.all_sources(): place(source)\n"
-        "ingest_decoder(settings)\n"
-        f"print([name for name in {heavy!r} if name in sys.modules])\n"
+        "for file in sys.argv[1:]:\n"
+        "    settings = load(Path(file))\n"
+        "    for sink in settings.sinks.values(): build(sink)\n"
+        "    for source in settings.flags.all_sources(): place(source)\n"
+        "    ingest_decoder(settings)\n"
+        f"    print([name for name in {heavy!r} if name in sys.modules])\n"
     )
 
-    def loaded(text: str) -> str:
-        path.write_text(text, encoding="utf-8")
-        return subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True
-        ).stdout
+    ran = subprocess.run([sys.executable, "-c", program, *files], capture_output=True, text=True, check=True)
 
-    basis = '[flags]\npath = "flags.yaml"\n[sinks.archive]\ntype = "file"\npath = "a"\n'
-    hook = '[sinks.hook]\ntype = "webhook"\nendpoint_url = "https://hooks.example/"\n'
-    s3 = '[sinks.s3]\ntype = "s3"\nbucket = "b"\nregion = "us-east-1"\n'
-    assert loaded(basis) == "[]\n"
-    assert loaded(basis + hook) == "['httpcore2']\n"
-    assert "boto3" in loaded(basis + s3)
+    with_files, with_a_hook, with_s3 = ran.stdout.splitlines()
+    assert with_files == "[]"
+    assert with_a_hook == "['httpcore2']"
+    assert "boto3" in with_s3
 
 
 def test_names_and_records_are_shown_of_the_sinks_that_are_named(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def relay_flags_request(path: Path) -> None:
 def collected(path: Path) -> None:
     """The request's event becomes what upstream's exporter is expected to write."""
     test_transform.test_the_collector_fixtures_come_out_as_upstream_exports_them(
-        "with_source_field" if "source_field" in path.name else "valid"
+        Transform, "with_source_field" if "source_field" in path.name else "valid"
     )
 
 
@@ -167,7 +167,7 @@ def collected_v1_23(path: Path) -> None:
 
 def relay_records(path: Path) -> None:
     """A real relay's records pass byte for byte, through the worker and into JSON lines."""
-    test_transform.test_what_a_real_relay_wrote_passes_byte_for_byte()
+    test_transform.test_what_a_real_relay_wrote_passes_byte_for_byte(Transform)
     lines = path.read_bytes().splitlines()
     assert path.read_bytes() == written(JsonLinesFormat(Compression("none", 1)), lines)
 
