@@ -65,7 +65,7 @@ class Problems:
     def add(self, kind: str, text: object) -> None:
         self._kinds.setdefault(kind, []).append(str(text))
 
-    def told(self) -> dict[str, str]:
+    def reported(self) -> dict[str, str]:
         """Return by kind how many problems there are, and some of them."""
         return {kind: f"{len(all_)}: {'; '.join(all_[:EXAMPLES])}" for kind, all_ in self._kinds.items()}
 
@@ -258,7 +258,7 @@ class _Checker:
                     what = "LOST" if counts[number] < times else "DOUBLED" if times else "not to be there"
                     self._problems.add(f"{place}: {what}", f"record {number}: {counts[number]} times")
         return Verdict(
-            self._problems.told(),
+            self._problems.reported(),
             self._subject.count,
             kinds["exported"],
             kinds["untracked"],

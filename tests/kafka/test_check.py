@@ -39,7 +39,7 @@ def lines(result: Result, *starts: str) -> Sequence[str]:
 def test_flags_and_topics_are_tried_before_the_sinks(
     admin: AdminClient, bootstrap: str, folder: Path
 ) -> None:
-    """A topic that is missing fails; what shows only in use is unproved, and an invalid flag is told."""
+    """A topic that is missing fails; what shows only in use is unproved, and an invalid flag is named."""
     topics = Topics.create(admin, "checked", partitions=2)
 
     result = check(bootstrap, folder, topics)
@@ -104,6 +104,6 @@ def test_another_name_on_a_filled_output_topic_is_told(
     said.append(lines(check(bootstrap, folder, topics), "unproved  name", "ok        name"))
 
     assert said[0] == said[2] == [f"ok        name: {name}"]
-    (told,) = said[1]
-    assert told.startswith(f"unproved  name: {topics.output} already holds records")
-    assert f"the group {name}.enrich has no offsets of {topics.ingest}" in told
+    (reported,) = said[1]
+    assert reported.startswith(f"unproved  name: {topics.output} already holds records")
+    assert f"the group {name}.enrich has no offsets of {topics.ingest}" in reported

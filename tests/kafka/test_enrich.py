@@ -306,12 +306,12 @@ class TestInstances:
             newer.await_event("stage_started")
             produce(bootstrap, topics.ingest, [Sent(b"k", event(n)) for n in range(3)])
             assert older.wait() == 3
-            told = older.await_event("worker_failed", exit_code=3)
+            reported = older.await_event("worker_failed", exit_code=3)
             records = await_records(bootstrap, topics.output, 3)
             assert newer.stop() == 0
 
         assert [number(record) for record in records] == [0, 1, 2]
-        assert 'two processes with kafka.instance = "same"' in told["error"]
+        assert 'two processes with kafka.instance = "same"' in reported["error"]
 
     def test_random_instances_share_the_work(
         self, admin: AdminClient, bootstrap: str, tmp_path: Path

@@ -192,14 +192,14 @@ class TestRefusing:
             )
             with RunningWorker(settings, tmp_path, arguments=ENRICH) as worker:
                 assert worker.wait() == 2
-                told = worker.log
+                reported = worker.log
             listener.settimeout(0)
             with pytest.raises(BlockingIOError):
                 listener.accept()
 
-        assert "2 problems" in told
-        assert "enrich.commit_interval" in told
-        assert "enrich.strat" in told
+        assert "2 problems" in reported
+        assert "enrich.commit_interval" in reported
+        assert "enrich.strat" in reported
 
     def test_a_web_port_that_is_taken(self, admin: AdminClient, bootstrap: str, tmp_path: Path) -> None:
         """The message names the setting and the address."""

@@ -58,8 +58,10 @@ def test_nothing_shows_a_secret(admin: AdminClient, bootstrap: str, tmp_path: Pa
             log = worker.log
         file = tmp_path / "secrets.toml"
         file.write_text(to_toml(config))
-        told = [CliRunner().invoke(cli, [command, "-c", str(file)]).output for command in ("check", "render")]
-    said = [log, *pages, *told, *(f"{letter.value!r}{letter.headers}" for letter in letters)]
+        reported = [
+            CliRunner().invoke(cli, [command, "-c", str(file)]).output for command in ("check", "render")
+        ]
+    said = [log, *pages, *reported, *(f"{letter.value!r}{letter.headers}" for letter in letters)]
     assert all(said)
     hidden = (WORD, b64encode(f"user:{WORD}".encode()).decode())
     assert [text for text in said if any(word in text for word in hidden)] == []

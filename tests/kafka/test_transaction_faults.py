@@ -313,8 +313,8 @@ def test_records_behind_an_open_transaction_are_told(
 
     settings = configuration(bootstrap, tmp_path, topics)
     with RunningWorker(settings, tmp_path, arguments=["--stage", "enrich"]) as worker:
-        told = f"20 records wait behind an open transaction of {topics.ingest}-0 since 20"
-        worker.await_problem(lambda found: told in str(found))
+        reported = f"20 records wait behind an open transaction of {topics.ingest}-0 since 20"
+        worker.await_problem(lambda found: reported in str(found))
         worker.await_event("open_transaction")
         somebody.commit_transaction(30)
         await_records(bootstrap, topics.output, 20)
@@ -334,13 +334,13 @@ def test_check_proves_the_rights(
     file = tmp_path / "flagstream.toml"
     file.write_text(to_toml(as_worker(broker, tmp_path, topics, sinks={"out": {"type": "log"}})))
 
-    def told() -> list[str]:
+    def reported() -> list[str]:
         result = CliRunner().invoke(cli, ["check", "-c", str(file)])
         return [line.strip() for line in result.output.splitlines() if "rights to" in line]
 
-    before = told()
+    before = reported()
     grant(boss, allowed(ResourceType.TOPIC, topics.output, AclOperation.WRITE))
-    eventually(lambda: not any("FAILED" in line for line in told()))
+    eventually(lambda: not any("FAILED" in line for line in reported()))
 
     name = topics.ingest
     assert [line for line in before if line.startswith("ok")] == [

@@ -27,7 +27,7 @@ from tests.support.receiver import Reply, receiving
 from tests.support.running_worker import Configuration, RunningWorker, Topics, configuration, eventually
 
 SECONDS = 15.0
-"""In which an incident has to be told."""
+"""Within which an incident has to be reported."""
 FRESH = int(time.time())
 
 
@@ -341,13 +341,13 @@ def test_an_incident_is_told_everywhere_alike(
         def names_it(text: str) -> bool:
             return incident.cause in text and incident.action in text
 
-        def told() -> bool:
+        def reported() -> bool:
             return any(map(names_it, _texts(worker, incident))) and _agrees(worker, incident)
 
         def logged() -> bool:
             return any(names_it(str(line)) for line in worker.seen(incident.logged_as))
 
-        eventually(told, deadline - time.monotonic())
+        eventually(reported, deadline - time.monotonic())
         if incident.logged_as:
             eventually(logged, max(0.1, deadline - time.monotonic()))
         if incident.ready:

@@ -37,8 +37,8 @@ def test_what_is_charged_is_released_once() -> None:
 
 def test_what_nobody_holds_any_more_is_not_charged() -> None:
     """A stage lets go of chunks in many ways, and none of them has to notify the account."""
-    told = []
-    account = Account(MemoryShare(), released=lambda: told.append(account.settle()))
+    reported = []
+    account = Account(MemoryShare(), released=lambda: reported.append(account.settle()))
     chunks = [Weight(account, 100), Weight(account, 5)]
     assert account.settle() == 105
 
@@ -46,7 +46,7 @@ def test_what_nobody_holds_any_more_is_not_charged() -> None:
     gc.collect()
 
     assert account.settle() == 0
-    assert len(told) == 2
+    assert len(reported) == 2
 
 
 def test_windows_leave_less_room_for_records_but_always_some() -> None:

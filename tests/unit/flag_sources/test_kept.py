@@ -15,7 +15,7 @@ GOOD = Document(b"a: {variations: {x: 1}}", "yaml")
 CANARY = "hunter2"
 
 
-class Told:
+class Scripted:
     """A place that does what a test says, call by call; what is raised or given last stays."""
 
     def __init__(self, *answers: Document | Exception) -> None:
@@ -39,8 +39,8 @@ UNFORESEEN = [
 
 @pytest.mark.parametrize("error", UNFORESEEN, ids=lambda error: type(error).__name__)
 def test_whatever_a_place_raises_is_its_failure(error: Exception) -> None:
-    """The worker waits for it, and does not quote it; the same one is told of once."""
-    source = KeptFlags("one", Told(error, error, error, GOOD))
+    """The worker waits for it, and does not quote it; the same one is reported once."""
+    source = KeptFlags("one", Scripted(error, error, error, GOOD))
 
     for call in (source.load, source.load):
         with pytest.raises(OSError, match="one: cannot be read") as caught:
@@ -58,7 +58,7 @@ def test_the_cache_stands_in_for_what_nobody_foresaw(error: Exception, tmp_path:
     cache = FlagCache(tmp_path / "flags")
     cache.write({"one": GOOD})
 
-    flags = FlagWatch([KeptFlags("one", Told(error))], 10, lambda _: None, cache).load()
+    flags = FlagWatch([KeptFlags("one", Scripted(error))], 10, lambda _: None, cache).load()
 
     assert list(flags) == ["a"]
 
@@ -68,7 +68,7 @@ def test_a_place_that_asks_to_wait_is_left_alone() -> None:
     when its time is over."""
     now = 0.0
     other = Document(b"b: {variations: {x: 1}}", "yaml")
-    place = Told(GOOD, NotNow("answers 429", 3600), NotNow("answers 429", 60), other)
+    place = Scripted(GOOD, NotNow("answers 429", 3600), NotNow("answers 429", 60), other)
     source = KeptFlags("one", place, monotonic=lambda: now)
     source.load()
 
@@ -101,7 +101,7 @@ def test_polls_of_a_watch_go_on(tmp_path: Path) -> None:
         if sleeps > 3:
             raise asyncio.CancelledError
 
-    place = Told(GOOD, ValueError(CANARY), Document(b"b: {variations: {x: 1}}", "yaml"))
+    place = Scripted(GOOD, ValueError(CANARY), Document(b"b: {variations: {x: 1}}", "yaml"))
     watching = FlagWatch([KeptFlags("one", place)], 10, lambda flags: used.append(sorted(flags)), sleep=sleep)
     watching.begin()
     with pytest.raises(asyncio.CancelledError):

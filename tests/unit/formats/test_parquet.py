@@ -191,7 +191,7 @@ def test_rejects(value: bytes, reason: str) -> None:
 
 
 def test_same_object() -> None:
-    """A stored file is known again by its footer; one that is cut short or of others is told."""
+    """A stored file is known again by its footer; one that is cut short or of others is detected."""
     format = format_()
     ours = encoded(format, events(100))
     stored = b"".join(ours.parts)
@@ -218,12 +218,12 @@ def test_a_changed_byte_is_told(compression: ParquetCompression) -> None:
     stored = b"".join(ours.parts)
     assert format.compare(io.BytesIO(stored), ours) is None
     data_end = len(stored) - int.from_bytes(stored[-8:-4], "little") - 8
-    told = 0
+    reported = 0
     for at in range(data_end // 80, data_end, data_end // 40):
         changed = bytearray(stored)
         changed[at] ^= 1
-        told += "it was changed" in str(format.compare(io.BytesIO(changed), ours))
-    assert told >= 38
+        reported += "it was changed" in str(format.compare(io.BytesIO(changed), ours))
+    assert reported >= 38
 
 
 def test_show() -> None:

@@ -22,17 +22,17 @@ def test_a_summary_has_the_count_and_the_first_place_of_each_reason() -> None:
 @in_virtual_time
 async def test_the_first_is_logged_at_once_and_the_rest_once_a_minute() -> None:
     """Nothing is left out: what comes in between is counted, also if nothing comes after it."""
-    told = DeadLetterLog(sink="archive")
+    reported = DeadLetterLog(sink="archive")
     with capture_logs() as lines:
-        told.tell(summary(letters("invalid_json", 3, 4)))
+        reported.tell(summary(letters("invalid_json", 3, 4)))
         for offset in range(10, 20):
-            told.tell(summary(letters("invalid_json", offset)))
+            reported.tell(summary(letters("invalid_json", offset)))
         assert len(lines) == 1
         await passed(SUMMARY_SECONDS + 1)
         assert len(lines) == 2
         await passed(10 * SUMMARY_SECONDS)
         assert len(lines) == 2
-        told.tell(summary(letters("invalid_json", 30)))
+        reported.tell(summary(letters("invalid_json", 30)))
 
     assert [(line["count"], line["first"]) for line in lines] == [
         (2, "ingest-0@3"),
@@ -47,27 +47,27 @@ async def test_the_first_is_logged_at_once_and_the_rest_once_a_minute() -> None:
 @in_virtual_time
 async def test_a_burst_is_a_problem_until_it_is_over() -> None:
     """The problem has the count and the first place of the whole burst, and what to do."""
-    told = DeadLetterLog(sink="archive")
-    told.tell(summary(letters("invalid_json", 3, 4)))
+    reported = DeadLetterLog(sink="archive")
+    reported.tell(summary(letters("invalid_json", 3, 4)))
     await passed(SUMMARY_SECONDS - 1)
-    told.tell(summary(letters("invalid_json", 9)))
+    reported.tell(summary(letters("invalid_json", 9)))
     await passed(2)
 
-    [problem] = told.problems()
+    [problem] = reported.problems()
     assert problem.text.startswith(
         "invalid_json: 3 records became dead letters, the first ingest-0@3; look at"
     )
     await passed(2 * SUMMARY_SECONDS)
-    assert list(told.problems()) == []
+    assert list(reported.problems()) == []
 
 
 @in_virtual_time
 async def test_a_reason_does_not_wait_for_another() -> None:
     """Each has a minute of its own."""
-    told = DeadLetterLog()
+    reported = DeadLetterLog()
     with capture_logs() as lines:
-        told.tell(summary(letters("invalid_json", 1)))
-        told.tell(summary(letters("too_large", 2)))
+        reported.tell(summary(letters("invalid_json", 1)))
+        reported.tell(summary(letters("too_large", 2)))
 
     assert [line["reason"] for line in lines] == ["invalid_json", "too_large"]
 
@@ -75,11 +75,11 @@ async def test_a_reason_does_not_wait_for_another() -> None:
 @in_virtual_time
 async def test_what_has_not_been_told_is_told_at_the_end() -> None:
     """Nothing is logged after that line."""
-    told = DeadLetterLog()
+    reported = DeadLetterLog()
     with capture_logs() as lines:
-        told.tell(summary(letters("invalid_json", 1)))
-        told.tell(summary(letters("invalid_json", 2)))
-        told.close()
+        reported.tell(summary(letters("invalid_json", 1)))
+        reported.tell(summary(letters("invalid_json", 2)))
+        reported.close()
         await passed(10 * SUMMARY_SECONDS)
 
     assert [line["first"] for line in lines] == ["ingest-0@1", "ingest-0@2"]

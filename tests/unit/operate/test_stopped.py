@@ -25,12 +25,12 @@ class Rig:
 
     def passed(self, seconds: int) -> list[dict[Partition, str]]:
         """Return what is reported each second meanwhile."""
-        told = []
+        reported = []
         for _ in range(seconds):
             self.now += 1
             self.partitions.follow(self.stopped)
-            told.append(self.partitions.problems)
-        return told
+            reported.append(self.partitions.problems)
+        return reported
 
 
 def test_a_partition_looks_again_at_growing_intervals_and_never_seems_well() -> None:
@@ -39,14 +39,14 @@ def test_a_partition_looks_again_at_growing_intervals_and_never_seems_well() -> 
     rig = Rig()
     rig.stopped[ONE] = "410 Gone"
 
-    told = rig.passed(7_200)
+    reported = rig.passed(7_200)
 
     times = [at for at, _ in rig.looks]
     pauses = [after - before for before, after in pairwise(times)]
     assert times[0] <= FIRST_PAUSE + 2
     assert LONGEST_PAUSE / 2 <= max(pauses) <= LONGEST_PAUSE + 2
     assert pauses[0] < pauses[5]
-    assert all(problems == {ONE: "410 Gone"} for problems in told)
+    assert all(problems == {ONE: "410 Gone"} for problems in reported)
 
 
 def test_what_is_mended_is_told_no_more() -> None:

@@ -86,7 +86,7 @@ def test_whoever_is_held_back_is_told_the_cause() -> None:
     clock = Clock()
     breaker = CircuitBreaker(2, 30.0, clock)
     fail(breaker)
-    for error, told in (
+    for error, reported in (
         (
             SinkUnavailable("down: answers 503"),
             "for 30.0 s after 2 failures in a row, the last: down: answers 503",
@@ -97,7 +97,7 @@ def test_whoever_is_held_back_is_told_the_cause() -> None:
             call(breaker, error)
         with pytest.raises(SinkUnavailable) as held_back:
             call(breaker)
-        assert str(held_back.value) == f"the receiver is left alone {told}"
+        assert str(held_back.value) == f"the receiver is left alone {reported}"
         clock.now += 30
 
 

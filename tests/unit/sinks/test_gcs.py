@@ -40,7 +40,7 @@ def failed(response: requests.Response) -> Exception:
     return cast(Exception, from_http_response(response))  # type: ignore[no-untyped-call]
 
 
-def told(error: Exception) -> SinkError:
+def reported(error: Exception) -> SinkError:
     """The SinkError that `error` becomes."""
     with pytest.raises(SinkError) as raised, translated("storing gs://archive/x"):
         raise error
@@ -50,7 +50,7 @@ def told(error: Exception) -> SinkError:
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 413])
 def test_a_person_has_to_act(status: int) -> None:
     """Credentials, permissions and a missing bucket are refusals that say what was being done and why."""
-    error = told(failed(answer(status)))
+    error = reported(failed(answer(status)))
     assert isinstance(error, SinkRefused)
     assert str(error).startswith(f"storing gs://archive/x: {status}")
     assert QUOTED not in str(error)
@@ -59,7 +59,7 @@ def test_a_person_has_to_act(status: int) -> None:
 @pytest.mark.parametrize("status", [408, 409, 412, 429, 500, 502, 503, 504])
 def test_it_passes_by_itself(status: int) -> None:
     """Trouble of the store is unavailability, with the seconds that it asks to wait."""
-    error = told(failed(answer(status, Retry_After="7")))
+    error = reported(failed(answer(status, Retry_After="7")))
     assert isinstance(error, SinkUnavailable)
     assert error.retry_after == 7
 
@@ -67,13 +67,13 @@ def test_it_passes_by_itself(status: int) -> None:
 @pytest.mark.parametrize("status", [404, 410])
 def test_a_lost_upload_session_is_no_missing_bucket(status: int) -> None:
     """The address of a resumable upload that has ended asks for another upload, not for a person."""
-    assert isinstance(told(failed(answer(status, method="PUT"))), SinkUnavailable)
+    assert isinstance(reported(failed(answer(status, method="PUT"))), SinkUnavailable)
 
 
 @pytest.mark.parametrize("reason", ["rateLimitExceeded", "userRateLimitExceeded"])
 def test_a_403_that_limits_the_rate_is_no_refusal(reason: str) -> None:
     """Cloud Storage says so with a 403 too."""
-    assert isinstance(told(failed(answer(403, reason=reason))), SinkUnavailable)
+    assert isinstance(reported(failed(answer(403, reason=reason))), SinkUnavailable)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_403_that_limits_the_rate_is_no_refusal(reason: str) -> None:
 )
 def test_errors_without_an_answer(error: Exception, kind: type[SinkError]) -> None:
     """The connection passes by itself; missing or refused credentials do not."""
-    assert isinstance(told(error), kind)
+    assert isinstance(reported(error), kind)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_errors_without_an_answer(error: Exception, kind: type[SinkError]) -> No
 )
 def test_the_address_of_an_upload_is_never_shown(error: Exception) -> None:
     """Whoever has it can write the object."""
-    shown = told(error)
+    shown = reported(error)
     assert "SECRET" not in str(shown)
     assert shown.__suppress_context__
 

@@ -68,10 +68,10 @@ def test_one_refused_record_does_not_take_the_others_with_it(rig: Rig, code: int
     """The broker refused their batch; by themselves the others are taken, and the error names the one."""
     rig.answers = {b"7": code}
 
-    with pytest.raises(SinkRefused) as told:
+    with pytest.raises(SinkRefused) as reported:
         rig.deliver()
 
-    assert list(told.value.events or {}) == [7]
+    assert list(reported.value.events or {}) == [7]
     assert rig.taken == [record.value for record in RECORDS if record.offset != 7]
 
 
@@ -98,13 +98,13 @@ def test_what_is_acknowledged_is_not_sent_again(rig: Rig) -> None:
 def test_small_windows_that_are_refused_whole_are_counted_together(rig: Rig) -> None:
     """A topic that refuses everything gets to eight records as well where windows hold three."""
     rig.answers = {record.value: KafkaError.POLICY_VIOLATION for record in RECORDS}
-    told = []
+    reported = []
     for start in range(0, 9, 3):
         rig.records = Records(RECORDS[start : start + 3])
         with pytest.raises(SinkRefused) as error:
             rig.deliver()
-        told.append(type(error.value))
-    assert told == [SinkRefused, SinkRefused, SinkRefusesAll]
+        reported.append(type(error.value))
+    assert reported == [SinkRefused, SinkRefused, SinkRefusesAll]
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def test_errors_for_a_person(error: Exception) -> None:
         raise error
 
 
-def told(retry_after: str) -> float | None:
+def reported(retry_after: str) -> float | None:
     """How long a store that answers so asks to wait."""
     with pytest.raises(SinkUnavailable) as unavailable, translated("storing x"):
         raise client_error(503, "SlowDown", {"Retry-After": retry_after})
@@ -192,8 +192,8 @@ def told(retry_after: str) -> float | None:
 
 def test_retry_after() -> None:
     """What the store asks for reaches the engine, cut to what anybody may ask for."""
-    assert told("7") == 7
-    assert told("9" * 400) == LONGEST_WAIT
+    assert reported("7") == 7
+    assert reported("9" * 400) == LONGEST_WAIT
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-1"])

@@ -130,7 +130,7 @@ def test_a_refusal_comes_from_a_new_client(call: Any, server: SmallServer, no_en
 ELSEWHERE = {"x-amz-bucket-region": "eu-west-1"}
 
 
-def told(server: SmallServer, reply: Reply) -> SinkError:
+def reported(server: SmallServer, reply: Reply) -> SinkError:
     """What a listing that is answered so raises."""
     server.answer = lambda request: reply
     with pytest.raises(SinkError) as raised:
@@ -159,7 +159,7 @@ def test_passing_trouble_by_its_code(code: str, status: int) -> None:
 def test_a_new_bucket_is_not_known_everywhere(server: SmallServer) -> None:
     """S3 answers 307 for a while; it passes by itself."""
     for answer in (error("TemporaryRedirect", 307), Reply(307), Reply(307, headers=ELSEWHERE)):
-        assert isinstance(told(server, answer), SinkUnavailable)
+        assert isinstance(reported(server, answer), SinkUnavailable)
     assert len(server.seen) <= 6
 
 
@@ -167,14 +167,14 @@ def test_a_new_bucket_is_not_known_everywhere(server: SmallServer) -> None:
 @pytest.mark.parametrize("status", [200, 403, 404])
 def test_a_denial_by_its_code(code: str, status: int, server: SmallServer) -> None:
     """A store may say 200 and then fail."""
-    refused = told(server, error(code, status))
+    refused = reported(server, error(code, status))
     assert isinstance(refused, SinkRefused)
     assert refused.denied
 
 
 def test_what_is_about_the_content_is_no_denial(server: SmallServer) -> None:
     """It is the same with any credentials and at any time."""
-    refused = told(server, error("EntityTooLarge", 400))
+    refused = reported(server, error("EntityTooLarge", 400))
     assert isinstance(refused, SinkRefused)
     assert not refused.denied
 
