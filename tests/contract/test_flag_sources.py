@@ -298,7 +298,7 @@ def test_an_object_in_s3_is_read_again_only_when_it_changed(
         source.load()
     folder.put("f.yaml", A)
     assert list(source.poll() or ()) == ["a"]
-    assert place.fetch(anew=False) is None
+    assert place.fetch(unconditional=False) is None
     folder.put("f.yaml", B)
     assert list(source.poll() or ()) == ["b"]
 
@@ -316,6 +316,6 @@ def test_an_object_in_gcs_is_read_again_only_when_it_changed() -> None:
             source.load()
         server.put("flags", "p/f.yaml", A)
         assert list(source.poll() or ()) == ["a"]
-        assert place.fetch(anew=False) is None
+        assert place.fetch(unconditional=False) is None
         server.put("flags", "p/f.yaml", B)
         assert list(source.poll() or ()) == ["b"]

@@ -16,6 +16,6 @@ def test_an_object_is_read_again_only_when_it_changed(gcs: FakeGcs, gcs_bucket: 
     source = KeptFlags(settings.called(), place)
     gcs.put(gcs_bucket, "p/f.yaml", A)
     assert list(source.load()) == ["a"]
-    assert place.fetch(anew=False) is None
+    assert place.fetch(unconditional=False) is None
     gcs.put(gcs_bucket, "p/f.yaml", B)
     assert list(source.poll() or ()) == ["b"]

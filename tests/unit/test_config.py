@@ -124,9 +124,9 @@ def test_ten_mistakes_give_ten_lines(tmp_path: Path) -> None:
         "groups are <name>.enrich and <name>.sink.<sink>; set name",
         "topics.partitions: 0 is out of range; write at least 1",
         'topics.output: "flag-evaluations" is also topics.ingest; each needs a topic of its own',
-        'enrich.start: "yesterday" is no start; '
+        'enrich.start: "yesterday" is not a start; '
         'write "beginning", "latest" or a time such as "2026-01-31T00:00:00Z"',
-        'sinks.archive.flush_interval: "60x" is no duration; write 60s, 5m or 1h',
+        'sinks.archive.flush_interval: "60x" is not a duration; write 60s, 5m or 1h',
         'sinks.other.type: "fil" is no sink; did you mean file?',
         'log.level: "inf" is not possible; '
         'write "debug" or "info" or "warning" or "error"; did you mean "info"?',
@@ -137,7 +137,7 @@ def test_ten_mistakes_give_ten_lines(tmp_path: Path) -> None:
     ("text", "problem"),
     [
         ('[topics]\ncreate = "maybe"', 'topics.create: "maybe" is neither true nor false'),
-        ("[topics]\npartitions = true", "topics.partitions: true is no number"),
+        ("[topics]\npartitions = true", "topics.partitions: true is not a number"),
         ('[topics]\npartitions = "x"', 'topics.partitions: "x" is no whole number'),
         ("[topics]\ningest = 5", 'topics.ingest: 5 is no text; write it in quotes: "..."'),
         (

@@ -43,7 +43,7 @@ def arm(text: str) -> None:
         action, _, count = rest.partition(":")
         if point not in POINTS or action not in _SIGNALS:
             raise ValueError(
-                f"FLAGSTREAM_CRASH: {item!r} is no step:action[:count]; steps: {', '.join(sorted(POINTS))}"
+                f"FLAGSTREAM_CRASH: {item!r} is not a step:action[:count]; steps: {', '.join(sorted(POINTS))}"
             )
         _armed[point] = (_SIGNALS[action], int(count or 1))
 

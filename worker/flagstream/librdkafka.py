@@ -141,7 +141,7 @@ def _brokers(text: str) -> str:
             advice = "" if "@" in broker else f": {shown(rest)}"
             raise wrong(f"holds an address that {what}; write host:port alone{advice}")
         if re.search(r"[\s;|]", broker) and "@" not in broker:
-            raise wrong(f"{shown(broker)} is no host and port; separate several by commas")
+            raise wrong(f"{shown(broker)} is not a host with a port; separate several by commas")
         if "@" in broker:
             raise wrong("holds no user or password; they are sasl.username and sasl.password in properties")
         if broker.count(":") > 1 and not broker.startswith("["):
@@ -152,7 +152,7 @@ def _brokers(text: str) -> str:
         if not colon or broker.endswith("]"):
             raise wrong(f'{shown(broker)} has no port; write "{broker.rstrip(":")}:9092"')
         if not _HOST.fullmatch(host):
-            raise wrong(f"{shown(broker)} is no host and port; write host:port, separated by commas")
+            raise wrong(f"{shown(broker)} is not a host with a port; write host:port, separated by commas")
         if not port.isdecimal() or not 0 < int(port) < 65536:
             raise wrong(f"{shown(broker)} has no port from 1 to 65535; write host:9092")
     if text and not text.strip(" ,"):
@@ -234,7 +234,7 @@ def _sasl_contradictions(given: Mapping[str, bool | int | float | str]) -> Itera
     elif mechanism not in _SASL_MECHANISMS:
         meant = near(mechanism, _SASL_MECHANISMS, cutoff=0.5)
         hint = f'; did you mean "{meant}"?' if meant else f"; write one of {', '.join(_SASL_MECHANISMS[:-1])}"
-        yield key, f"{shown(mechanism)} is no mechanism of librdkafka{hint}"
+        yield key, f"{shown(mechanism)} is not a mechanism of librdkafka{hint}"
     elif mechanism == "OAUTHBEARER":
         unsecured = str(given.get("enable.sasl.oauthbearer.unsecure.jwt", "")).lower() == "true"
         if str(given.get("sasl.oauthbearer.method", "default")).lower() == "default" and not unsecured:

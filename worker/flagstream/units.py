@@ -55,7 +55,7 @@ def parse_seconds(value: object) -> float:
     """Seconds from ``"200ms"``, ``"60s"``, ``"5m"``, ``"1h"``, ``"1d"`` or a number of seconds."""
     seconds = _quantity(value, _SECONDS | {"": 1.0})
     if seconds is None:
-        raise wrong(f"{shown(value)} is no duration; write 60s, 5m or 1h")
+        raise wrong(f"{shown(value)} is not a duration; write 60s, 5m or 1h")
     if seconds > LONGEST:
         raise wrong(f"{shown(value)} is more than ten years; write at most {LONGEST / 86400:g}d")
     if seconds > LONGEST_BARE and is_bare(value):
@@ -85,7 +85,7 @@ def parse_bytes(value: object) -> int:
     """Bytes from ``"64MiB"``, ``"1MB"``, ``"100kB"`` or a number of bytes."""
     count = _quantity(value, _BYTES | {"": 1})
     if count is None or count != int(count):
-        raise wrong(f"{shown(value)} is no size; write 64MiB, 1MB or a number of bytes")
+        raise wrong(f"{shown(value)} is not a size; write 64MiB, 1MB or a number of bytes")
     return int(count)
 
 
@@ -97,9 +97,9 @@ def parse_start(value: object) -> object:
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
-            raise wrong(f"{shown(value)} is no start; {_START}") from None
+            raise wrong(f"{shown(value)} is not a start; {_START}") from None
     if not isinstance(value, datetime):
-        raise wrong(f"{shown(value)} is no start; {_START}")
+        raise wrong(f"{shown(value)} is not a start; {_START}")
     if value.tzinfo is None:
         raise wrong(f'{shown(value)} has no time zone; write "{value.isoformat()}Z" for UTC')
     return value
@@ -111,7 +111,7 @@ _START = 'write "beginning", "latest" or a time such as "2026-01-31T00:00:00Z"'
 def parse_count(value: object) -> object:
     """Refuses ``true`` for a number, which pydantic would take for 1."""
     if isinstance(value, bool):
-        raise wrong(f"{shown(value)} is no number")
+        raise wrong(f"{shown(value)} is not a number")
     return value
 
 

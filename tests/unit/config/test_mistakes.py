@@ -63,10 +63,13 @@ def properties(lines: str) -> str:
         ),
         (kafka('bootstrap_servers = "b:0"'), 'kafka.bootstrap_servers: "b:0" has no port from 1 to 65535'),
         (kafka('bootstrap_servers = ","'), "kafka.bootstrap_servers: holds no broker"),
-        (kafka('bootstrap_servers = "<b>:9092"'), 'kafka.bootstrap_servers: "<b>:9092" is no host and port'),
+        (
+            kafka('bootstrap_servers = "<b>:9092"'),
+            'kafka.bootstrap_servers: "<b>:9092" is not a host with a port',
+        ),
         (
             kafka('bootstrap_servers = "a:1;b:1"'),
-            'kafka.bootstrap_servers: "a:1;b:1" is no host and port; separate',
+            'kafka.bootstrap_servers: "a:1;b:1" is not a host with a port; separate',
         ),
         (
             kafka('bootstrap_servers = ["b:9092"]'),
@@ -123,8 +126,8 @@ def properties(lines: str) -> str:
         ),
         (
             properties('security.protocol = "sasl_ssl"\nsasl.mechanisms = "scram-sha-512"'),
-            'kafka.properties."sasl.mechanisms": "scram-sha-512" is no mechanism of librdkafka; did you mean '
-            '"SCRAM-SHA-512"?',
+            'kafka.properties."sasl.mechanisms": "scram-sha-512" is not a mechanism of librdkafka; did '
+            'you mean "SCRAM-SHA-512"?',
         ),
         (
             properties(
@@ -178,18 +181,18 @@ def properties(lines: str) -> str:
         # ── objects ──
         (
             s3('bucket = "s3://b/x"'),
-            'sinks.a.bucket: "s3://b/x" is no bucket\'s name; write it without s3:// and without slashes: '
-            '"b", and "x" as prefix or key',
+            'sinks.a.bucket: "s3://b/x" is not the name of a bucket; write it without s3:// and without '
+            'slashes: "b", and "x" as prefix or key',
         ),
-        (s3('bucket = " b"'), 'sinks.a.bucket: " b" is no bucket\'s name'),
+        (s3('bucket = " b"'), 'sinks.a.bucket: " b" is not the name of a bucket'),
         (
             s3('region = "eu-west-1a"'),
             'sinks.a.region: "eu-west-1a" is an availability zone; write its region, "eu-west-1"',
         ),
-        (s3('region = "Ireland (eu-west-1)"'), 'sinks.a.region: "Ireland (eu-west-1)" is no region'),
+        (s3('region = "Ireland (eu-west-1)"'), 'sinks.a.region: "Ireland (eu-west-1)" is not a region'),
         (
             s3('role_arn = "my-role"'),
-            'sinks.a.role_arn: "my-role" is no role; write "arn:aws:iam::ACCOUNT:role/NAME"',
+            'sinks.a.role_arn: "my-role" is not a role; write "arn:aws:iam::ACCOUNT:role/NAME"',
         ),
         (
             s3('storage_class = "standard_ia"'),
@@ -205,23 +208,26 @@ def properties(lines: str) -> str:
             'sinks.a.tags: "aws:x": names that begin with aws: are Amazon\'s own',
         ),
         (s3('tags = { x = "a,b" }'), 'sinks.a.tags: "x": tags are letters'),
-        (s3('content_type = "json"'), 'sinks.a.content_type: "json" is no content type'),
-        (s3('content_encoding = "gzip;"'), 'sinks.a.content_encoding: "gzip;" is no content encoding'),
+        (s3('content_type = "json"'), 'sinks.a.content_type: "json" is not a content type'),
+        (s3('content_encoding = "gzip;"'), 'sinks.a.content_encoding: "gzip;" is not a content encoding'),
         (s3('prefix = "s3://b/x"'), 'sinks.a.prefix: "s3://b/x" is an address'),
         (s3('access_key = "a\\n"\nsecret_key = "s"'), "sinks.a.access_key: holds a line break at its end"),
         (s3("part_size = 8"), 'sinks.a.part_size: 8B is out of range; write at least 5MiB, such as "8MiB"'),
         (
             gcs('bucket = "gs://bb"'),
-            'sinks.a.bucket: "gs://bb" is no bucket\'s name; write it without gs:// and without '
+            'sinks.a.bucket: "gs://bb" is not the name of a bucket; write it without gs:// and without '
             'slashes: "bb"',
         ),
         (
             gcs('storage_class = "nearline"'),
             'sinks.a.storage_class: "nearline" is not a storage class; they are capitals',
         ),
-        (gcs('kms_key_name = "key"'), 'sinks.a.kms_key_name: "key" is no key; write projects/P/locations/L'),
-        (gcs('project = "My Project"'), 'sinks.a.project: "My Project" is no project; write its id'),
-        (file('time_zone = "Europe/Berlinn"'), 'sinks.a.time_zone: "Europe/Berlinn" is no time zone'),
+        (
+            gcs('kms_key_name = "key"'),
+            'sinks.a.kms_key_name: "key" is not a key; write projects/P/locations/L',
+        ),
+        (gcs('project = "My Project"'), 'sinks.a.project: "My Project" is not a project; write its id'),
+        (file('time_zone = "Europe/Berlinn"'), 'sinks.a.time_zone: "Europe/Berlinn" is not a time zone'),
         (
             file('compression = "snappy"'),
             'sinks.a.compression: "snappy" is not known to jsonl; write gzip, none, zstd',
@@ -391,11 +397,11 @@ def properties(lines: str) -> str:
         ),
         (
             source('type = "s3"\nbucket = "s3://b"\nkey = "k"'),
-            'flags.sources.0.bucket: "s3://b" is no bucket\'s name',
+            'flags.sources.0.bucket: "s3://b" is not the name of a bucket',
         ),
         (
             source('type = "gcs"\nbucket = "gs://bb"\nobject = "k"'),
-            'flags.sources.0.bucket: "gs://bb" is no bucket',
+            'flags.sources.0.bucket: "gs://bb" is not the name of a bucket',
         ),
         (
             source('type = "http"\nurl = "https://github.com/o/r/blob/main/f.yaml"'),
@@ -523,7 +529,7 @@ def test_a_problem_is_one_line_whatever_was_written(tmp_path: Path) -> None:
     """Control characters are shown as in Python, so that each line of the output is a problem."""
     text = file('time_zone = "a\\nb"') + '[web]\nhost = "\\u001b[2J"'
     assert problems(tmp_path, text) == [
-        'sinks.a.time_zone: "a\\nb" is no time zone; write UTC, Europe/Berlin and so on',
+        'sinks.a.time_zone: "a\\nb" is not a time zone; write UTC, Europe/Berlin and so on',
         'web.host: "\\x1b[2J" is no address; write "127.0.0.1", "::1" or "*", and the port in web.port',
     ]
 

@@ -47,8 +47,8 @@ def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
     """A pipe is not waited for, and a device not replaced by a file."""
     pipe = tmp_path / "flags.cache"
     os.mkfifo(pipe)
-    with pytest.raises(OSError, match="is no regular file"):
+    with pytest.raises(OSError, match="is not a regular file"):
         FlagCache(pipe).read()
-    with pytest.raises(OSError, match="is no regular file"):
+    with pytest.raises(OSError, match="is not a regular file"):
         FlagCache(pipe).write(FLAGS)
     assert pipe.is_fifo()

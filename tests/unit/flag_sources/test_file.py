@@ -271,7 +271,7 @@ def test_a_file_from_another_clock_is_read_after_a_second_look(path: Path, skew:
     now = path.stat().st_mtime + skew
     place = FileLocation(path, clock=lambda: now, sleep=slept.append)
 
-    assert place.fetch(anew=True) is not None
+    assert place.fetch(unconditional=True) is not None
     assert len(slept) == 1
     assert 0 < slept[0] <= 2
 
@@ -281,7 +281,7 @@ def test_an_old_file_is_read_at_once(path: Path) -> None:
     slept: list[float] = []
     place = FileLocation(path, clock=settled, sleep=slept.append)
 
-    assert place.fetch(anew=True) is not None
+    assert place.fetch(unconditional=True) is not None
     assert slept == []
 
 
@@ -301,5 +301,5 @@ def test_a_pipe_is_no_flag_file(tmp_path: Path) -> None:
     path = tmp_path / "flags.yaml"
     os.mkfifo(path)
 
-    with pytest.raises(OSError, match=r"flags\.yaml: is no regular file"):
+    with pytest.raises(OSError, match=r"flags\.yaml: is not a regular file"):
         KeptFlags("f", FileLocation(path, clock=settled)).load()

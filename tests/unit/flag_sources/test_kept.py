@@ -22,7 +22,7 @@ class Scripted:
         self.answers = list(answers)
         self.calls = 0
 
-    def fetch(self, *, anew: bool) -> Document | None:
+    def fetch(self, *, unconditional: bool) -> Document | None:
         self.calls += 1
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):

@@ -86,7 +86,7 @@ def test_a_header_that_cannot_be_sent_is_not_shown(settings: SourceUnion) -> Non
         url = SecretStr(f"http://127.0.0.1:{server.getsockname()[1]}")
         source = place(settings.model_copy(update={"url": url}))
         with pytest.raises(OSError, match="a header holds characters") as caught:
-            source.fetch(anew=True)
+            source.fetch(unconditional=True)
     assert HIDDEN not in str(caught.value)
 
 

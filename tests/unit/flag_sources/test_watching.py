@@ -23,7 +23,7 @@ class Shelf:
 
     text: str | None
 
-    def fetch(self, *, anew: bool) -> Document | None:
+    def fetch(self, *, unconditional: bool) -> Document | None:
         if self.text is None:
             raise OSError("no answer")
         return Document(self.text.encode(), "yaml")
@@ -248,10 +248,10 @@ def test_sources_that_agree_are_no_warning() -> None:
 class Broken(Shelf):
     """A place whose client library raises what nobody foresaw, with a secret in its text."""
 
-    def fetch(self, *, anew: bool) -> Document | None:
+    def fetch(self, *, unconditional: bool) -> Document | None:
         if self.text is None:
             raise RuntimeError("header 'hunter2'")
-        return super().fetch(anew=anew)
+        return super().fetch(unconditional=unconditional)
 
 
 def test_an_error_that_nobody_foresaw_is_its_sources_failure(tmp_path: Path) -> None:
@@ -299,10 +299,10 @@ class Silent(Shelf):
         super().__init__(text)
         self.asked, self.back = threading.Event(), threading.Event()
 
-    def fetch(self, *, anew: bool) -> Document | None:
+    def fetch(self, *, unconditional: bool) -> Document | None:
         self.asked.set()
         assert self.back.wait(30)
-        return super().fetch(anew=anew)
+        return super().fetch(unconditional=unconditional)
 
 
 @pytest.mark.parametrize("started", [False, True])

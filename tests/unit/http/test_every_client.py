@@ -27,11 +27,11 @@ def webhook(origin: str) -> None:
 
 
 def http(origin: str) -> None:
-    place(HttpFlagSettings(type="http", url=SecretStr(origin))).fetch(anew=True)
+    place(HttpFlagSettings(type="http", url=SecretStr(origin))).fetch(unconditional=True)
 
 
 def relay(origin: str) -> None:
-    place(RelayFlagSettings(type="relay", url=SecretStr(origin))).fetch(anew=True)
+    place(RelayFlagSettings(type="relay", url=SecretStr(origin))).fetch(unconditional=True)
 
 
 def registry(origin: str) -> None:

@@ -127,7 +127,7 @@ def test_a_file_that_is_no_key(tmp_path: Path, content: str) -> None:
     """The error has its name, without its content."""
     file = tmp_path / "key.json"
     file.write_text(content)
-    with pytest.raises(SinkRefused, match=r"key\.json is no key file") as raised:
+    with pytest.raises(SinkRefused, match=r"key\.json is not a key file") as raised:
         next(GcsStore(settings(credentials_file=file)).names(""))
     assert "SECRET" not in str(raised.value)
 
@@ -157,7 +157,7 @@ def settings(**values: Any) -> GcsSettings:
         ({"endpoint": "localhost:4443"}, "is not an address"),
         ({"endpoint": "http://me:SECRET@host"}, "no user or password"),
         ({"timeout": "0s"}, "greater than 0"),
-        ({"bucket": ""}, "no bucket's name"),
+        ({"bucket": ""}, "is not the name of a bucket"),
         ({"bucket": "gs://archive/"}, "without gs://"),
     ],
 )

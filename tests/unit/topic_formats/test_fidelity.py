@@ -129,7 +129,7 @@ def test_a_schema_for_output_needs_a_place_for_other_fields() -> None:
         schemas.check_output(json.dumps(strange), "s")
     assert caught.value.problems == [
         's: "kind" must be of the type "string"',
-        's: "region" is no field of an enriched event and has no default',
+        's: "region" is not a field of an enriched event and has no default',
     ]
 
 

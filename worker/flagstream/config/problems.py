@@ -209,7 +209,7 @@ def _message(details: ErrorDetails, field: FieldInfo | None, path: Path) -> str:
 
 _WRONG_TYPE = {
     **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "{text} is no whole number"),
-    **dict.fromkeys(("float_parsing", "float_type"), "{text} is no number"),
+    **dict.fromkeys(("float_parsing", "float_type"), "{text} is not a number"),
     **dict.fromkeys(("bool_parsing", "bool_type"), "{text} is neither true nor false"),
     **dict.fromkeys(("string_type", "path_type"), '{text} is no text; write it in quotes: "..."'),
     **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "is a table; write [{table}]"),

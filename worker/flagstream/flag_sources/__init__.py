@@ -1,4 +1,4 @@
-"""Where flags come from: places that are read, and the memory of what was read there last."""
+"""Where flags come from: the locations that are read, and the memory of the last flags from each."""
 
 from typing import Protocol
 
@@ -10,7 +10,7 @@ __all__ = ["Document", "FlagLocation", "FlagSource", "NotNow", "unread"]
 
 
 class NotNow(FlagstreamError, OSError):
-    """The place asks to be left alone for ``seconds``."""
+    """The location asks for no more requests for ``seconds``."""
 
     def __init__(self, message: str, seconds: float) -> None:
         super().__init__(message)
@@ -18,36 +18,37 @@ class NotNow(FlagstreamError, OSError):
 
 
 def unread(error: SinkError) -> OSError:
-    """What a place raises for a store that could not be read."""
+    """Return the error that a location raises for a store that could not be read."""
     wait = error.retry_after if isinstance(error, SinkUnavailable) else None
     return OSError(str(error)) if wait is None else NotNow(str(error), wait)
 
 
 class FlagLocation(Protocol):
-    """Where one document with flags can be read: a file, an address, an object. Used by one thread at a time,
-    never on the event loop; it may block, but not without bound."""
+    """A place where one document with flags can be read: a file, an address, an object. One thread at a time
+    uses it, never the event loop. It may block, but not without bound.
+    """
 
-    def fetch(self, *, anew: bool) -> Document | None:
-        """The document; None if it is the one that the last fetch gave (never None when ``anew``).
+    def fetch(self, *, unconditional: bool) -> Document | None:
+        """Return the document; None if the last fetch returned the same one (never None if
+        ``unconditional``).
 
-        Raises OSError, with a message for people that holds no secret, where it cannot be got at, and
-        `flagstream.flags.FlagFileError` where what is there is no document with flags. A `NotNow` is
-        heeded: no call is made until its time is over.
+        Raises OSError, with a message for people that holds no secret, if it cannot be read, and
+        `flagstream.flags.FlagFileError` if it is not a document with flags. After a `NotNow` the caller makes
+        no call until its time is over.
         """
         ...
 
 
 class FlagSource(Protocol):
-    """One place that flags are read from. ``load`` and ``poll`` may block on I/O and are called from one
-    thread at a time, never on the event loop. Neither logs: the caller does, and keeps the flags it has when
-    one raises.
+    """One source of flags. ``load`` and ``poll`` may block on I/O; they are called from one thread at a time,
+    never on the event loop. Neither logs: the caller does, and keeps its flags if one raises.
 
-    Both raise `flagstream.flags.FlagFileError` where the flags are there and cannot be read, and OSError
-    where they cannot be got at.
+    Both raise `flagstream.flags.FlagFileError` if the flags are there and cannot be understood, and OSError
+    if they cannot be read.
     """
 
     name: str
-    """Tells the source from others, in logs, metrics and the cache; holds no secret."""
+    """The name of the source in logs, metrics and the cache; it holds no secret."""
 
     @property
     def problem(self) -> str | None:
@@ -56,21 +57,22 @@ class FlagSource(Protocol):
 
     @property
     def good(self) -> Document | None:
-        """The document that the flags last given were read from; None if there were none."""
+        """The document of the last flags that the source returned; None if there were none."""
         ...
 
     def load(self) -> FlagSet:
-        """The flags as they are now. For the start: it raises at every call, for as long as they are not
-        readable."""
+        """Return the flags as they are now. It is for the start: it raises at every call, as long as they
+        cannot be read.
+        """
         ...
 
     def poll(self) -> FlagSet | None:
-        """The flags, if they are others than the last call of either method gave (also because a scheduled
-        step came due) or if that call raised; None if all is as it was. The same failure is raised once, not
-        at every poll.
+        """Return the flags if they have changed since the last call of either method (a scheduled step counts
+        as a change), or if that call raised; None if nothing has changed. The same failure is raised once,
+        not at every poll.
         """
         ...
 
     def restore(self, document: Document) -> FlagSet:
-        """The flags of an earlier worker's ``good``, which stand in until ``poll`` gives better ones."""
+        """Return the flags of an earlier worker's ``good``, for use until ``poll`` returns newer ones."""
         ...

@@ -27,15 +27,17 @@ class _File(msgspec.Struct):
 
 
 class FlagCache:
-    """One file with the document of each source, by the source's name. Blocks; used by one thread at a
-    time."""
+    """One file with the document of each source, by the source's name. Its methods block; one thread at a
+    time uses it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self) -> dict[str, Document]:
-        """What was written last; nothing where there is no file yet. Raises OSError, and ValueError for what
-        is no cache."""
+        """Return the documents that were written last; none if there is no file yet. Raises OSError, and
+        ValueError for a file that is not a cache.
+        """
         self._check()
         try:
             content = self.path.read_bytes()
@@ -47,12 +49,14 @@ class FlagCache:
         return {name: Document(kept.content.encode(), kept.format) for name, kept in file.sources.items()}
 
     def _check(self) -> None:
-        """Raise OSError for what is there and no file: a device would be replaced, a pipe waited for."""
+        """Raise OSError if the path is there and not a file: a device would be replaced, a pipe would
+        block.
+        """
         if self.path.exists() and not self.path.is_file():
-            raise OSError("is no regular file")
+            raise OSError("is not a regular file")
 
     def write(self, documents: Mapping[str, Document]) -> None:
-        """Replace the file, whole or not at all; readable by its owner only. Raises OSError, with a message
+        """Replace the file, wholly or not at all. Only its owner can read it. Raises OSError, with a message
         that names the file and the call.
         """
         kept = {name: _Kept(one.format, decoded(one.content)) for name, one in documents.items()}

@@ -1,4 +1,4 @@
-"""What a place holds, and how its format is told."""
+"""The document at a location, and how its format is found out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,13 +34,14 @@ class Document:
     content: bytes
     format: FlagFormat
     told_by: str = field(default="", compare=False)
-    """What the format was decided by, for people: where it is wrong, this has to change."""
+    """What decided the format, for people: if the format is wrong, this has to change."""
 
 
 def told_format(given: FlagFormat | None, content_type: str | None, name: str) -> tuple[FlagFormat, str]:
-    """The format, and what told it: as it is ``given``, else by content type, else by the suffix of ``name``,
-    else by the content type's structure (``+json``), else YAML. A type that says nothing, such as text/plain,
-    is passed over."""
+    """Return the format, and what decided it: the one that is ``given``, else the content type, else the
+    suffix of ``name``, else the content type's structure (``+json``), else YAML. A type that says nothing
+    about the format, such as text/plain, is ignored.
+    """
     media_type = (content_type or "").partition(";")[0].strip().lower()
     suffix = PurePosixPath(name).suffix.lower()
     structure = media_type.rpartition("+")[2]

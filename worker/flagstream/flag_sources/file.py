@@ -14,7 +14,9 @@ SETTLED_SECONDS: Final = 2.0
 """A file whose last change is younger may be half written: editors, copies and templates write in pieces, and
 a flag file that is cut short is often still readable, with flags missing."""
 LOOKS: Final = 8
-"""Looks at a file that changes between any two; then it is a failure, and the next poll looks again."""
+"""How often a file that changes all the time is looked at before that is a failure; the next poll looks
+again.
+"""
 
 Stamp = tuple[int, int, int]
 """Time of the last change (nanoseconds), size and inode."""
@@ -24,15 +26,14 @@ class _Look(NamedTuple):
     stamp: Stamp
     content: bytes
     steady: bool
-    """Nothing changed while it was read."""
+    """Return whether nothing changed while the file was read."""
 
 
 class FileLocation:
     """A `FlagLocation` on one file, which may be replaced, rewritten in place, or go and come back.
 
-    The suffix tells the format where ``format`` does not. A file whose last change is younger than
-    ``SETTLED_SECONDS`` is looked at again until two looks agree; ``clock`` gives seconds since 1970, as the
-    file system does.
+    If ``format`` is not set, the suffix decides. A file whose last change is younger than ``SETTLED_SECONDS``
+    is looked at again until two looks agree. ``clock`` gives seconds since 1970, as the file system does.
     """
 
     def __init__(
@@ -49,10 +50,10 @@ class FileLocation:
         self._sleep = sleep
         self._stamp: Stamp | None = None
 
-    def fetch(self, *, anew: bool) -> Document | None:
+    def fetch(self, *, unconditional: bool) -> Document | None:
         stamp, self._stamp = self._stamp, None  # a failure is looked at again
         try:
-            found = self._settled(None if anew else stamp)
+            found = self._settled(None if unconditional else stamp)
         except OSError as error:
             raise OSError(f"{self._path.absolute()}: {error.strerror or error}") from error
         if found is None:
@@ -62,7 +63,7 @@ class FileLocation:
         return Document(found.content, *self._format)
 
     def _settled(self, known: Stamp | None) -> _Look | None:
-        """The file once it is no longer being written; None if it is the ``known`` one."""
+        """Return the file after nobody writes it any more; None if it is the ``known`` one."""
         look = self._look(known)
         for _ in range(LOOKS):
             if look is None:
@@ -82,7 +83,7 @@ class FileLocation:
         with open(self._path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise OSError("is no regular file")
+                raise OSError("is not a regular file")
             stamp = _stamp(status)
             if stamp == known:
                 return None

@@ -17,7 +17,7 @@ class GcsLocation:
         self._connection = GcsClient(settings.access(), settings.place())
         self._generation: int | None = None
 
-    def fetch(self, *, anew: bool) -> Document | None:
+    def fetch(self, *, unconditional: bool) -> Document | None:
         settings = self._settings
 
         def read() -> tuple[Any, bytes] | None:
@@ -25,7 +25,7 @@ class GcsLocation:
             blob = bucket.get_blob(settings.object, timeout=settings.timeout, retry=None)
             if blob is None:
                 raise SinkUnavailable(f"{settings.place()}: is not there")
-            if blob.generation == self._generation and not anew:
+            if blob.generation == self._generation and not unconditional:
                 return None
             if blob.size > settings.max_bytes:
                 raise SinkUnavailable(f"{settings.place()}: holds more than {settings.max_bytes} bytes")

@@ -19,8 +19,8 @@ class HttpLocation:
         self._format = settings.format
         self._validators: Mapping[str, str] = {}
 
-    def fetch(self, *, anew: bool) -> Document | None:
-        answer = self._client.ask({} if anew else self._validators)
+    def fetch(self, *, unconditional: bool) -> Document | None:
+        answer = self._client.ask({} if unconditional else self._validators)
         if answer is None:
             return None
         self._validators = answer.validators

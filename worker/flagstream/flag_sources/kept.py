@@ -1,4 +1,4 @@
-"""A place whose last flags are kept."""
+"""A location whose last flags are kept."""
 
 import time
 from collections.abc import Callable
@@ -15,11 +15,11 @@ def utc_now() -> datetime:
 
 
 class KeptFlags:
-    """A `FlagSource` on one place.
+    """A `FlagSource` on one location.
 
-    ``clock`` gives the time, with its zone; ``monotonic`` seconds. Scheduled steps come due also while the
-    place does not answer or holds something broken, in the flags last read from it. Whatever the place raises
-    is a failure of the place.
+    ``clock`` gives the time, with its zone; ``monotonic`` gives seconds. Scheduled steps of the last flags
+    come due even while the location does not answer or holds something broken. Any error that the location
+    raises counts as its failure.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class KeptFlags:
     def load(self) -> FlagSet:
         try:
             self._found = None
-            self._found = self._fetch(anew=True)
-            assert self._found is not None  # anew
+            self._found = self._fetch(unconditional=True)
+            assert self._found is not None  # unconditional
             return self._parse(self._found)
         except Exception as error:
             failure = self._failure(error)
@@ -60,7 +60,7 @@ class KeptFlags:
 
     def poll(self) -> FlagSet | None:
         try:
-            document = self._fetch(anew=self._found is None)
+            document = self._fetch(unconditional=self._found is None)
             if document is None:  # the one that was found last: what failed in between may be over
                 document = self._found
             if document is not None and (self._problem is not None or document != self._found):
@@ -83,20 +83,22 @@ class KeptFlags:
         self._good = document
         return flags
 
-    def _fetch(self, *, anew: bool) -> Document | None:
+    def _fetch(self, *, unconditional: bool) -> Document | None:
         if self._left_alone is not None:
             until, why = self._left_alone
             if (left := until - self._monotonic()) > 0:
                 raise NotNow(why, left)
             self._left_alone = None
         try:
-            return self._place.fetch(anew=anew)
+            return self._place.fetch(unconditional=unconditional)
         except NotNow as error:
             self._left_alone = (self._monotonic() + error.seconds, str(error))
             raise
 
     def _failure(self, error: Exception) -> OSError | FlagFileError:
-        """Return ``error``, or in its place one that does not quote a library, which may quote a secret."""
+        """Return ``error``, or one in its place that does not quote a library: a library may quote a
+        secret.
+        """
         if isinstance(error, OSError | FlagFileError):
             return error
         return OSError(f"{self.name}: cannot be read: {type(error).__name__}")

@@ -6,11 +6,11 @@ from flagstream.flags import Flag, FlagSet
 
 
 def merged(sets: Iterable[FlagSet]) -> FlagSet:
-    """All flags; of a flag that several sets have, that of the last one, whole: GO Feature Flag's rule.
+    """Return all flags. If several sets have a flag, the last one wins, wholly: GO Feature Flag's rule.
 
-    A flag that is invalid in the last set that names it is invalid, whatever earlier ones say of it: what
-    they say is no longer meant. Only where one says that its events are not to be exported, that holds: an
-    entry that cannot be read does not take it back.
+    A flag that is invalid in the last set that names it is invalid, whatever earlier sets say: they no longer
+    count. There is one exception: if an earlier set says that the flag's events are not exported, that holds,
+    because an entry that cannot be read does not revoke it.
     """
     flags: dict[str, Flag] = {}
     invalid: dict[str, str] = {}
@@ -25,10 +25,10 @@ def merged(sets: Iterable[FlagSet]) -> FlagSet:
 
 
 def contradictions(sets: Mapping[str, FlagSet]) -> dict[str, str]:
-    """Flags whose events one source exports and another does not, each with what the sources say.
+    """Return the flags whose events one source exports and another does not, each with what the sources say.
 
-    The last one counts for all events, whichever application evaluated: flags of two environments or flag
-    sets need a worker each.
+    The last source counts for all events, whichever application evaluated the flag: flags of two environments
+    or flag sets need a worker each.
     """
     said: dict[str, dict[bool, list[str]]] = {}
     for source, flags in sets.items():

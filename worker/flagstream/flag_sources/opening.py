@@ -1,4 +1,4 @@
-"""From settings to sources. A client library is imported only where a source needs it."""
+"""Makes sources from settings. A client library is imported only if a source needs it."""
 
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -22,21 +22,23 @@ from flagstream.outcomes import Proof
 
 
 def watch(settings: FlagSettings, use: Callable[[FlagSet], None]) -> FlagWatch:
-    """The watch over all sources; touches none of them yet."""
+    """Return the watch over all sources. It touches none of them yet."""
     cache = FlagCache(settings.cache_path) if settings.cache_path is not None else None
     return FlagWatch(_sources(settings), settings.poll_interval, use, cache)
 
 
 def probe(settings: FlagSettings) -> Iterator[Proof]:
-    """Whether each source can be read, by reading it once, for ``flagstream check``. Raises nothing."""
+    """Yield whether each source can be read, by reading it once. ``flagstream check`` calls it. It raises
+    nothing.
+    """
     for source in _sources(settings):
         try:
             flags = source.load()
         except Exception as error:  # whatever a client library raises
             yield Proof("flags", "failed", words(error))
             continue
-        told = islice(flags.invalid.items(), MOST_TOLD)
-        faults = "; ".join(f"{name[:LONGEST_NAME]} {why}" for name, why in told)
+        named = islice(flags.invalid.items(), MOST_TOLD)
+        faults = "; ".join(f"{name[:LONGEST_NAME]} {why}" for name, why in named)
         invalid = f"; {len(flags.invalid)} with mistakes, {EXPORTED}: {faults}" if faults else ""
         yield Proof("flags", "proved", f"{len(flags)} from {source.name}{invalid}")
 
@@ -46,7 +48,7 @@ def _sources(settings: FlagSettings) -> list[KeptFlags]:
 
 
 def place(settings: SourceUnion) -> FlagLocation:
-    """Where the flags of one source are read."""
+    """Return the location of one source's flags."""
     match settings:
         case FileFlagSettings():
             return FileLocation(settings.path, settings.format)

@@ -14,7 +14,7 @@ from flagstream.flags import FlagFileError
 PATH = "/v1/flag/configuration"
 
 _BESIDE_FLAGS: Final = {"evaluationContextEnrichment"}
-"""What else an answer may hold. A relay without flags leaves `flags` out, as Go's omitempty does."""
+"""Other members of an answer. A relay without flags leaves `flags` out, as Go's omitempty does."""
 _LONGEST_ERROR: Final = 200
 
 _split: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode  # raw: a number stays the text that it is
@@ -33,8 +33,8 @@ class RelayLocation:
         self._body = json.dumps({"flags": settings.flags}).encode()
         self._validators: Mapping[str, str] = {}
 
-    def fetch(self, *, anew: bool) -> Document | None:
-        answer = self._client.ask({} if anew else self._validators, self._body)
+    def fetch(self, *, unconditional: bool) -> Document | None:
+        answer = self._client.ask({} if unconditional else self._validators, self._body)
         if answer is None:
             return None
         try:
@@ -46,7 +46,9 @@ class RelayLocation:
 
 
 def _flags(content: bytes) -> bytes:
-    """The flags in an answer. Raises ValueError for what a relay does not answer, and for its errors."""
+    """Return the flags in an answer. Raises ValueError for an answer of something else, and for a relay's
+    error.
+    """
     answer = _split(content)
     if said := [
         f"{name} {bytes(answer[name]).decode()}" for name in ("errorCode", "errorDetails") if name in answer

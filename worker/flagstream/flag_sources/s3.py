@@ -21,9 +21,9 @@ class S3Location:
         self._connection = S3Client(settings.access(), settings.place())
         self._etag: str | None = None
 
-    def fetch(self, *, anew: bool) -> Document | None:
+    def fetch(self, *, unconditional: bool) -> Document | None:
         settings = self._settings
-        condition = {"IfNoneMatch": self._etag} if self._etag and not anew else {}
+        condition = {"IfNoneMatch": self._etag} if self._etag and not unconditional else {}
 
         def read() -> tuple[Any, bytes] | None:
             client = self._connection.api

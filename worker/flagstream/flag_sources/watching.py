@@ -22,8 +22,9 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 JITTER = 0.1
-"""A poll comes up to this share of the interval early or late, so that a fleet that started together does not
-ask together; GO Feature Flag's figure."""
+"""A poll comes early or late by up to this share of the interval, so that a fleet that started together does
+not poll together. The figure is GO Feature Flag's.
+"""
 
 
 LONGEST_NAME = 200
@@ -34,16 +35,16 @@ MOST_TOLD = 20
 STAY = "older flags stay in use: mend the source, it is looked at again"
 
 HANGS_SECONDS = 30.0
-"""After which a source that was asked and gives no answer is told. Requests have time-outs of their own; a
-file on a file system whose server is away has none."""
+"""Seconds after which a source without an answer is reported. Requests have their own time-outs; a file on a
+file system whose server is away has none."""
 WAITS = "the start waits for it: mend the source"
 
 EXPORTED = "exported unless they say trackEvents: false"
-"""What becomes of the events of flags that cannot be read."""
+"""What happens to the events of flags that cannot be read, for people."""
 
 
 def report_flags(flags: FlagSet) -> None:
-    """Log and count a set of flags that is now in use."""
+    """Log and count a set of flags that is now in use. The caller runs it after each change."""
     metrics.FLAGS.set(len(flags))
     metrics.INVALID_FLAGS.set(len(flags.invalid))
     log.info("flags_loaded", flags=len(flags))
@@ -59,9 +60,9 @@ def report_flags(flags: FlagSet) -> None:
 class FlagWatch:
     """All sources, in the order in which they are merged: the later one wins.
 
-    First `begin`, in a thread, until it succeeds; from then on `run`. ``use`` is called with each new set of
-    flags, first by `begin`, then on the event loop. A set that it raises for is not in use: the flags before
-    it stay. ``chance`` gives numbers in [0, 1), ``clock`` monotonic seconds.
+    The caller first calls `begin`, in a thread, until it succeeds, and then `run`. Both call ``use`` with
+    each new set of flags, `begin` in its thread, `run` on the event loop. If ``use`` raises, the flags before
+    stay in use. ``chance`` gives numbers in [0, 1), ``clock`` monotonic seconds.
     """
 
     def __init__(
@@ -96,8 +97,8 @@ class FlagWatch:
             metrics.FLAG_SOURCE_FAILING.labels(source.name).set(0)
 
     def begin(self) -> None:
-        """Load the flags and take them into use. Raises FlagFileError; then it is to be called again, and
-        reads all sources again where what they hold could not be used.
+        """Load the flags and put them into use. Raises FlagFileError; the caller then calls it again. It
+        reads all sources again if their flags could not be used.
         """
         flags = self.load()
         try:
@@ -110,8 +111,9 @@ class FlagWatch:
         self._begun = True
 
     def problems(self) -> Iterator[Problem]:
-        """What is wrong with sources now, for the health page; on the event loop. Before they are in use that
-        is who does not answer: what fails then, :meth:`begin` raises.
+        """Return what is wrong with the sources now, for the health page. It is called on the event loop.
+        Before flags are in use, only sources without an answer count: :meth:`begin` raises for all other
+        failures.
         """
         hanging = self._hanging()
         for name, seconds in hanging.items():
@@ -121,7 +123,7 @@ class FlagWatch:
                 yield Problem("flags", f"{text}; {STAY}")
 
     def look(self) -> None:
-        """Log once who does not answer; called every second or so, on the event loop."""
+        """Log once which source does not answer. It is called every second or so, on the event loop."""
         hanging = self._hanging()
         for name in hanging.keys() - self._told_hanging:
             metrics.FLAG_ERRORS.inc()
@@ -147,10 +149,10 @@ class FlagWatch:
             del self._asked[source.name]
 
     def load(self) -> FlagSet:
-        """The flags of all sources. The cache stands in for those that cannot be read now; what was read in
-        an earlier call is not read again.
+        """Return the flags of all sources. For a source that cannot be read now, the cache's flags are used.
+        A source that an earlier call has read is not read again.
 
-        Raises FlagFileError with the problems of all that cannot be read and are not in the cache.
+        Raises FlagFileError with the problems of all sources that cannot be read and are not in the cache.
         """
         missing = [problem for source in self._sources if (problem := self._first(source)) is not None]
         if missing:
@@ -199,7 +201,7 @@ class FlagWatch:
             raise FlagFileError(f"{self._cache.path}: {getattr(error, 'strerror', None) or error}") from error
 
     async def run(self) -> None:
-        """Poll each source by itself, for ever. The end of one poll, in whatever way, ends all."""
+        """Poll each source by itself, for ever. If one poll ends, in whatever way, all end."""
         await asyncio.gather(*(self._poll(source) for source in self._sources))
 
     async def _poll(self, source: FlagSource) -> None:
@@ -208,7 +210,7 @@ class FlagWatch:
             await self._sleep(self._interval * (1 + JITTER * (2 * self._chance() - 1)))
             try:
                 flags = await asyncio.to_thread(self._ask, source, source.poll)
-            except Exception as error:  # also what nobody thought of: other sources go on, and so does this
+            except Exception as error:  # unforeseen errors too: the other sources go on, and so does this one
                 metrics.FLAG_ERRORS.inc()
                 failing.set(1)
                 if self._failing.get(source.name) != words(error):
@@ -230,12 +232,12 @@ class FlagWatch:
                 await asyncio.to_thread(self._write)
 
     def _take(self, source: FlagSource, flags: FlagSet) -> None:
-        """Take the source's new flags into use, or leave all as it is."""
+        """Put the source's new flags into use, or change nothing."""
         former = self._flags[source.name]
         self._flags[source.name] = flags
         try:
             self._use(self._merged())
-        except Exception as error:  # what nobody thought of in a flag file must not end the worker
+        except Exception as error:  # something unforeseen in a flag file must not end the worker
             self._flags[source.name] = former
             self._unusable.add(source.name)
             self._failing[source.name] = f"{source.name}: cannot be taken into use: {words(error)}"
@@ -278,6 +280,7 @@ class FlagWatch:
 
 
 def words(error: Exception) -> str:
-    """The error in our words; of one that nobody foresaw its type alone, for a client library may quote what
-    is secret."""
+    """Return the error in our words. Of an unforeseen one only the type, because a client library may quote a
+    secret.
+    """
     return str(error) if isinstance(error, OSError | FlagFileError) else f"unexpected {type(error).__name__}"

@@ -15,7 +15,7 @@ from flagstream.sinks.retry_after import seconds_to_wait
 
 @dataclass(frozen=True, slots=True)
 class WebDocument:
-    """A document as a server sent it, and what it wants to see when it is asked for it again."""
+    """A document as a server sent it, with the headers to send when it is asked for it again."""
 
     content: bytes
     content_type: str
@@ -23,8 +23,9 @@ class WebDocument:
 
 
 class WebClient:
-    """Asks for one document, again and again. ``shown`` is its address without anything secret, for messages;
-    ``timeout`` seconds bound making a connection, and the exchange from then on; ``max_bytes`` the document.
+    """Asks for one document, again and again. ``shown`` is its address without anything secret, for messages.
+    ``timeout`` seconds bound making a connection, and the exchange after that; ``max_bytes`` bounds the
+    document.
 
     Redirects are not followed: headers meant for one server must not reach another. Connections are closed
     after each request: polls are far apart, and a kept one would be dead by the next.
@@ -46,8 +47,9 @@ class WebClient:
         self._http = HttpClient(address, connect_timeout=timeout, timeout=timeout, keep=False)
 
     def ask(self, validators: Mapping[str, str], body: bytes | None = None) -> WebDocument | None:
-        """The document; None if the one with these ``validators`` is still the current one (304). Raises
-        OSError."""
+        """Return the document; None if the one with these ``validators`` is still the current one (304).
+        Raises OSError.
+        """
         headers = list({**self._headers, **validators}.items())
         if not all(value.isascii() for _, value in headers):  # servers differ in how they read other letters
             raise OSError(f"{self._shown}: {UNSENDABLE}")

@@ -63,7 +63,7 @@ class AvroFormat:
             blocks = fastavro.block_reader(file)
             found = parse_manifest(blocks.metadata.get(MANIFEST_KEY, "").encode())
         except Exception:  # whatever fastavro trips over in foreign bytes
-            return "it is no Avro file of ours, or cut short in its header"
+            return "it is not an Avro file of ours, or cut short in its header"
         if found is None:
             return "it is not a file of ours: it does not say what it holds"
         if different := difference(ours.manifest, found):

@@ -39,7 +39,7 @@ def parsed(text: str) -> dict[str, Any]:
     try:
         schema = fastavro.parse_schema(_plain(json.loads(text)))
     except Exception as error:  # whatever fastavro trips over in a text that strangers wrote
-        raise NotAvro(f"it is no Avro schema: {type(error).__name__}: {error}") from error
+        raise NotAvro(f"it is not an Avro schema: {type(error).__name__}: {error}") from error
     if not isinstance(schema, dict) or schema.get("type") != "record":
         raise NotAvro("it is not the schema of a record")
     return schema
@@ -71,7 +71,7 @@ def check_output(text: str, setting: str) -> None:
         if name in ours and field["type"] != ours[name]:
             problems.append(f'{setting}: "{name}" must be of the type {json.dumps(ours[name])}')
         elif name not in ours and "default" not in field:
-            problems.append(f'{setting}: "{name}" is no field of an enriched event and has no default')
+            problems.append(f'{setting}: "{name}" is not a field of an enriched event and has no default')
     if problems:
         raise ConfigError(problems)
 

@@ -31,12 +31,14 @@ class Output(Protocol):
     def write(self, data: bytes) -> None: ...
 
     def finish(self, manifest: Manifest) -> Sequence[bytes]:
-        """The whole object in pieces, with ``manifest`` in it where there is a place. Called once."""
+        """Return the whole object in pieces, with ``manifest`` in it if there is a place. It is called
+        once.
+        """
         ...
 
 
 class Plain:
-    """Text as it is; it says nothing of itself."""
+    """Text without compression; it has no place for a manifest."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -56,9 +58,10 @@ class Plain:
 
 @dataclass(frozen=True, slots=True)
 class Compression:
-    """How text is compressed. The level changes neither content nor name. ``described``: a zstd object says
-    in a frame of its own what it holds; left out where the store keeps that beside the object, for fewer
-    readers stumble.
+    """How text is compressed. The level changes neither content nor name.
+
+    ``described``: a zstd object has its manifest in a frame of its own. It is left out if the store keeps the
+    manifest beside the object, because some readers do not expect such a frame.
     """
 
     kind: TextCompression
@@ -70,7 +73,7 @@ class Compression:
         return SUFFIXES[self.kind]
 
     def output(self) -> Output:
-        """The output of a new object."""
+        """Return the output of a new object."""
         match self.kind:
             case "gzip":
                 return gzip.Deflate(self.level)
@@ -79,7 +82,7 @@ class Compression:
         return Plain()
 
     def content_type(self, plain: str) -> str:
-        """The media type of an object whose text has the media type ``plain``."""
+        """Return the media type of an object whose text has the media type ``plain``."""
         return {"none": plain, "gzip": "application/gzip", "zstd": "application/zstd"}[self.kind]
 
     def compare(self, file: BinaryIO, ours: EncodedObject) -> str | None:
@@ -92,7 +95,7 @@ class Compression:
         return None if same_bytes(file, ours.parts) else "it holds other bytes than the window"
 
     def text(self, parts: Sequence[bytes]) -> bytes:
-        """The text of an encoded object."""
+        """Return the text of an encoded object."""
         whole = b"".join(parts)
         match self.kind:
             case "gzip":
@@ -103,7 +106,7 @@ class Compression:
 
 
 def same_bytes(file: BinaryIO, parts: Sequence[bytes]) -> bool:
-    """Whether ``file`` holds ``parts`` and nothing else."""
+    """Return whether ``file`` holds ``parts`` and nothing else."""
     for part in parts:
         for at in range(0, len(part), _READ_SIZE):
             piece = part[at : at + _READ_SIZE]

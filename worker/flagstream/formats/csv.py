@@ -1,7 +1,7 @@
-"""CSV: one row an event, from a template in GO Feature Flag's syntax, quoted as RFC 4180 wants it.
+"""CSV: one row an event, from a template in GO Feature Flag's syntax, quoted as RFC 4180 says.
 
-The template's own text tells the delimiter, so a value that holds it, a quote or a line break is quoted and
-cannot break its row. There is no header row, as in GO Feature Flag.
+The template's own text shows the delimiter. A value that holds the delimiter, a quote or a line break is
+quoted, so it cannot break its row. There is no header row, as in GO Feature Flag.
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ DEFAULT_TEMPLATE = (
     "{{ .Kind}};{{ .ContextKind}};{{ .UserKey}};{{ .CreationDate}};{{ .Key}};{{ .Variation}};{{ .Value}};"
     "{{ .Default}};{{ .Source}}\n"
 )
-"""GO Feature Flag's."""
+"""GO Feature Flag's own default."""
 
 DELIMITERS = ";,\t|"
 _OF_TRACKING = frozenset({"EvaluationContext", "TrackingDetails"})
@@ -63,7 +63,7 @@ class CsvFormat:
         return self.compression.compare(file, ours)
 
     def show(self, parts: Sequence[bytes]) -> str:
-        """The first row; one with a line break inside quotes is shown whole."""
+        """Return the first row, whole if it has a line break inside quotes."""
         shown = ""
         for line in self.compression.text(parts).decode().splitlines(keepends=True):
             shown += line
@@ -199,7 +199,7 @@ def _delimiter(pieces: Cell) -> str:
     if len(between) == 1 and len(only := between.pop()) == 1 and only != '"':
         return only
     if sum(not isinstance(piece, str) for piece in pieces) > 1:
-        raise ValueError("cannot tell what separates the columns; write ; or , or | or a tab between fields")
+        raise ValueError("nothing says what separates the columns; write ; or , or | or a tab between fields")
     return ";"
 
 

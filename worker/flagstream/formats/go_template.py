@@ -145,7 +145,7 @@ class _Pipeline:
             del self._tokens[0]
             return self._call(text, piped)
         if piped is not None:
-            raise self._wrong(f"a function has to stand behind |, not {text}")
+            raise self._wrong(f"a function has to follow |, not {text}")
         return self._operand()
 
     def _call(self, name: str, piped: Field | None) -> Field:
@@ -154,7 +154,7 @@ class _Pipeline:
         if name == "printf":
             return self._printf(piped)
         if name not in FUNCTIONS:
-            raise self._wrong(f"{name} is no known function; known are printf, {', '.join(FUNCTIONS)}")
+            raise self._wrong(f"{name} is not a known function; known are printf, {', '.join(FUNCTIONS)}")
         function, least = FUNCTIONS[name]
         arguments = self._arguments(piped)
         if len(arguments) < least:
@@ -261,5 +261,5 @@ def _rfc3339(seconds: int) -> str:
     try:
         moment = datetime.fromtimestamp(seconds, UTC)
     except (OverflowError, OSError) as error:
-        raise ValueError(f"creationDate is no time: {error}") from None
+        raise ValueError(f"creationDate is not a time: {error}") from None
     return moment.isoformat().replace("+00:00", "Z")

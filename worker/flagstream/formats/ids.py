@@ -1,4 +1,4 @@
-"""Ids of exported events, by which a receiver that gets one twice can tell."""
+"""Ids of exported events, by which a receiver recognises an event that comes twice."""
 
 from collections.abc import Sequence
 
@@ -15,10 +15,10 @@ _decode = msgspec.json.Decoder(_OwnId).decode
 
 
 def with_ids(partition: Partition, values: Sequence[bytes], records: Sequence[Record]) -> list[bytes]:
-    """Each JSON object of ``values`` with ``"id":"topic-partition-offset"`` as its first member.
+    """Return each JSON object of ``values`` with ``"id":"topic-partition-offset"`` as its first member.
 
-    The id is the same on every try. An event that brings an ``id`` of its own keeps it: its producer's id
-    tells more than ours.
+    The id is the same on every try. An event that has an ``id`` already keeps it: its producer's id means
+    more than ours.
     """
     start = f'{{"id":"{partition}-'
     return [

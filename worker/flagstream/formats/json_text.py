@@ -1,4 +1,4 @@
-"""Values of an event as text, without decoding more of their JSON than is shown."""
+"""Values of an event as text. No more of their JSON is decoded than is shown."""
 
 import msgspec
 
@@ -6,12 +6,14 @@ Value = msgspec.Raw | str | None
 """JSON text, a plain text, or nothing: a member that the event lacks."""
 
 split = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-"""The members of a JSON object. Raises ValueError when it is none."""
+"""Return the members of a JSON object. Raises ValueError for anything else."""
 _decode_text = msgspec.json.Decoder(str).decode
 
 
 def plain(value: Value) -> str:
-    """A string without its quotes, anything else as compact JSON; empty for nothing. Raises ValueError."""
+    """Return a string without its quotes, and anything else as compact JSON; "" for None. Raises
+    ValueError.
+    """
     if value is None or isinstance(value, str):
         return value or ""
     text = bytes(value)
@@ -23,7 +25,9 @@ def plain(value: Value) -> str:
 
 
 def member(value: Value, key: str) -> Value:
-    """The member ``key`` of a JSON object; nothing when ``value`` has no such member or is no object."""
+    """Return the member ``key`` of a JSON object; None if ``value`` has no such member or is not an
+    object.
+    """
     if isinstance(value, msgspec.Raw) and bytes(value).startswith(b"{"):
         return split(value).get(key)
     return None

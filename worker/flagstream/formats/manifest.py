@@ -11,8 +11,8 @@ VERSION = 1
 
 
 def manifest_json(manifest: Manifest) -> bytes:
-    """``manifest`` as compact ASCII JSON. The same manifest always gives the same bytes: no host, clock or
-    version.
+    """Return ``manifest`` as compact ASCII JSON. The same manifest always gives the same bytes: they hold no
+    host, time or version of the worker.
     """
     partition = manifest.range.partition
     fields = {
@@ -32,8 +32,8 @@ def manifest_json(manifest: Manifest) -> bytes:
 
 
 def parse_manifest(text: bytes) -> Manifest | None:
-    """What :func:`manifest_json` wrote; None when ``text`` is anything else (also a later version's
-    manifest).
+    """Return the manifest that :func:`manifest_json` wrote; None if ``text`` is anything else, a later
+    version's manifest included.
     """
     try:
         fields = json.loads(text)
@@ -53,11 +53,11 @@ def parse_manifest(text: bytes) -> Manifest | None:
 
 
 def difference(ours: Manifest, theirs: Manifest) -> str | None:
-    """What makes ``theirs`` another window than ``ours``, for people; None when both are the same window.
+    """Return how the window ``theirs`` differs from ``ours``, for people; None if they are the same window.
 
     Range, path, record count and digest decide. A topic that was deleted and created again starts at
-    offset 0 under another id, but where count and digest agree the content is the same; ``config`` may differ
-    by what left the content alone.
+    offset 0 under another id, but if count and digest agree, the content is the same. ``config`` may differ
+    by settings that do not change the content.
     """
     if theirs.range != ours.range:
         return f"it holds {theirs.range}, not {ours.range}"

@@ -78,7 +78,7 @@ class ParquetFormat:
             content = parquet.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
             metadata = content.metadata
         except (ArrowException, OSError) as error:
-            return f"it is no Parquet file, or cut short: {error}"
+            return f"it is not a Parquet file, or cut short: {error}"
         found = parse_manifest((metadata.metadata or {}).get(MANIFEST_KEY, b""))
         if found is None:
             return "it is not a file of ours: it does not say what it holds"

@@ -1,4 +1,4 @@
-"""What a format is: how records become the bytes of one object, and how a stored object is known again."""
+"""The protocol of a format: it turns records into the bytes of one object, and recognises a stored object."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,7 @@ from flagstream.window import Manifest
 class EncodedObject:
     """The bytes of one object, in pieces so that a window is never in memory twice.
 
-    ``manifest`` says what the object holds: the range of its window, and count, digest and path of its own
-    records.
+    ``manifest`` describes the object: the range of its window, and count, digest and path of its own records.
     """
 
     parts: Sequence[bytes]
@@ -26,33 +25,35 @@ class EncodedObject:
 
 
 class ObjectEncoder(Protocol):
-    """Encodes the records of one object as they come. No I/O; called on the event loop, but for ``finish``,
-    which has a thread.
+    """Encodes the records of one object as they come. It does no I/O. It runs on the event loop, except
+    ``finish``, which runs in a thread.
 
-    The same records give the same bytes however the calls of ``add`` are cut, in every process.
+    The same records give the same bytes in every process, however the calls of ``add`` are cut.
     """
 
     @property
     def size(self) -> int:
-        """Bytes of encoded, compressed output so far; 0 at first, never shrinks."""
+        """Bytes of encoded, compressed output so far; 0 at first, and it never shrinks."""
         ...
 
     @property
     def memory(self) -> int:
-        """Bytes of memory it takes: its output, what waits to be encoded, a compressor's state."""
+        """Bytes of memory that it takes: its output, events that wait to be encoded, a compressor's state."""
         ...
 
     def add(self, values: Sequence[bytes], records: Sequence[Record]) -> Sequence[Reject]:
-        """Take further events, JSON text each; rejected ones leave no trace."""
+        """Add events, each as JSON text. Return those that the format cannot hold; they leave no trace."""
         ...
 
     def finish(self, manifest: Manifest) -> Sequence[bytes]:
-        """The object's bytes, with ``manifest`` inside where the format has a place for it. Called once."""
+        """Return the object's bytes, with ``manifest`` inside if the format has a place for it. It is
+        called once.
+        """
         ...
 
 
 class Format(Protocol):
-    """A format as it is configured. Immutable; equal when the settings are equal."""
+    """A format as it is configured. It is immutable, and equal to another one with the same settings."""
 
     @property
     def name(self) -> str:
@@ -71,21 +72,21 @@ class Format(Protocol):
 
     @property
     def shape(self) -> Sequence[str]:
-        """All that changes an object's content, for the sink's fingerprint."""
+        """Everything that changes an object's content, for the sink's fingerprint."""
         ...
 
     def begin(self, partition: Partition) -> ObjectEncoder:
-        """The encoder of a new object."""
+        """Return the encoder of a new object."""
         ...
 
     def compare(self, file: BinaryIO, ours: EncodedObject) -> str | None:
-        """What makes the stored object in ``file`` (seekable) another one than ``ours``, for people; None if
-        it is the same.
+        """Return how the stored object in ``file`` (seekable) differs from ``ours``, for people; None if they
+        are the same.
 
-        Decided by what it says of itself; never by compressed bytes, which differ between builds.
+        The manifest in the stored object decides, never its compressed bytes, which differ between builds.
         """
         ...
 
     def show(self, parts: Sequence[bytes]) -> str:
-        """The first record of an encoded object as text for people."""
+        """Return the first record of an encoded object as text for people."""
         ...

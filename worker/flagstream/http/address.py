@@ -21,7 +21,7 @@ class Address:
     port: int
     target: str = field(repr=False)
     authorization: str | None = field(repr=False)
-    """The value of a header for ``user:password@``, as browsers and Go's client send it."""
+    """The value of the header Authorization for ``user:password@``, as browsers and Go's client send it."""
     default_port: bool
 
     @property
@@ -37,7 +37,9 @@ class Address:
 
 
 def parse(text: str) -> Address:
-    """Raises ValueError, with a message that does not quote ``text``, for what is not an HTTP address."""
+    """Take ``text`` apart. Raises ValueError for anything but an HTTP address; the message does not quote
+    it.
+    """
     if _UNFIT.search(text):
         raise ValueError("holds control characters")
     try:

@@ -23,24 +23,24 @@ from flagstream.http.trust import Trust
 logging.getLogger("httpcore2").setLevel(logging.WARNING)
 
 IDLE_SECONDS: Final = 30.0
-"""A connection that nothing was sent over for so long is made again. Servers and what lies between (AWS 60
-s, nginx 75 s, Azure 240 s) close idle ones, some without a word.
+"""A connection that was idle for so long is replaced. Servers and gateways (AWS 60 s, nginx 75 s, Azure 240
+s) close idle connections, some of them silently.
 """
 OLDEST_SECONDS: Final = 300.0
-"""A connection that is older is made again, so that a host that moved (DNS) is found."""
+"""An older connection is replaced, so that the client finds a host that moved (DNS)."""
 
 Headers = Sequence[tuple[str, str]]
 
 
 class HttpClient:
-    """Sends requests to the host of ``address``. Used by several threads at once.
+    """Sends requests to the host of ``address``. Several threads use it at once.
 
-    ``connect_timeout`` bounds making a connection, over all addresses of the host; ``timeout`` the time
-    from then to the end of the answer; both in seconds. ``names`` are how messages call the two settings.
-    ``admit`` chooses among the host's addresses. ``proxies``: whether those of the environment are used.
-    ``keep``: whether connections are kept for the next request. Redirects are not followed and cookies not
-    kept: headers meant for one server must not reach another. Making a client raises nothing and touches
-    nothing.
+    ``connect_timeout`` bounds making a connection, over all addresses of the host; ``timeout`` bounds the
+    time from then to the end of the answer; both in seconds. ``names`` are the names of the two settings in
+    messages. ``admit`` chooses among the host's addresses. ``proxies`` says whether the proxies of the
+    environment are used, ``keep`` whether connections are kept for the next request. The client follows no
+    redirects and keeps no cookies: headers meant for one server must not reach another. Making a client
+    raises nothing and touches nothing.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class HttpClient:
     ) -> Iterator[Response]:
         """Send a request, and give its answer to the body of the ``with`` statement.
 
-        A kept connection may have ended without a word. So a failure on one before any byte of an answer is
-        no failure: all kept ones are closed and the request is sent again on a new one, also when it is a
-        POST. ``fresh`` asks for a new one at once. Raises HttpUnavailable and HttpRefused, also from
-        reading the answer.
+        A kept connection may have ended silently. So if it fails before any byte of an answer, the client
+        closes all kept connections and sends the request again over a new one, even if it is a POST.
+        ``fresh`` asks for a new connection at once. Raises HttpUnavailable and HttpRefused, also while the
+        answer is read.
         """
         request = self._made(method, target, headers, body)
         exchange = Exchange(self._connect_timeout, self._timeout, fresh=fresh)
@@ -171,7 +171,7 @@ class HttpClient:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """Turns whatever is raised into the two errors of this package, with texts of our own."""
+        """Turn any error into one of the two of this package, with a text of our own."""
         connecting, answering = self._names
         try:
             yield
@@ -186,7 +186,7 @@ class HttpClient:
             raise HttpUnavailable(text) from None
         except httpcore2.TimeoutException:
             raise HttpUnavailable(f"no answer within {self._timeout:g} s ({answering})") from None
-        except httpcore2.NetworkError as error:  # a Connection's own words
+        except httpcore2.NetworkError as error:  # raised by our Connection, with our text
             raise HttpUnavailable(f"the connection was lost: {error}") from None
         except httpcore2.ProxyError as error:
             raise _proxy_refused(str(error)) from None
@@ -195,7 +195,7 @@ class HttpClient:
         except httpcore2.ProtocolError:
             text = "the connection was closed half-way, or the other side does not speak HTTP"
             raise HttpUnavailable(text) from None
-        except Exception as error:  # nobody thought of it: no reason to end more than this request
+        except Exception as error:  # unforeseen: it must not end more than this request
             raise HttpUnavailable(f"the request failed with {type(error).__name__}") from None
 
 

@@ -1,7 +1,7 @@
 """Connections to a host that has several addresses (RFC 8305, "Happy Eyeballs").
 
-An address that swallows packets must not use up the time that another one would answer in: attempts
-overlap, each begins a moment after the one before, and the first connection that is made wins.
+An address that swallows packets must not use up the time in which another one would answer. So attempts
+overlap: each begins a moment after the one before, and the first connection that is made wins.
 """
 
 import errno
@@ -18,8 +18,8 @@ from typing import Any, Final
 from flagstream.http.failures import HttpUnavailable, reason
 
 STAGGER: Final = 0.25
-"""Seconds after which the next address is tried as well: RFC 8305, section 8. Fewer, where the time would
-not reach for all of them.
+"""Seconds after which the next address is tried as well: RFC 8305, section 8. It is less if the time would
+otherwise not suffice for all of them.
 """
 _OPTIONS: Final = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
@@ -32,7 +32,9 @@ _OPTIONS: Final = (
 )
 
 Admit = Callable[[str, Sequence[str]], Collection[str]]
-"""Given a host and its addresses, returns those that may be used; raises where there is none."""
+"""A function of a host and its addresses that returns those that may be used, and raises if there are
+none.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,8 @@ class Endpoint:
 class Addresses:
     """The addresses of hosts: resolved at each call, in the order in which they are worth trying.
 
-    The order remembers which address answered last and which ones failed since they last answered. Used by
-    several threads at once.
+    The order remembers which address answered last, and which ones have failed since they last answered.
+    Several threads use it at once.
     """
 
     def __init__(self, admit: Admit | None = None) -> None:
@@ -62,7 +64,9 @@ class Addresses:
         self._failed: set[str] = set()
 
     def resolve(self, host: str, port: int) -> Sequence[Endpoint]:
-        """Raises HttpUnavailable where the name is not known. The resolver keeps its own time-out."""
+        """Return the addresses of ``host``. Raises HttpUnavailable if the name is not known. The resolver
+        keeps its own time-out.
+        """
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
@@ -95,8 +99,8 @@ def connect(
 ) -> tuple[socket.socket, Endpoint]:
     """Connect to the first of ``endpoints`` that takes a connection, before ``until`` (monotonic seconds).
 
-    ``failed`` is called with each address that refused. Raises TimeoutError, and HttpUnavailable where all
-    of them refused.
+    It calls ``failed`` with each address that refused. Raises TimeoutError, and HttpUnavailable if all of
+    them refused.
     """
     with _Race() as race:
         left = deque(endpoints)
@@ -116,7 +120,7 @@ def connect(
 
 
 class _Race:
-    """Attempts to connect that are under way. Those that are left at the end are given up."""
+    """Attempts to connect that are under way. At the end, the ones that are left are given up."""
 
     def __init__(self) -> None:
         self.refusal = ""

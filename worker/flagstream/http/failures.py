@@ -1,7 +1,7 @@
-"""What a request can end in instead of an answer, named by who has to act.
+"""The errors that a request can end in, named by who has to act.
 
-The texts are the worker's own. A library's text may quote a header, an address with its password or what
-the other side sent, which may be the request with its secrets, so none of it is handed on.
+All texts are the worker's own. A library's text may quote a header, an address with its password, or the
+other side's answer, which may hold the request with its secrets. So no such text is passed on.
 """
 
 import os
@@ -13,20 +13,20 @@ from flagstream.errors import FlagstreamError
 
 
 class HttpError(FlagstreamError):
-    """There is no answer to a request. The message is fit for a log. ``sent``: some of the request was sent,
-    so it may have arrived.
+    """A request has no answer. The message is fit for a log. ``sent``: part of the request was sent, so it
+    may have arrived.
     """
 
     sent = False
 
 
 class HttpUnavailable(HttpError):
-    """It passes by itself: a name that does not resolve, no connection, no answer in time, a broken one."""
+    """A failure that passes by itself: an unknown name, no connection, no answer in time, a broken answer."""
 
 
 class HttpRefused(HttpError):
-    """A person must act: a certificate that nobody vouches for, an address that is not allowed, a header that
-    cannot be sent, a proxy that cannot be used.
+    """A failure that a person must mend: a certificate that is not trusted, an address that is not allowed, a
+    header that cannot be sent, a proxy that cannot be used.
     """
 
 
@@ -44,7 +44,9 @@ def reason(error: OSError) -> str:
 
 
 def phrase(status: int) -> str:
-    """Return the standard's words for a status, after a space: the other side's own may quote a secret."""
+    """Return the standard's phrase for a status, after a space. The other side's own phrase may quote a
+    secret.
+    """
     try:
         return f" {HTTPStatus(status).phrase}"
     except ValueError:

@@ -1,6 +1,6 @@
-"""What httpcore2 sends requests over: connections that know their age, and waits that end with the request.
+"""The connections that httpcore2 sends requests over: they know their age, and waits end with the request.
 
-httpcore2's own time-outs begin again with each byte, so an endpoint that trickles would hold a request for
+httpcore2's own time-outs start again with each byte, so an endpoint that trickles would hold a request for
 ever.
 """
 
@@ -25,11 +25,11 @@ _exchange: ContextVar["Exchange"] = ContextVar("exchange")
 
 
 class Exchange:
-    """One try of a request: its time, and what became of its connection. A context manager in the thread
+    """One try of a request: its time, and the state of its connection. It is a context manager in the thread
     that tries.
 
-    Making a connection has ``connect`` seconds, with TLS and over all addresses. From when it is there, the
-    request and its answer have ``answer`` seconds. ``fresh``: take no connection that was kept.
+    Making a connection may take ``connect`` seconds, with TLS and over all addresses. After that, the request
+    and its answer may take ``answer`` seconds. ``fresh``: use no kept connection.
     """
 
     def __init__(self, connect: float, answer: float, *, fresh: bool = False) -> None:
@@ -39,7 +39,7 @@ class Exchange:
         self.answered = False
         """Whether a byte of an answer has come."""
         self.connection: Connection | None = None
-        """What the request was written to."""
+        """The connection that the request was written to."""
         self._connect = connect
         self._answer = answer
         self._until = time.monotonic() + answer
@@ -52,7 +52,7 @@ class Exchange:
         _exchange.reset(self._token)
 
     def failed(self) -> None:
-        """No answer came: let other addresses go first, if its connection was a new one."""
+        """Note that no answer came: other addresses go first from now on, if the connection was new."""
         if self.connected and not self.answered and self.connection is not None:
             self.connection.failed()
 
@@ -61,7 +61,7 @@ class Exchange:
         return time.monotonic() + self._connect
 
     def begin(self) -> None:
-        """The connection is there: the time of the answer begins."""
+        """Note that the connection is made: the time for the answer begins."""
         self._until = time.monotonic() + self._answer
 
     def left(self, late: type[httpcore2.TimeoutException]) -> float:
@@ -73,8 +73,8 @@ class Exchange:
 
 
 class Network(httpcore2.NetworkBackend):
-    """Makes the connections of one client of ``host``; any other host is a proxy. A connection that is older
-    than ``oldest`` seconds takes no further request.
+    """Makes the connections of one client of ``host``; any other host is a proxy. A connection older than
+    ``oldest`` seconds takes no further request.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Network(httpcore2.NetworkBackend):
 
 
 class Connection(httpcore2.NetworkStream):
-    """A connection to the first of ``endpoints`` that takes one, before ``until``."""
+    """Return a connection to the first of ``endpoints`` that accepts one, before ``until``."""
 
     def __init__(self, network: Network, endpoints: Iterable[Endpoint], until: float) -> None:
         self._network = network
@@ -160,9 +160,9 @@ class Connection(httpcore2.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> "Connection":
-        """Speak TLS from here on. ``ssl_context`` is passed over for the certificates that are trusted now.
+        """Speak TLS from here on. ``ssl_context`` is ignored: the certificates that are trusted now count.
 
-        An address that takes connections and goes no further counts as one that takes none: the next one is
+        An address that accepts connections and then stays silent counts as one that refuses: the next one is
         tried.
         """
         exchange = _exchange.get()
@@ -192,7 +192,7 @@ class Connection(httpcore2.NetworkStream):
         return None
 
     def failed(self) -> None:
-        """Nothing came over this connection: try other addresses before its own."""
+        """Note that nothing came over this connection: other addresses go before its own."""
         self._network.addresses.failed(self._endpoint.address)
 
     def _connect(self) -> None:
@@ -228,7 +228,7 @@ class Connection(httpcore2.NetworkStream):
 
 
 def _is_readable(sock: socket.socket) -> bool:
-    """Whether an idle connection has something to read, which is its end."""
+    """Return whether an idle connection has something to read, which means that it has ended."""
     poll = select.poll()
     try:
         poll.register(sock, select.POLLIN)

@@ -35,8 +35,8 @@ class Response:
         return None
 
     def read(self, most: int) -> bytes:
-        """Return the body, without the compression of gzip. Raises HttpUnavailable where it is broken,
-        late, or compressed otherwise, and TooLarge for one of more than ``most`` bytes.
+        """Return the body, decompressed if it is gzip. Raises HttpUnavailable if it is broken, late, or
+        compressed in another way, and TooLarge if it has more than ``most`` bytes.
         """
         coding = (self.header("Content-Encoding") or "identity").strip().lower()
         if coding not in ("identity", "gzip", "x-gzip"):
@@ -51,7 +51,7 @@ class Response:
         return bytes(content)
 
     def skip(self, most: int) -> None:
-        """Read a short body to its end, so that the connection can be used again. What is longer than
+        """Read a short body to its end, so that the connection can be used again. A body that is longer than
         ``most`` bytes, broken or late costs the connection, not the answer.
         """
         size = 0

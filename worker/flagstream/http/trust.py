@@ -1,4 +1,4 @@
-"""Whose certificates are believed."""
+"""The certificates that the worker trusts."""
 
 import os
 import ssl
@@ -12,8 +12,8 @@ from flagstream.http.failures import HttpRefused, reason
 class Trust:
     """The certificates of the system, or those that SSL_CERT_FILE or SSL_CERT_DIR name.
 
-    They are read at the first connection by TLS, and again after one whose certificate was not believed: an
-    agent may have replaced the files. Used by several threads at once.
+    They are read before the first TLS connection, and again after a connection whose certificate was not
+    trusted: an agent may have replaced the files. Several threads use them at once.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Trust:
         self._context: ssl.SSLContext | None = None
 
     def context(self) -> ssl.SSLContext:
-        """Raises HttpRefused where the files cannot be used."""
+        """Return a context with these certificates. Raises HttpRefused if the files cannot be used."""
         with self._lock:
             if self._context is None:
                 self._context = _read()

@@ -1,4 +1,7 @@
-"""Windows as lines on standard output, in GO Feature Flag's log format. At least once: it cannot be asked."""
+"""Windows as lines on standard output, in GO Feature Flag's log format: at least once.
+
+Nobody can ask standard output what it holds, so a window that was written may be written again.
+"""
 
 import errno
 import os
@@ -95,8 +98,8 @@ class LineEncoder:
 class LogSink:
     """A :class:`~flagstream.sinks.protocol.Sink` of :class:`Lines`. Windows never mix within one process.
 
-    ``descriptor`` is written to directly, past Python's buffers, so that an error is seen by the delivery it
-    concerns.
+    It writes to ``descriptor`` directly, past Python's buffers, so that the delivery that an error concerns
+    sees it.
     """
 
     unit = "lines"
@@ -117,8 +120,8 @@ class LogSink:
         return LineEncoder(self._template)
 
     def deliver(self, manifest: Manifest, payload: Lines) -> Delivery:
-        """Write the window's lines, one event a line. A reader that is gone or a closed descriptor:
-        SinkRefused.
+        """Write the window's lines, one event a line. Raises SinkRefused if the reader is gone or the
+        descriptor is closed.
         """
         with _OUTPUT:
             try:
@@ -158,7 +161,7 @@ class LogSink:
 
 
 _OUTPUT = threading.Lock()
-"""Held while a window is written: all log sinks of a process share one standard output."""
+"""A delivery holds this lock while it writes: all log sinks of a process share one standard output."""
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

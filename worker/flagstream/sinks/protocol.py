@@ -1,16 +1,16 @@
-"""What a sink is: the protocol that every destination of windows satisfies.
+"""The protocol that every destination of windows satisfies.
 
 The engine (``flagstream.export``) owns offsets, plans, retries, back-off and memory; a sink owns one
-destination. All calls that may block (``open``, ``deliver``, ``holdings``, ``close``) are made in worker
-threads, never on the event loop, and so is an encoder's ``finish``. ``deliver`` runs for several partitions
-at once. A sink keeps no state about partitions between calls.
+destination. The engine makes all calls that may block (``open``, ``deliver``, ``holdings``, ``close``) in
+worker threads, never on the event loop, and so it does with an encoder's ``finish``. ``deliver`` runs for
+several partitions at once. A sink keeps no state about partitions between calls.
 
-There are two shapes, and one that can be more (:class:`PartsSink`):
+There are two shapes, and the first can be extended (:class:`PartsSink`):
 
 * :class:`Sink` delivers a window to the outside. The range is planned in Kafka before ``deliver`` is called
   for the first time, and ``deliver`` is called again with the same manifest after any failure, crash or
   takeover, possibly while an earlier call of another process is still under way. It has to be create-only:
-  the first one wins, all others find it "already there", which is success when the content agrees.
+  the first call wins, and all others find the window "already there", which is success if the content agrees.
 * :class:`TransactionalSink` delivers inside the Kafka transaction that also commits the offsets. No plan is
   needed. One that users can configure is a :class:`ConfiguredTransactionalSink`.
 
@@ -40,14 +40,14 @@ __all__ = [
 ]
 
 Payload = TypeVar("Payload")
-"""What a sink's encoder hands to its ``deliver``; opaque to the engine."""
+"""The type that a sink's encoder returns and its ``deliver`` takes; opaque to the engine."""
 Encoded_co = TypeVar("Encoded_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What ``deliver`` did: objects created, objects found already there with the same content, encoded bytes
-    stored.
+    """The result of ``deliver``: how many objects it created, how many it found there with the same content,
+    and how many encoded bytes it stored.
     """
 
     created: int
@@ -57,8 +57,8 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What ``flagstream render`` shows of a window: the names of its objects, whole, with the place that they
-    are in, and one record as text.
+    """The part of a window that ``flagstream render`` shows: the full names of its objects, with the place
+    where they are stored, and one record as text.
     """
 
     names: Sequence[str]
@@ -66,34 +66,36 @@ class Preview:
 
 
 class WindowEncoder(Protocol[Encoded_co]):
-    """Collects one window, encoding as it goes: a window in memory is its compressed bytes, not its events.
+    """Collects one window and encodes it on the way: a window in memory is its compressed bytes, not its
+    events.
 
-    No I/O here. Called on the event loop, but for ``finish``, which has a thread: what takes long and can
-    wait belongs there. Never by two at once. The same records give the same content however the calls of
-    ``add`` are cut.
+    It does no I/O. The engine calls it on the event loop, except ``finish``, which it calls in a thread: work
+    that takes long and can wait belongs there. No two calls run at the same time. The same records give the
+    same content, however the calls of ``add`` are cut.
     """
 
     @property
     def size(self) -> int:
-        """Bytes of encoded, compressed output so far: what ``max_bytes`` limits."""
+        """Bytes of encoded, compressed output so far; ``max_bytes`` limits them."""
         ...
 
     @property
     def memory(self) -> int:
-        """Bytes of memory that the window takes, for the budget: at least ``size``. Read after ``finish``
-        too.
+        """Bytes of memory that the window takes, for the budget: at least ``size``. The engine also reads it
+        after ``finish``.
         """
         ...
 
     def add(self, values: Sequence[bytes], records: Sequence[Record]) -> Sequence[Reject]:
-        """Take further records; ``values[i]`` is ``records[i].value()``. Rejected records leave no trace in
-        the output.
+        """Add records; ``values[i]`` is ``records[i].value()``. Return those that the format cannot hold:
+        they leave no trace in the output.
         """
         ...
 
     def finish(self, manifest: Manifest) -> Encoded_co:
-        """Close the window; called once, in a thread, with at least one exported record, after the last
-        ``add``. Its payload serves all tries to deliver. Raises nothing: the process would end.
+        """Close the window. The engine calls it once, in a thread, after the last ``add``, if there is at
+        least one exported record. The payload serves all tries to deliver. It must not raise: the process
+        would end.
         """
         ...
 
@@ -101,8 +103,7 @@ class WindowEncoder(Protocol[Encoded_co]):
 class Sink(Protocol[Payload]):
     """A destination outside Kafka.
 
-    One that has an attribute ``unit`` (``"rows"``) is spoken of by that word in texts for people; of others
-    they say "windows".
+    If a sink has an attribute ``unit`` (``"rows"``), texts for people call its windows by that word.
     """
 
     fingerprint: str
@@ -111,21 +112,22 @@ class Sink(Protocol[Payload]):
     """
 
     def open(self) -> None:
-        """Prove that the sink can be used. Called before the first window and retried with back-off.
+        """Check that the sink can be used. The engine calls it before the first window, and again with
+        back-off until it succeeds.
 
         Raises SinkRefused or SinkUnavailable.
         """
         ...
 
     def begin(self, partition: Partition, start: int) -> WindowEncoder[Payload]:
-        """An empty window of ``partition`` that starts at offset ``start``. No I/O."""
+        """Return an empty window of ``partition`` that starts at offset ``start``. It does no I/O."""
         ...
 
     def deliver(self, manifest: Manifest, payload: Payload) -> Delivery:
-        """Store the window under names made of its range; returns only when it is durable.
+        """Store the window under names made of its range, and return when it is durable.
 
-        Create-only. An object that is there already is compared by what it says of itself (range, count,
-        digest).
+        Objects are only ever created. If one is there already, compare its manifest (range, count, digest)
+        with ours.
 
         Raises SinkRefused, SinkUnavailable, ObjectConflict when something else stands under the name, or
         PartitionStopped when nothing more may be tried before a person has acted. An unexpected exception
@@ -134,48 +136,50 @@ class Sink(Protocol[Payload]):
         ...
 
     def holdings(self, partition: Partition, start: int) -> Sequence[OffsetRange] | None:
-        """The ranges of ``partition`` with ``end > start`` that the sink holds, in order of their start; one
-        listing. Also one of which only a part is stored so far. ``deliver`` finds what is there of it; if it
-        would not, the range is an :class:`~flagstream.window.OtherwiseNamed`, which is never delivered.
+        """Return the ranges of ``partition`` with ``end > start`` that the sink holds, in order of their
+        start, from one listing. A range of which only a part is stored counts: ``deliver`` must find that
+        part. If it would not, return an :class:`~flagstream.window.OtherwiseNamed`, which the engine never
+        delivers.
 
-        None: the sink cannot know (a log, a webhook). Raises SinkRefused or SinkUnavailable.
+        Return None if the sink cannot know (a log, a webhook). Raises SinkRefused or SinkUnavailable.
         """
         ...
 
     def probe(self) -> Iterator[Proof]:
-        """Try what the sink needs to be allowed to do, on the real destination, leaving nothing behind.
+        """Try each thing that the sink needs to be allowed to do, on the real destination, and remove every
+        trace of it. ``flagstream check`` calls it.
 
-        What cannot be tried without an effect is "unproved", with the reason. Raises nothing: a failure is a
-        Proof.
+        A thing that cannot be tried without an effect is "unproved", with the reason. It must not raise: a
+        failure is a Proof, too.
         """
         ...
 
     def preview(self, manifest: Manifest, payload: Payload) -> Preview:
-        """How a window would be stored; touches nothing."""
+        """Return how a window would be stored. It touches nothing."""
         ...
 
     def close(self) -> None:
-        """Release what ``open`` took. No delivery is under way; called once."""
+        """Release everything that ``open`` took. The engine calls it once, when no delivery is under way."""
         ...
 
 
 class Part(Protocol):
-    """A share of a window that is sent by itself, under an id made of its range. Never changes."""
+    """A share of a window that is sent by itself, under an id made of its range. It never changes."""
 
     @property
     def range(self) -> OffsetRange: ...
     @property
     def count(self) -> int:
-        """How many events it has, at least one."""
+        """Number of its events, at least one."""
         ...
 
     @property
     def middle(self) -> int:
-        """The offset at which halving cuts it; only of one with several events."""
+        """The offset at which the engine halves it, if it has several events."""
         ...
 
     def split(self, at: int) -> "Sequence[Part]":
-        """The parts on both sides of the offset ``at``; only itself where one side has no events."""
+        """Return the parts on both sides of the offset ``at``, or only itself if one side has no events."""
         ...
 
 
@@ -183,21 +187,24 @@ class Part(Protocol):
 class PartsSink(Sink[Payload], Protocol[Payload]):
     """A :class:`Sink` whose windows go out as several requests, one after the other.
 
-    The engine sends the parts itself. One that is refused for what it holds it divides, down to the event,
-    so that one bad event takes no others with it; how it is divided is committed before the first half is
-    sent. The parts of a window, and so their ids, depend on its records and on what is in ``fingerprint``.
+    The engine sends the parts itself. If a part is refused for its content, the engine divides it, down to
+    the event, so that one bad event takes no others with it. It commits the cut before it sends the first
+    half. The parts of a window, and so their ids, depend only on its records and on the settings that
+    ``fingerprint`` covers.
     """
 
     def parts(self, payload: Payload) -> Sequence[Part]:
-        """The window's parts, in order. Their ranges tile the window's. No I/O."""
+        """Return the window's parts, in order. Their ranges tile the window's range. It does no I/O."""
         ...
 
     def send(self, manifest: Manifest, part: Any) -> int:
-        """Send one part, in a worker thread; returns the bytes sent when it is accepted.
+        """Send one part; return the number of bytes sent once it is accepted. The engine calls it in a worker
+        thread.
 
-        Raises PartRefused when a smaller part may be accepted, and otherwise what :meth:`Sink.deliver`
-        raises. SinkUnavailable says whether the part may have been taken unseen (``unanswered``): such a part
-        is never divided, since the whole and its halves have different ids.
+        Raises PartRefused if a smaller part may be accepted, and otherwise the same errors as
+        :meth:`Sink.deliver`. SinkUnavailable says whether the part may have been accepted without an answer
+        (``unanswered``). The engine never divides such a part, because the whole and its halves have
+        different ids.
         """
         ...
 
@@ -221,7 +228,7 @@ class TransactionalSink(Protocol[Payload]):
         ...
 
     def deliver_in(self, transaction: Transaction, manifest: Manifest, payload: Payload) -> None:
-        """Produce the window's records into ``transaction``; the engine adds the offset and commits."""
+        """Produce the window's records into ``transaction``. The engine adds the offset and commits."""
         ...
 
 

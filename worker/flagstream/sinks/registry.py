@@ -1,7 +1,7 @@
-"""The sinks there are: those of the worker, and those that other distributions bring.
+"""All sinks: those of the worker, and those of other distributions.
 
-A new one of ours is a module, and a line in each of the two places here. A distribution of somebody else's
-brings one by an entry point of the group ``flagstream.sinks``, which names a :class:`SinkType`.
+A new sink of the worker is a module, and a line in each of the two places here. Another distribution adds one
+by an entry point of the group ``flagstream.sinks``, which names a :class:`SinkType`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -28,23 +28,23 @@ SINKS: Mapping[str, type[SinkSettings]] = {
     "s3": S3Settings,
     "webhook": WebhookSettings,
 }
-"""The settings of each ``type`` of the worker's own."""
+"""The settings of each ``type`` of the worker itself."""
 
 GROUP = "flagstream.sinks"
 PROTOCOL = 2
-"""The version of ``flagstream.sinks.protocol``; a new one whenever sinks have to be changed to go on
-working.
-"""
+"""The version of ``flagstream.sinks.protocol``. It rises whenever existing sinks have to be changed."""
 
 AnySink = Sink[Any] | ConfiguredTransactionalSink[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class SinkType:
-    """What an entry point of ``flagstream.sinks`` names. Its own name is the ``type`` in the configuration.
+    """The object that an entry point of ``flagstream.sinks`` names. The name of the entry point is the
+    ``type`` in the configuration.
 
-    ``settings`` is what can be set, ``build`` makes a sink of it without touching anything outside, and
-    ``protocol`` is the ``PROTOCOL`` that it was written for: a number in its source, not a reference to ours.
+    ``settings`` is the class of its settings. ``build`` makes a sink of them and touches nothing outside.
+    ``protocol`` is the ``PROTOCOL`` that the sink was written for: a number in its source, not a reference to
+    ours.
     """
 
     settings: type[SinkSettings]
@@ -57,8 +57,8 @@ class UnusableSink(FlagstreamError):
 
 
 class InstalledSinks(Mapping[str, type[SinkSettings]]):
-    """The settings of every ``type``. What other distributions bring is looked up and imported only when it
-    is asked for by its name; then UnusableSink is raised if it cannot be used.
+    """The settings of every ``type``. A sink of another distribution is looked up and imported only when
+    somebody asks for its name; a lookup raises UnusableSink if that sink cannot be used.
     """
 
     def __getitem__(self, kind: str) -> type[SinkSettings]:
@@ -84,7 +84,7 @@ class InstalledSinks(Mapping[str, type[SinkSettings]]):
 
 
 def build(settings: SinkSettings) -> AnySink:
-    """The sink that ``settings`` describe. Touches nothing outside; that is what ``open`` is for."""
+    """Return the sink that ``settings`` describe. It touches nothing outside: ``open`` does that."""
     match settings:
         case FileSettings():
             return FileSink(settings)

@@ -1,4 +1,4 @@
-"""What a sink would do, tried before a worker runs: its permissions, its names, a record as it exports it."""
+"""Try a sink before a worker runs: its permissions, its names, and a record as it exports it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ TRACKING = (
     b'"94a25909-20d8-40cc-8500-fee99b569345"},"trackingEventDetails":{"value":99.77}}'
 )
 FIRST_OFFSET = 120_000
-"""Of the first sample record."""
+"""The offset of the first sample record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,13 @@ class SampleRecord:
 
 
 def probe(settings: SinkSettings) -> Iterator[Proof]:
-    """What the sink of these settings may do at its destination, by trying. Leaves nothing behind."""
+    """Yield what the sink of these settings may do at its destination. It tries, and leaves nothing there."""
     return build(settings).probe()
 
 
 def render(topic: str, settings: SinkSettings) -> Iterator[Preview]:
-    """How the sink would store windows of one sample event each, one behind the other, of every kind that it
-    exports.
+    """Yield how the sink would store one window after the other, each with one sample event, of every kind
+    that it exports.
     """
     samples = {"both": (FEATURE, TRACKING), "feature": (FEATURE,), "tracking": (TRACKING,)}
     for offset, value in enumerate(samples[settings.events], FIRST_OFFSET):

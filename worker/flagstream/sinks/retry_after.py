@@ -1,18 +1,18 @@
-"""What an answer asks to wait: the header Retry-After (RFC 9110, 10.2.3)."""
+"""How long an answer asks us to wait: the header Retry-After (RFC 9110, 10.2.3)."""
 
 from email.utils import parsedate_to_datetime
 
 LONGEST_WAIT = 3600.0
-"""Seconds; what is asked for beyond it (a Retry-After of a day, a wrong clock) is cut to it: one request an
-hour is no burden for a server, and a wrong answer must not silence a worker for a day.
+"""Seconds. A longer wait (a Retry-After of a day, a wrong clock) is cut to this: one request an hour does not
+burden a server, and a wrong answer must not silence a worker for a day.
 """
 
 
 def seconds_to_wait(retry_after: str | None, now: float) -> float | None:
-    """The header's value as seconds from ``now`` (since 1970), at most LONGEST_WAIT.
+    """Return the header's value as seconds from ``now`` (since 1970), at most LONGEST_WAIT.
 
-    None, which leaves the wait to the engine's back-off, when it is absent, not understood, or over already:
-    a wait of 0 would have the other side called again without a pause.
+    Return None, which leaves the wait to the engine's back-off, if the header is absent, not understood, or
+    already over: with a wait of 0 the engine would call the other side again without a pause.
     """
     if retry_after is None:
         return None

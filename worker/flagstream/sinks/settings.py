@@ -1,4 +1,4 @@
-"""What can be set for every sink; each sink adds its own settings in a subclass."""
+"""The settings that every sink has; each sink adds its own in a subclass."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -9,12 +9,11 @@ from flagstream.units import MIB, Bytes, Count, Seconds, Start
 
 
 class SinkSettings(BaseModel):
-    """What all sinks share: where to start, when a window closes, what to do when it cannot go on.
+    """Settings of all sinks: where to start, when a window closes, what to do when a sink cannot go on.
 
-    A sink's subclass adds ``type: Literal["<type>"]`` and its own fields, each with a description that gives
-    unit and reason: the reference is printed from it. A check of one field is a pydantic validator that
-    raises ``units.wrong(...)``; a check of several fields belongs into ``problems``. Secrets are
-    ``SecretStr``.
+    A sink's subclass adds ``type: Literal["<type>"]`` and its own fields. Each field has a description with
+    unit and reason, from which the reference is printed. A check of one field is a pydantic validator that
+    raises ``units.wrong(...)``; a check of several fields belongs in ``problems``. Secrets are ``SecretStr``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -82,14 +81,15 @@ class SinkSettings(BaseModel):
     )
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """Mistakes in how fields go together: the field to blame, then what is wrong and what would be right.
+        """Yield the mistakes in how fields go together: the field to blame, then what is wrong and what would
+        be right.
 
-        Called only when all fields are acceptable by themselves.
+        The configuration calls it only if all fields are acceptable by themselves.
         """
         return iter(())
 
     def variable_problems(self) -> Iterator[str]:
-        """What is wrong with variables of the environment that a client library would read, without their
-        values; for ``flagstream config check``. A worker that runs leaves it to the sink to fail and say so.
+        """Yield what is wrong with the environment variables that a client library would read, without their
+        values. ``flagstream config check`` calls it; a running worker lets the sink fail and say so.
         """
         return iter(())

@@ -1,4 +1,4 @@
-"""The decoders and encoders that the configuration asks for; None where a topic is JSON."""
+"""Makes the decoders and encoders that the configuration asks for; None for a topic in JSON."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,7 +16,7 @@ from flagstream.topic_formats.registry import RegistryError, SchemaMissing, Sche
 
 
 def ingest_decoder(settings: Settings) -> Decoder | None:
-    """Of the ingest topic. Raises ConfigError for a schema file that cannot be used."""
+    """Return the decoder of the ingest topic. Raises ConfigError for a schema file that cannot be used."""
     topics = settings.topics
     if topics.ingest_format == "json":
         return None
@@ -26,7 +26,7 @@ def ingest_decoder(settings: Settings) -> Decoder | None:
 
 
 def output_encoder(settings: Settings) -> Encoder | None:
-    """Of the output topic. Raises ConfigError for a schema file that cannot be used."""
+    """Return the encoder of the output topic. Raises ConfigError for a schema file that cannot be used."""
     topics, registry = settings.topics, settings.registry
     if topics.output_format == "json":
         return None
@@ -43,8 +43,8 @@ def output_encoder(settings: Settings) -> Encoder | None:
 
 
 def output_decoder(settings: Settings, sink: str) -> Decoder | None:
-    """Of the output topic, for the sink of this name. Raises ConfigError for a schema file that cannot be
-    used.
+    """Return the decoder of the output topic, for the sink of this name. Raises ConfigError for a schema file
+    that cannot be used.
     """
     topics = settings.topics
     if topics.output_format == "json":
@@ -55,8 +55,8 @@ def output_decoder(settings: Settings, sink: str) -> Decoder | None:
 
 
 def probe(settings: Settings, *, enrich: bool) -> Iterator[Proof]:
-    """Whether the schema registry and the schema files can be used, for ``flagstream check``. Nothing is
-    registered. Raises nothing.
+    """Yield whether the schema registry and the schema files can be used. ``flagstream check`` calls it. It
+    registers nothing and raises nothing.
     """
     topics, registry = settings.topics, settings.registry
     reads = enrich and topics.ingest_format == "avro"

@@ -1,7 +1,7 @@
-"""Decoders of Avro: with the id of a schema in front of each value, or with one schema for all.
+"""Decoders of Avro: with the id of a schema before each value, or with one schema for all.
 
-An event in JSON passes as it is: a topic that was JSON before holds them until they are read, and no Avro
-value of ours begins with a brace.
+An event in JSON passes as it is: a topic that was in JSON before holds such events until they are read, and
+no Avro value of ours begins with a brace.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from flagstream.topic_formats.event_text import event_text
 from flagstream.topic_formats.known_schemas import KnownSchemas
 
 HEADER: Final = FRAME
-"""Bytes in front of the Avro data in Confluent's wire format: 0, and the schema's id, big-endian."""
+"""Bytes before the Avro data in Confluent's wire format: 0, and the schema's id, big-endian."""
 
 
 class RegistryDecoder:
@@ -66,7 +66,7 @@ class FixedDecoder:
         self._schema = schema
 
     async def prepare(self, values: Sequence[bytes | None]) -> None:
-        """Nothing to wait for."""
+        """Return at once: there is nothing to wait for."""
 
     def decode(
         self, values: Sequence[bytes | None], unknown: set[int] | None = None
@@ -82,15 +82,16 @@ class FixedDecoder:
 
 
 def _names_schema(value: bytes) -> bool:
-    """Whether the value is Avro whose schema the registry has to be asked for."""
+    """Return whether the value is Avro whose schema only the registry knows."""
     return not _unframed(value) and _framed_json(value) is None
 
 
 def _framed_json(value: bytes) -> bytes | None:
-    """The event in a value of a registry's JSON serializer; None for any other.
+    """Return the event in a value of a registry's JSON serializer; None for any other value.
 
-    By the bytes alone, whatever the registry says of the id: a plan that is repeated has to find the same.
-    (Avro data that happens to be an event in JSON begins with a number that no schema has there.)
+    Only the bytes decide, not what the registry says about the id: a plan that is repeated has to find the
+    same result. (Avro data that happens to be an event in JSON begins with a number that no schema has
+    there.)
     """
     json = without_frame(value)
     if json is None or not json.endswith(b"}") or b"\n" in json or isinstance(decode_json(json), Dead):
@@ -103,7 +104,7 @@ def _unframed(value: bytes) -> bool:
 
 
 def _json_or(dead: Dead, value: bytes) -> bytes | Dead:
-    """``value``, if it is an event in JSON on one line; else ``dead``."""
+    """Return ``value`` if it is an event in JSON on one line; otherwise ``dead``."""
     if not value.startswith(b"{"):
         return dead
     if not value.endswith(b"}") or b"\n" in value:
@@ -115,13 +116,13 @@ def _json_or(dead: Dead, value: bytes) -> bytes | Dead:
 
 
 def read(schema: dict[str, Any], value: bytes, start: int) -> bytes | Dead:
-    """The event in ``value`` from byte ``start`` on, as JSON text. Never raises."""
+    """Return the event in ``value`` from byte ``start`` on, as JSON text. It never raises."""
     stream = BytesIO(value)
     stream.seek(start)
     try:
         record: Any = schemaless_reader(stream, schema, None)
         if (rest := len(value) - stream.tell()) > 0:
-            return Dead("invalid_avro", f"{rest} bytes are left over behind the record")
+            return Dead("invalid_avro", f"{rest} bytes are left over after the record")
         return event_text(record)
-    except Exception as error:  # fastavro raises whatever foreign bytes make it trip over
+    except Exception as error:  # foreign bytes make fastavro raise errors of any kind
         return Dead("invalid_avro", f"{type(error).__name__}: {error}")

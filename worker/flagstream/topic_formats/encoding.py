@@ -1,4 +1,4 @@
-"""Encoders of Avro: with the id of the registered schema in front of each value, or bare."""
+"""Encoders of Avro: with the id of the registered schema before each value, or bare."""
 
 from io import BytesIO
 from typing import Final
@@ -30,7 +30,7 @@ class FixedEncoder:
         self._prefix = b""
 
     def open(self) -> None:
-        """Nothing to wait for."""
+        """Return at once: there is nothing to wait for."""
 
     def encode(self, text: bytes) -> bytes | Dead:
         out = BytesIO()
@@ -43,8 +43,8 @@ class FixedEncoder:
 
 
 class RegistryEncoder(FixedEncoder):
-    """Confluent's wire format. The schema stands in the registry under the topic's subject, ``<topic>-value``
-    (TopicNameStrategy); with ``auto_register`` it is put there.
+    """Confluent's wire format. The registry has the schema under the topic's subject, ``<topic>-value``
+    (TopicNameStrategy); with ``auto_register`` the encoder puts it there.
     """
 
     def __init__(self, text: str, registry: SchemaRegistry, topic: str, *, auto_register: bool) -> None:

@@ -1,4 +1,4 @@
-"""The event of an Avro record as JSON text: nothing is rounded, and what the record holds the text holds.
+"""The event of an Avro record as JSON text: nothing is rounded, and the text holds all that the record holds.
 
 Fields are taken by their names. Null is "not given"; in the fields of ``JSON_TEXT`` a string is JSON text,
 in any field another type is its JSON; the members of ``otherFields`` replace fields of the same name.
@@ -20,7 +20,7 @@ _AS_THEY_ARE: Final = (str, bool, int)
 
 
 def event_text(record: Mapping[str, Any]) -> bytes:
-    """Compact JSON on one line. Raises ValueError, TypeError or RecursionError where the record has none."""
+    """Return compact JSON on one line. Raises ValueError, TypeError or RecursionError if there is none."""
     members: dict[str, Any] = {}
     for name, value in record.items():
         if value is None or name == OTHERS:
@@ -37,14 +37,14 @@ def event_text(record: Mapping[str, Any]) -> bytes:
 
 
 def _checked(name: str, text: str) -> Raw:
-    """``text`` if it is JSON: what is spliced in unread could end its field and begin another."""
+    """Return ``text`` if it is JSON: text that is inserted unread could end its field and begin another."""
     raw = text.encode()
     if b"\n" in raw or b"\r" in raw:  # an event is one line
         raw = msgspec.json.format(raw, indent=-1)
     try:
         return _raw(raw)
     except ValueError as error:
-        raise ValueError(f"the text in `{name}` is no JSON: {error}") from error
+        raise ValueError(f"the text in `{name}` is not JSON: {error}") from error
 
 
 def _json(name: str, value: object) -> bytes:

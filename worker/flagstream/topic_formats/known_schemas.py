@@ -1,4 +1,4 @@
-"""The schemas that records name by id, asked of the registry once each."""
+"""The schemas that records name by id. The registry is asked for each of them once."""
 
 import asyncio
 import time
@@ -18,8 +18,8 @@ log = structlog.get_logger(__name__)
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 15.0
 DOUBTS = 3
-"""How often the registry has to say that there is no such schema: a replica can lag behind the one that a
-producer registered with.
+"""How often the registry has to say that there is no such schema before that counts: a replica can lag the
+one that a producer registered with.
 """
 DOUBT_PAUSE = 0.5
 ASK_AGAIN = 60.0
@@ -27,20 +27,22 @@ ASK_AGAIN = 60.0
 
 
 class Schemas(Protocol):
-    """The part of the registry that is needed."""
+    """The part of a registry that is needed here."""
 
     def schema(self, number: int) -> str: ...
 
 
 class Missing(NamedTuple):
-    """There was no such schema, and when that was asked (monotonic seconds)."""
+    """A schema that the registry did not have, and when it was asked (monotonic seconds)."""
 
     dead: Dead
     asked: float
 
 
 class KnownSchemas:
-    """``source`` is the stage's name, for log and metrics. An id is the four bytes that stand in records."""
+    """All schemas of one stage. ``source`` is the stage's name, for log and metrics. An id is the four bytes
+    that records hold.
+    """
 
     def __init__(self, registry: Schemas, source: str) -> None:
         self.trouble: str | None = None
@@ -50,14 +52,15 @@ class KnownSchemas:
         self._missing: dict[bytes, Missing] = {}
 
     def get(self, identity: bytes) -> dict[str, Any] | Dead:
-        """The schema, or why the records that name it are dead letters; of an id that was learned."""
+        """Return the schema of an id that was learned, or why the records that name it are dead letters."""
         return self._schemas.get(identity) or self._missing[identity].dead
 
     async def learn(self, identities: Iterable[bytes]) -> None:
-        """Ask for those that are not known, until the registry answers: backs off for as long as it takes.
+        """Ask for the ids that are not known, with back-off, until the registry answers, however long it
+        takes.
 
-        The pauses in which it may change its mind about those that it does not know are the same for all of
-        them: a chunk waits :data:`DOUBT_PAUSE` for each doubt, however many ids are foreign.
+        An id that the registry does not know is asked for again after a pause. All such ids share the pauses:
+        a chunk waits :data:`DOUBT_PAUSE` for each repetition, however many ids are foreign.
         """
         unknown = asked = {identity for identity in identities if self._worth_asking(identity)}
         for doubts in reversed(range(DOUBTS)):
@@ -75,7 +78,7 @@ class KnownSchemas:
         return missing is None or time.monotonic() - missing.asked > ASK_AGAIN
 
     async def _answers(self, identity: bytes) -> bool:
-        """Whether the registry has this id, be it of a schema that cannot be used."""
+        """Return whether the registry has this id, even if its schema cannot be used."""
         number = int.from_bytes(identity)
         try:
             self._schemas[identity] = parsed(await self._text(number))

@@ -1,4 +1,4 @@
-"""What a stage asks of a topic's format, where that is not JSON."""
+"""The protocol of a topic's format, for topics that are not in JSON."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,18 +11,19 @@ class Decoder(Protocol):
 
     @property
     def trouble(self) -> str | None:
-        """What :meth:`prepare` waits for, for people; None while it does not wait."""
+        """The reason why :meth:`prepare` waits, for people; None while it does not wait."""
 
     async def prepare(self, values: Sequence[bytes | None]) -> None:
-        """Get what :meth:`decode` needs for these values, however long it takes; call it before."""
+        """Get what :meth:`decode` needs for these values, however long it takes. The stage calls it first."""
 
     def decode(
         self, values: Sequence[bytes | None], unknown: set[int] | None = None
     ) -> list[bytes | Dead | None]:
-        """The event of each value as JSON text on one line, or why there is none. No I/O, never raises.
+        """Return the event of each value as JSON text on one line, or why there is none. It does no I/O and
+        never raises.
 
-        What has no bytes (a tombstone, an empty value) is handed on as it is. ``unknown``: ids of schemas
-        that count as missing, also if they are known by now; those that are found missing are added.
+        A value without bytes (a tombstone, an empty value) passes as it is. ``unknown``: the ids of schemas
+        that count as missing, even if they are known by now; ids that are found missing are added to it.
         """
 
 
@@ -30,7 +31,9 @@ class Encoder(Protocol):
     """Turns the JSON text of events into values of a topic."""
 
     def open(self) -> None:
-        """Get ready, before the first :meth:`encode`; blocks. Raises RegistryError: try again later."""
+        """Get ready, before the first :meth:`encode`. It blocks. Raises RegistryError: the stage tries
+        again later.
+        """
 
     def encode(self, text: bytes) -> bytes | Dead:
-        """The value for an enriched event. No I/O, never raises."""
+        """Return the value for an enriched event. It does no I/O and never raises."""

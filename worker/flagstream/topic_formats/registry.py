@@ -24,11 +24,11 @@ _LATER = (408, 425, 429)
 _MAX_ANSWER: Final = 16 << 20
 """Bytes of an answer; schemas are a few kilobytes."""
 _MAX_SAID: Final = 500
-"""Characters of the registry's own explanation that are handed on."""
+"""Characters of the registry's own explanation that are passed on."""
 
 
 class RegistryError(FlagstreamError):
-    """The registry did not do what it was asked; try again later.
+    """The registry did not answer a request as it should; try again later.
 
     ``kind``: "unavailable" passes by itself; "refused" (credentials, a wrong address, an incompatible schema)
     lasts until a person acts.
@@ -40,14 +40,14 @@ class RegistryError(FlagstreamError):
 
 
 class SchemaMissing(FlagstreamError):
-    """The registry answered, and has no such schema."""
+    """The registry answered that it has no such schema."""
 
 
 class SchemaRegistry:
     """A client; ``settings.url`` is that of Confluent's interface.
 
-    A registry that asks to wait (``Retry-After``) gets no call for so long: all fail with its answer.
-    ``clock`` gives monotonic seconds.
+    If a registry asks to wait (``Retry-After``), it gets no request for so long: all calls fail with its
+    answer. ``clock`` gives monotonic seconds.
     """
 
     def __init__(self, settings: RegistrySettings, clock: Callable[[], float] = time.monotonic) -> None:
@@ -77,7 +77,7 @@ class SchemaRegistry:
         return self._url
 
     def schema(self, number: int) -> str:
-        """The text of the Avro schema with this id. Raises SchemaMissing and RegistryError."""
+        """Return the text of the Avro schema with this id. Raises SchemaMissing and RegistryError."""
         answer = self._call("GET", f"schemas/ids/{number}")
         kind = answer.get("schemaType") or "AVRO"
         if kind != "AVRO":
@@ -90,17 +90,17 @@ class SchemaRegistry:
         return text
 
     def find(self, subject: str, schema: str) -> int:
-        """The id of ``schema`` under ``subject``. Raises SchemaMissing and RegistryError."""
+        """Return the id of ``schema`` under ``subject``. Raises SchemaMissing and RegistryError."""
         return self._number(self._call("POST", f"subjects/{subject}", schema, normalize="true"))
 
     def register(self, subject: str, schema: str) -> int:
-        """Add ``schema`` to ``subject`` if it is not there; its id. Raises RegistryError: "refused" where the
-        subject's rules of compatibility do not allow it.
+        """Add ``schema`` to ``subject`` if it is not there, and return its id. Raises RegistryError,
+        "refused" if the subject's rules of compatibility do not allow the schema.
         """
         return self._number(self._call("POST", f"subjects/{subject}/versions", schema, normalize="true"))
 
     def compatible(self, subject: str, schema: str) -> bool:
-        """Whether the subject's rules allow ``schema`` as the next version. Raises RegistryError."""
+        """Return whether the subject's rules allow ``schema`` as the next version. Raises RegistryError."""
         try:
             answer = self._call("POST", f"compatibility/subjects/{subject}/versions/latest", schema)
         except SchemaMissing:
@@ -112,13 +112,14 @@ class SchemaRegistry:
         self._http.close()
 
     def _call(self, method: str, path: str, schema: str | None = None, **parameters: str) -> dict[str, Any]:
-        if (told := self._left_alone) is not None and self._clock() < told[0]:
-            raise RegistryError("unavailable", told[1])
+        if (left := self._left_alone) is not None and self._clock() < left[0]:
+            raise RegistryError("unavailable", left[1])
         body = None if schema is None else json.dumps({"schema": schema}).encode()
         target = f"{self._base}/{path}" + (f"?{urlencode(parameters)}" if parameters else "")
         status, retry_after, fresh, answer = self._ask(method, target, body)
         if not fresh and 300 <= status <= 499 and status not in _LATER:
-            # What ends a call, or makes dead letters, may come from a host that is no longer the registry.
+            # An answer that ends a call, or makes dead letters, may come from a host that no longer is the
+            # registry.
             status, retry_after, _, answer = self._ask(method, target, body, fresh=True)
         if 200 <= status <= 299 and answer is not None:
             return answer

@@ -50,7 +50,7 @@ _ABOUT_RECORDS = {
     KafkaError.POLICY_VIOLATION,
     KafkaError._INVALID_DIFFERENT_RECORD,
 }
-"""Those that judge what was sent, and not who sends it or whether the topic is there."""
+"""Errors that judge the records, not the sender or the topic."""
 _USELESS = {
     KafkaError._FATAL,
     KafkaError.UNKNOWN_PRODUCER_ID,
@@ -64,8 +64,8 @@ LIMIT_SECONDS = 300.0
 
 
 class _Reports:
-    """The delivery reports of some records of a window, by their index. They come in whatever thread polls
-    the producer. ``failures``: the records that were not taken, each with the error.
+    """The delivery reports of some records of a window, by index. librdkafka calls them in the thread that
+    polls the producer. ``failures`` holds the records that were refused, each with its error.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class _Reports:
             return len(self.taken) + len(self.failures)
 
     def of(self, index: int) -> Callable[[KafkaError | None, object], None]:
-        """What librdkafka calls for the record."""
+        """Return the callback that librdkafka calls for the record."""
 
         def report(error: KafkaError | None, message: object) -> None:
             with self._lock:
@@ -94,10 +94,10 @@ class _Reports:
 class OtherClusterSink:
     """Satisfies :class:`flagstream.sinks.protocol.Sink`. One idempotent producer, shared by all deliveries.
 
-    Within one try librdkafka itself neither doubles nor reorders records. What is not acknowledged is sent
-    again; by the next worker, where one dies before the offset is committed, the whole window.
+    Within one try, librdkafka itself neither doubles nor reorders records. Records that are not acknowledged
+    are sent again. If a worker dies before the offset is committed, the next one sends the whole window.
 
-    A broker refuses batches. So the records of one that was refused are sent again in halves, down to the
+    A broker refuses whole batches. So the records of a refused batch are sent again in halves, down to the
     record, and one bad event takes no others with it.
     """
 
@@ -112,7 +112,9 @@ class OtherClusterSink:
         self._opening = threading.Lock()
         self._producer: Producer | None = None
         self._said: list[KafkaError] = []
-        self._fatal: KafkaError | None = None  # what ended a producer, told to one thread
+        self._fatal: KafkaError | None = (
+            None  # the error that ended a producer; librdkafka reports it to one thread only
+        )
         self._refused_in_a_row = 0
         self._unseen_logged = False
 
@@ -123,10 +125,11 @@ class OtherClusterSink:
         return RecordEncoder(partition, event_ids=self._settings.event_ids, limit=self._limit)
 
     def deliver(self, manifest: Manifest, payload: Records) -> Delivery:
-        """Send what is left of the window's records; returns when every one is acknowledged by all in-sync
-        replicas.
+        """Send the window's records that are not acknowledged yet; return when all in-sync replicas have
+        acknowledged every one.
 
-        Where some are refused for what they are, the others are sent all the same, and the error names them.
+        If some records are refused for their content, the others are sent all the same, and the error names
+        the refused ones.
         """
         shared = producer = self._ready()
         refused: dict[int, str] = {}
@@ -172,8 +175,8 @@ class OtherClusterSink:
             self._producer = None
 
     def _send_all(self, producer: Producer, payload: Records, group: Sequence[int]) -> dict[int, KafkaError]:
-        """Send these records of the window; returns those that the topic refuses for what they are, or
-        because a batch that they were in holds such ones. Raises SinkError for any other failure.
+        """Send these records of the window; return those that the topic refuses for their content, or because
+        their batch holds such records. Raises SinkError for any other failure.
         """
         reports = _Reports()
         give_up = time.monotonic() + self._settings.timeout + ANSWER_SECONDS
@@ -199,15 +202,15 @@ class OtherClusterSink:
 
     def _failed(self, producer: Producer, error: KafkaError) -> SinkError:
         failure = self._error(self._cause(producer, error))
-        # What was denied is denied by a new client too, or it was the old one's credentials.
+        # After a denial make a new client: the old one may have had old credentials.
         denied = isinstance(failure, SinkRefused) and failure.denied
         if error.fatal() or error.code() in _USELESS or denied:
             self._abandon(producer)
         return failure
 
     def _cause(self, producer: Producer, error: KafkaError) -> KafkaError:
-        """The error that ended the producer, where ``error`` only says that it has ended. Without the right
-        to write, for example, the brokers give no producer id.
+        """Return the error that ended the producer, if ``error`` only says that it has ended. Without the
+        right to write, for example, the brokers give no producer id.
         """
         if error.code() != KafkaError._FATAL:
             return error
@@ -255,7 +258,9 @@ class OtherClusterSink:
             raise self._error(failure.args[0]) from failure
 
     def _ask_again(self) -> None:
-        """A producer's limit is fixed, so another limit takes another producer."""
+        """Ask for the topic's limit again. A producer's limit is fixed, so a new limit needs a new
+        producer.
+        """
         self._limit_asked = self._clock()
         with suppress(SinkError):  # the delivery itself says what is wrong
             limit = self._topic_limit()
@@ -264,14 +269,16 @@ class OtherClusterSink:
                 self._producer = None
 
     def _abandon(self, producer: Producer) -> None:
-        """A producer that reported a fatal error sends nothing any more; the next delivery makes another."""
+        """Give up a producer that reported a fatal error and sends nothing more; the next delivery makes
+        one.
+        """
         log.warning("producer_abandoned", topic=self._settings.topic)
         with self._opening:
             if self._producer is producer:
                 self._producer = None
 
     def _topic_limit(self) -> int:
-        """The largest record that the topic takes. Raises SinkRefused or SinkUnavailable."""
+        """Return the largest record that the topic takes. Raises SinkRefused or SinkUnavailable."""
         settings = self._settings
         self._said.clear()
         try:
@@ -282,10 +289,10 @@ class OtherClusterSink:
         try:
             topics = admin.list_topics(timeout=ANSWER_SECONDS).topics
         except KafkaException as failure:
-            # The reason, where the time-out tells none. It is told by a callback, which poll() calls.
+            # A time-out gives no reason. librdkafka reports it to a callback, which poll() calls.
             admin.poll(0)
-            told = (e for e in reversed(self._said) if e.code() != KafkaError._ALL_BROKERS_DOWN)
-            raise self._error(next(told, failure.args[0])) from failure
+            reasons = (e for e in reversed(self._said) if e.code() != KafkaError._ALL_BROKERS_DOWN)
+            raise self._error(next(reasons, failure.args[0])) from failure
         if settings.topic not in topics:
             raise SinkRefused(f"{settings.topic}: no such topic, or no right to see it", denied=True)
         resource = ConfigResource(ResourceType.TOPIC, settings.topic)

@@ -31,14 +31,15 @@ class TopicSink:
         return RecordEncoder(partition, event_ids=self._event_ids, limit=self.limit, refused=refused)
 
     def refuse(self, partition: Partition, until: int, refused: Mapping[tuple[bytes, bytes], str]) -> None:
-        """Reject these keys and values, with the reason, beside those that are known already, until the
-        offset ``until`` of the partition is committed. Called by the engine.
+        """Reject these keys and values from now on, with the reason, in addition to those that are known,
+        until the offset ``until`` of the partition is committed. The engine calls it after the topic refused
+        them.
         """
         last, known = self._refused.get(partition, (0, {}))
         self._refused[partition] = (max(last, until), {**known, **refused})
 
     def committed(self, partition: Partition, offset: int) -> None:
-        """Called by the engine: what was refused before ``offset`` does not come again."""
+        """Forget the refusals before ``offset``, which the engine has just committed."""
         if partition in self._refused and offset >= self._refused[partition][0]:
             del self._refused[partition]
 

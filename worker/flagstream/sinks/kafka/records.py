@@ -14,7 +14,7 @@ from flagstream.sinks.protocol import Preview
 from flagstream.window import Manifest
 
 RECORD_OVERHEAD = 200
-"""Bytes of memory that Python takes for an encoded record beside its key and value, *measured*: 186."""
+"""Bytes of memory that Python takes for an encoded record besides its key and value, *measured*: 186."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Produce:
 
 
 class Records(tuple[Produce, ...]):
-    """A window's records. ``taken`` are the indexes of those that another cluster has acknowledged: this
-    process does not send them again.
+    """A window's records. ``taken`` holds the indexes of the records that another cluster has acknowledged:
+    this process does not send them again.
     """
 
     taken: set[int]
@@ -49,8 +49,8 @@ _decode = msgspec.json.Decoder(_Keyed).decode
 class RecordEncoder:
     """One window as records; a :class:`~flagstream.sinks.protocol.WindowEncoder`.
 
-    Rejects what has no ``userKey``, what is larger than ``limit``, the largest record of the topic, and what
-    is in ``refused``: keys and values that the topic is known to refuse, with the reason.
+    It rejects a record that has no ``userKey``, that is larger than ``limit``, the topic's largest record, or
+    that is in ``refused``: the keys and values that the topic is known to refuse, with the reason.
     """
 
     def __init__(
@@ -98,6 +98,6 @@ class RecordEncoder:
 
 
 def preview(topic: str, payload: Sequence[Produce]) -> Preview:
-    """The topic, and the first record as ``key: value``."""
+    """Return the topic, and the first record as ``key: value``."""
     first = payload[0]
     return Preview((topic,), f"{first.key.decode()}: {first.value.decode()}")

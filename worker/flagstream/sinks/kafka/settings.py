@@ -1,4 +1,4 @@
-"""What can be set for a Kafka sink."""
+"""The settings of a Kafka sink."""
 
 from collections.abc import Iterator
 from hashlib import sha256
@@ -57,7 +57,7 @@ class KafkaSinkSettings(SinkSettings):
         default=False,
         description=(
             "Give each event an id (output topic, partition and offset) that is the same on every try, so "
-            "that a reader that gets an event twice can tell."
+            "that a reader recognises an event that comes twice."
         ),
     )
     timeout: Seconds = Field(
@@ -98,6 +98,8 @@ class KafkaSinkSettings(SinkSettings):
 
 
 def fingerprint(settings: KafkaSinkSettings) -> str:
-    """Of what shapes the records and where they go; not of how they are shared out or sent."""
+    """Return the fingerprint of the settings that shape the records and say where they go. How records are
+    partitioned or sent does not count.
+    """
     shape = ("kafka", settings.bootstrap_servers, settings.topic, str(settings.event_ids), settings.events)
     return sha256("\0".join(shape).encode()).hexdigest()[:16]

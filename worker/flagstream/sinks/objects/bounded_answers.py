@@ -1,5 +1,5 @@
-"""How much of an answer is taken into memory: what answers at a store's address may be no store, and may
-never come to an end.
+"""A bound on answers in memory: a server at a store's address may be something else, and may send without
+end.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ class AnswerTooLarge(SinkUnavailable):
 
     def __init__(self) -> None:
         super().__init__(
-            f"the answer is larger than {LARGEST // 1024**2} MiB, as none of a store is: look at what "
+            f"the answer is larger than {LARGEST // 1024**2} MiB, and no answer of a store is: look at what "
             "answers at the endpoint"
         )
 

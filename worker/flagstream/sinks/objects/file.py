@@ -238,7 +238,7 @@ def _compare(target: Path, content: EncodedObject, kind: Format) -> None:
     with _call("stat"):
         mode = target.stat().st_mode
     if not stat.S_ISREG(mode):
-        raise ObjectConflict(f"{target} is no regular file")
+        raise ObjectConflict(f"{target} is not a regular file")
     with _call("read"), open(target, "rb") as file:
         if different := kind.compare(file, content):
             raise ObjectConflict(f"{target}: {different} ({content.manifest})")

@@ -254,7 +254,7 @@ def _check(text: str, pieces: list[Piece]) -> None:
     for left, right in _unseparated(pieces):
         raise ValueError(
             f"{_listed([left])} and {_listed([right])} run into each other, so two windows could share "
-            "a name; put a character that is no digit between them"
+            "a name; put a character that is not a digit between them"
         )
     for one, other in pairwise(pieces):
         if isinstance(one, Field) and isinstance(other, Field) and {one.name, other.name} <= {*_OF_TIME}:

@@ -1,5 +1,5 @@
-"""Where a sink puts its objects, as far as the configuration tells: what names are unique in, and how long
-they may be.
+"""Where a sink puts its objects, by the configuration alone: within what names are unique, and how long they
+may be.
 """
 
 from dataclasses import dataclass, replace
@@ -10,31 +10,31 @@ SHOWN = 40
 
 @dataclass(frozen=True, slots=True)
 class NameLimits:
-    """What names are put behind, and what of them is too long there.
+    """The place of a sink's objects, and the longest names that it takes.
 
-    A name that is too long can never be stored. Whether an event becomes a dead letter by it must not depend
-    on the worker, so nothing is looked up for these limits that another worker might find differently.
+    A name that is too long can never be stored. Whether an event therefore becomes a dead letter must not
+    depend on the worker, so these limits come from nothing that two workers could find differently.
     """
 
     store: str = ""
-    """Where a whole name (``root`` and what follows) is given once: a bucket, a file system. Empty: unknown,
-    no other sink is compared.
+    """Within what a whole name (``root`` and what follows) is unique: a bucket, a file system. If it is
+    empty, that is unknown, and no other sink is compared.
     """
     root: str = ""
-    """What stands in front of all names, in the one way to write it."""
+    """The beginning of all names, in its one normal form."""
     before: int = 0
-    """Bytes that count in front of a name."""
+    """Bytes before a name that count as part of it."""
     longest: int = 1 << 62
-    """Bytes (UTF-8) of a name with what counts in front of it."""
+    """Most bytes (UTF-8) of a name, ``before`` included."""
     longest_part: int = 1 << 62
-    """Bytes of what stands between two slashes."""
+    """Most bytes between two slashes."""
 
     def limited(self, longest: int, part: int) -> "NameLimits":
-        """The same place with these limits, where they are narrower."""
+        """Return the same place with these limits, if they are narrower."""
         return replace(self, longest=min(self.longest, longest), longest_part=min(self.longest_part, part))
 
     def fault(self, name: str) -> str | None:
-        """What is too long about ``name``, for people; None if it can be stored."""
+        """Return what is too long about ``name``, for people; None if it can be stored."""
         size = self.before + len(name.encode())
         if size > self.longest:
             return f'"{_cut(name)}" has {size} bytes with its place, and {self.longest} is the most'
@@ -46,8 +46,8 @@ class NameLimits:
 
 
 def bucket(store: str, prefix: str) -> NameLimits:
-    """In a bucket of S3 or Google Cloud Storage. A key has at most 1,024 bytes of UTF-8, whatever its slashes
-    (both stores' quotas).
+    """Return the limits in a bucket of S3 or Google Cloud Storage: a key has at most 1,024 bytes of UTF-8,
+    whatever its slashes (both stores' quotas).
     """
     return NameLimits(store, prefix, len(prefix.encode()), 1024)
 

@@ -1,4 +1,4 @@
-"""Objects that only prove what a store of objects allows."""
+"""Objects that are stored only to find out what a store allows."""
 
 import secrets
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from flagstream.outcomes import Proof
 from flagstream.window import Manifest, OffsetRange
 
 PROBES = ".flagstream-probe/"
-"""Where, below the prefix, such objects are written."""
+"""The folder for such objects, below the prefix."""
 
 MANIFEST = Manifest(
     range=OffsetRange(Partition("t" * 249, 2**31 - 1), 2**62, 2**63 - 1),
@@ -19,27 +19,27 @@ MANIFEST = Manifest(
     topic_id="AAAAAAAAAAAAAAAAAAAAAA",
     path='date=2026-11-29/flag=é"%2F\\',
 )
-"""What such an object says of itself: as much as a window's can, in all characters that may occur. A store
-that loses or changes metadata is found out by it, and not at the first window that is delivered again.
+"""The manifest of such an object: as long as a window's can be, in all characters that may occur. It reveals
+a store that loses or changes metadata before the first window is delivered again.
 """
 
 LIST = "list"
 """The attempt that can be made without an object."""
 
 Attempt = tuple[str, Callable[[str], str]]
-"""What is tried, and the call that tries it on an object of that name and says what came of it. Raises
-FlagstreamError.
+"""A thing to try, and the call that tries it on an object of the given name and returns the result as text.
+The call raises FlagstreamError.
 """
 
 
 def probe_name() -> str:
-    """A name that nobody else uses."""
+    """Return a name that nobody else uses."""
     return PROBES + secrets.token_hex(16)
 
 
 def proofs(write: Attempt, *others: Attempt, names: Callable[[str], Iterator[str]]) -> Iterator[Proof]:
-    """Each attempt in turn on one object. Where there is none to try it on, only a listing can be tried:
-    ``names`` lists those that begin with a prefix.
+    """Make each attempt in turn on one object. If the object could not be written, only a listing can be
+    tried: ``names`` lists the names that begin with a prefix.
     """
     name = probe_name()
 

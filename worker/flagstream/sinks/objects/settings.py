@@ -40,7 +40,7 @@ def _zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (ValueError, OSError, KeyError) as error:
-        raise wrong(f'"{name}" is no time zone; write UTC, Europe/Berlin and so on') from error
+        raise wrong(f'"{name}" is not a time zone; write UTC, Europe/Berlin and so on') from error
     return name
 
 

@@ -1,10 +1,8 @@
 """Values that stores have rules for: buckets, regions, roles, classes, content types, tags.
 
-What is refused here the store, or its client, would refuse at the first object. Sources: Amazon's S3
-User Guide
+The store, or its client, would refuse these values at the first object. Sources: Amazon's S3 User Guide
 (bucket naming rules, object tagging), botocore's `validate_region_name`, Google's reference of storage
-classes and
-Cloud KMS, RFC 9110 for content types and codings.
+classes and Cloud KMS, RFC 9110 for content types and codings.
 """
 
 import re
@@ -24,7 +22,7 @@ _AMAZON = re.compile(
     r"arn:[\w-]+:s3:::(?P<arn>[^/]+)(/.*)?"
     r"|(https?://)?((?P<bucket>[\w.-]+)\.)?s3[a-z0-9.-]*\.amazonaws\.com(\.cn)?/?(?P<first>[^/]*).*"
 )
-"""What consoles and documents call a bucket: its ARN, and its addresses with it in the host or the path."""
+"""A bucket as consoles and documents show it: its ARN, and its addresses, with it in the host or the path."""
 S3_CLASSES = (
     "STANDARD",
     "STANDARD_IA",
@@ -55,7 +53,8 @@ def _bucket(scheme: str, pattern: str) -> AfterValidator:
         if not re.fullmatch(pattern, bucket):
             advice = "letters, digits, dots and dashes"
         raise wrong(
-            f"{shown(text)} is no bucket's name; write it without {scheme}:// and without slashes: {advice}"
+            f"{shown(text)} is not the name of a bucket; write it without {scheme}:// and without slashes: "
+            f"{advice}"
         )
 
     return AfterValidator(check)
@@ -89,7 +88,9 @@ def endpoint_of(advice: str) -> AfterValidator:
 
 
 def endpoint_problem(endpoint: str, bucket: str) -> str | None:
-    """What is wrong where S3's ``endpoint`` holds the bucket too, as consoles show it; None if nothing is."""
+    """Return what is wrong if S3's ``endpoint`` also holds the bucket, as consoles show it; None
+    otherwise.
+    """
     parts = urlsplit(endpoint)
     host = parts.netloc.removeprefix(f"{bucket}.") if "amazonaws.com" in parts.netloc else parts.netloc
     if host == parts.netloc and parts.path.strip("/") != bucket:
@@ -103,7 +104,7 @@ def _region(text: str | None) -> str | None:
     if zone := re.fullmatch(r"([a-z]{2}(?:-[a-z]+)+-\d)[a-z]", text):
         raise wrong(f'{shown(text)} is an availability zone; write its region, "{zone[1]}"')
     if not re.fullmatch(r"(?![0-9]+$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)", text):
-        raise wrong(f'{shown(text)} is no region; write one such as "eu-west-1"')
+        raise wrong(f'{shown(text)} is not a region; write one such as "eu-west-1"')
     return text
 
 
@@ -113,7 +114,7 @@ MaybeRegion = Annotated[str | None, AfterValidator(_region)]
 
 def _role(text: str) -> str:
     if text and not re.fullmatch(r"arn:[^\s:]+:\S+", text):
-        raise wrong(f'{shown(text)} is no role; write "arn:aws:iam::ACCOUNT:role/NAME"')
+        raise wrong(f'{shown(text)} is not a role; write "arn:aws:iam::ACCOUNT:role/NAME"')
     return text
 
 
@@ -122,7 +123,7 @@ RoleArn = Annotated[str, AfterValidator(_role)]
 
 def _content_type(text: str) -> str:
     if text and not re.fullmatch(rf"{_TOKEN}/{_TOKEN}(\s*;[\x20-\x7e]*)?", text):
-        raise wrong(f'{shown(text)} is no content type; write one such as "application/json"')
+        raise wrong(f'{shown(text)} is not a content type; write one such as "application/json"')
     return text
 
 
@@ -131,7 +132,7 @@ ContentType = Annotated[Line, AfterValidator(_content_type)]
 
 def _content_encoding(text: str) -> str:
     if text and not re.fullmatch(rf"{_TOKEN}(\s*,\s*{_TOKEN})*", text):
-        raise wrong(f'{shown(text)} is no content encoding; write one such as "gzip"')
+        raise wrong(f'{shown(text)} is not a content encoding; write one such as "gzip"')
     return text
 
 
@@ -150,7 +151,7 @@ StorageClass = Annotated[str, AfterValidator(_class)]
 
 
 def class_problem(text: str, known: Sequence[str]) -> str | None:
-    """Why the service that has the classes ``known`` takes no objects of class ``text``; None if it does."""
+    """Return why a service with the classes ``known`` takes no objects of class ``text``; None if it does."""
     if not text or text in known:
         return None
     return f"{shown(text)} is not a storage class{nearest(text, known)}"
@@ -159,7 +160,7 @@ def class_problem(text: str, known: Sequence[str]) -> str | None:
 def _kms_key(text: str) -> str:
     if text and not re.fullmatch(r"projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+", text):
         raise wrong(
-            f"{shown(text)} is no key; write projects/P/locations/L/keyRings/R/cryptoKeys/K, no version"
+            f"{shown(text)} is not a key; write projects/P/locations/L/keyRings/R/cryptoKeys/K, no version"
         )
     return text
 
@@ -169,7 +170,7 @@ KmsKeyName = Annotated[str, AfterValidator(_kms_key)]
 
 def _project(text: str) -> str:
     if text and not re.fullmatch(r"[a-z0-9.:-]+", text):
-        raise wrong(f'{shown(text)} is no project; write its id, such as "my-project-123", not its name')
+        raise wrong(f'{shown(text)} is not a project; write its id, such as "my-project-123", not its name')
     return text
 
 

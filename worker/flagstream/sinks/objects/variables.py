@@ -1,4 +1,4 @@
-"""What the clients of stores read from the environment, as far as a configuration check can judge it."""
+"""The environment variables that clients of stores read, as far as a configuration check can judge them."""
 
 import os
 import re
@@ -57,14 +57,14 @@ ADDRESSES = frozenset(
         "STORAGE_EMULATOR_HOST",
     }
 )
-"""What of these the libraries take as a whole address."""
+"""The variables that hold a whole address."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def malformed(names: Iterable[str], environ: Mapping[str, str] = os.environ) -> Iterator[str]:
-    """A line for each variable with a control character in it, or without the address that it should hold;
-    never with its value.
+    """Yield a line for each variable that has a control character in it, or not the address that it should
+    hold; never with its value.
 
     A control character is never meant (a line break at the end of a file that was read into the variable),
     and the libraries would quote the whole value when they fail.

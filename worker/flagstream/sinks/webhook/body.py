@@ -20,9 +20,9 @@ from flagstream.outcomes import Reject
 from flagstream.window import Manifest, OffsetRange
 
 _EVENT_OVERHEAD = 48
-"""Bytes of memory that CPython takes for each bytes object in a list, beside its content, rounded up."""
+"""Bytes of memory that CPython takes for each bytes object in a list besides its content, rounded up."""
 _EDGE = 16
-"""Bytes of memory for where an event ends: in the body and in the topic."""
+"""Bytes of memory for the two ends of an event: in the body and in the topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +67,11 @@ class Part:
 
     @property
     def id(self) -> str:
-        """The same on every try: ``topic-partition-start-end`` of the part."""
+        """The id of the part, the same on every try: ``topic-partition-start-end``."""
         return str(self.range)
 
     def body(self, meta: bytes) -> bytes:
-        """The request's body; ``meta`` is JSON."""
+        """Return the body of the request; ``meta`` is JSON."""
         return b'{"meta":' + meta + b',"events":[' + self.events + b"]}"
 
 
@@ -79,8 +79,8 @@ class Part:
 class Parts:
     """A window's parts. Their ranges tile the window's.
 
-    ``accepted`` counts the parts at the front that the receiver has taken: a delivery that is tried again
-    goes on behind them. It lives as long as the payload; another process starts over, with the same ids.
+    ``accepted`` counts the parts at the front that the receiver has accepted: another try continues after
+    them. It lives as long as the payload; another process starts from the first part, with the same ids.
     ``sent`` is the size of the accepted bodies as sent.
     """
 
@@ -93,8 +93,8 @@ class PartsEncoder:
     """Cuts one window into parts of at most ``max_events`` events and ``max_bytes`` of events with their
     commas; a :class:`~flagstream.sinks.protocol.WindowEncoder`.
 
-    Rejects what is no JSON object in UTF-8, since it would make the whole body unreadable, and an event that
-    is larger than a part. Parsing costs 0.5 µs an event, *measured* with 180-byte events.
+    It rejects a value that is not a JSON object in UTF-8, because it would make the whole body unreadable,
+    and an event that is larger than a part. Parsing costs 0.5 µs an event, *measured* with 180-byte events.
     """
 
     def __init__(self, partition: Partition, max_events: int, max_bytes: int, event_ids: bool) -> None:
@@ -163,14 +163,14 @@ class PartsEncoder:
 
 
 class _AnyObject(msgspec.Struct, gc=False):
-    """Decoding into it checks the JSON and skips all members."""
+    """A type that checks the JSON when it is decoded, and skips all members."""
 
 
 _check = msgspec.json.Decoder(_AnyObject).decode
 
 
 def _not_an_event(value: bytes) -> str | None:
-    """Why ``value`` cannot stand in the body; None if it can."""
+    """Return why ``value`` cannot be part of the body; None if it can."""
     try:
         _check(value)
         if not value.isascii():
@@ -184,8 +184,8 @@ _GO_ESCAPES = str.maketrans({char: f"\\u{ord(char):04x}" for char in "<>&\u2028\
 
 
 def go_json(meta: Mapping[str, str]) -> bytes:
-    """A table of texts as Go's encoding/json writes it: keys sorted, compact, what HTML could take for a tag
-    escaped.
+    """Return a table of texts as Go's encoding/json writes it: compact, with sorted keys, and with characters
+    escaped that HTML could take for a tag.
     """
     text = json.dumps(meta, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return text.translate(_GO_ESCAPES).encode()

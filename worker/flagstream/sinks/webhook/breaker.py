@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from flagstream.errors import PartitionStopped, SinkRefused, SinkUnavailable
 
 PROBE_WAIT = 1.0
-"""Seconds until the others ask again while one of them probes."""
+"""Seconds after which other callers try again while one of them probes."""
 
 
 class CircuitBreaker:
     """After ``failures`` in a row nobody calls the endpoint for ``pause`` seconds; then one call probes it.
 
-    Without it each partition would keep knocking on a door that is known to be shut, each with a time-out of
-    its own. An endpoint that says how long to wait (``retry_after``) is left alone by all for as long. An
-    answer that refuses counts as a sign of life. While it is left alone, all are told its last error: what
-    callers raise as a SinkUnavailable must be fit for a log. Used by several threads at once; ``clock`` is
-    monotonic.
+    Without it, each partition would go on calling an endpoint that is known to be down, each with a time-out
+    of its own. If an endpoint says how long to wait (``retry_after``), nobody calls it for so long. A refusal
+    counts as a sign of life. While nobody calls the endpoint, every attempt raises its last error, so the
+    text of a SinkUnavailable that a caller raises must be fit for a log. Several threads use it at once.
+    ``clock`` is monotonic.
     """
 
     def __init__(self, failures: int, pause: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -33,7 +33,9 @@ class CircuitBreaker:
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Around each call of the endpoint; raises SinkUnavailable instead while it is left alone."""
+        """Wrap each call of the endpoint. Raises SinkUnavailable instead of calling while the endpoint is
+        left alone.
+        """
         self._admit()
         try:
             yield

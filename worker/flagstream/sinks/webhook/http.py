@@ -11,7 +11,7 @@ from flagstream.http.client import HttpClient
 from flagstream.http.failures import HttpError, HttpRefused, HttpUnavailable
 
 _ANSWER_READ = 1 << 16
-"""Bytes of an answer's body that are read so that its connection can be used again; nobody looks at them."""
+"""Bytes of an answer's body that are read and dropped, so that its connection can be used again."""
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 """RFC 6052: the last four bytes are an IPv4 address that a gateway connects to."""
@@ -19,9 +19,8 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 @dataclass(frozen=True, slots=True)
 class WebhookAnswer:
-    """What an endpoint answered. ``fresh``: over a connection that was made for the request, to an address
-    that was looked up for it. ``repeated``: an earlier try of the same request may have
-    arrived as well.
+    """The answer of an endpoint. ``fresh``: it came over a connection that was made for this request, to an
+    address that was looked up for it. ``repeated``: an earlier try of the same request may have arrived too.
     """
 
     status: int
@@ -31,13 +30,13 @@ class WebhookAnswer:
 
 
 class GuardedClient:
-    """POSTs to one URL. Connections are kept and shared by all threads, for a while.
+    """Sends POST requests to one URL. All threads share the connections, which are kept for a while.
 
-    Every time a connection is made the host's name is resolved and the addresses are judged: only those in
-    the public Internet are used unless ``allow_private``. ``connect_timeout`` bounds making a connection,
-    over all addresses of the host; ``timeout`` the time from then to the answer; both in seconds. The
-    resolver keeps its own time-out. Proxies of the environment are passed over: one would resolve the name
-    by itself.
+    For every new connection the client resolves the host's name and judges the addresses: without
+    ``allow_private`` it uses only those in the public Internet. ``connect_timeout`` bounds making a
+    connection, over all addresses of the host; ``timeout`` bounds the time from then to the answer; both in
+    seconds. The resolver keeps its own time-out. The client ignores proxies of the environment: a proxy would
+    resolve the name by itself.
     """
 
     def __init__(self, url: str, *, allow_private: bool, connect_timeout: float, timeout: float) -> None:
@@ -54,11 +53,11 @@ class GuardedClient:
         )
 
     def post(self, headers: Iterable[tuple[str, str]], body: bytes, *, fresh: bool = False) -> WebhookAnswer:
-        """Send ``body``, over a new connection if ``fresh``. An answer counts once its head is there.
+        """Send ``body``, over a new connection if ``fresh``, and return the answer once its head has arrived.
 
-        A kept connection that ended before an answer came is no failure: the request is sent again over a
-        new one. Raises SinkRefused for an address that is not allowed or a certificate that is not trusted,
-        SinkUnavailable when there is no answer in time.
+        If a kept connection ended before an answer came, the request is sent again over a new one. Raises
+        SinkRefused for an address that is not allowed or a certificate that is not trusted, and
+        SinkUnavailable if there is no answer in time.
         """
         target = self._address.target
         with self._judged(), self._http.request("POST", target, list(headers), body, fresh=fresh) as response:
@@ -68,8 +67,8 @@ class GuardedClient:
             )
 
     def resolve(self) -> Sequence[str]:
-        """The host's addresses that may be used. Raises SinkRefused when there are none but forbidden ones,
-        SinkUnavailable when its name is not known.
+        """Return the host's addresses that may be used. Raises SinkRefused if all are forbidden, and
+        SinkUnavailable if the name is not known.
         """
         with self._judged():
             return self._http.resolve()
@@ -84,7 +83,7 @@ class GuardedClient:
 
     @contextmanager
     def _judged(self) -> Iterator[None]:
-        """Turns a failure into the SinkError that says who must act."""
+        """Turn a failure into the SinkError that says who must act."""
         try:
             yield
         except HttpUnavailable as error:
@@ -95,7 +94,9 @@ class GuardedClient:
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is one of the public Internet; an IPv6 one that leads to IPv4 is judged by that."""
+    """Return whether ``address`` is in the public Internet. An IPv6 address that leads to an IPv4 one is
+    judged by the latter.
+    """
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour
@@ -110,5 +111,7 @@ def _public(host: str, addresses: Sequence[str]) -> Sequence[str]:
     allowed = [one for one in addresses if is_public(one)]
     if not allowed:
         shown = host if list(addresses) == [host] else f"{host} ({', '.join(addresses)})"
-        raise HttpRefused(f"{shown} is no public address; set allow_private_addresses = true if it is meant")
+        raise HttpRefused(
+            f"{shown} is not a public address; set allow_private_addresses = true if it is meant"
+        )
     return allowed

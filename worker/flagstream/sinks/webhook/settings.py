@@ -1,4 +1,4 @@
-"""What can be set for a webhook sink."""
+"""The settings of a webhook sink."""
 
 import re
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ _UNFIT_FOR_URL = re.compile(r"[\x00-\x20\x7f<>]")
 
 
 def _listed(value: object) -> object:
-    """One text stands for a list of one."""
+    """Accept one text in place of a list of one."""
     if isinstance(value, str) and re.fullmatch(r'\s*\[\s*".*"\s*\]\s*', value, re.DOTALL):
         raise wrong(
             "is a list written as one text; a variable holds one text, and the file a list of several"
@@ -39,7 +39,7 @@ def _listed(value: object) -> object:
     if isinstance(value, str | SecretStr):
         return [value]
     if not isinstance(value, list):
-        raise wrong("is no text; write a text or a list of texts")
+        raise wrong("is not a text; write a text or a list of texts")
     return value
 
 
@@ -74,7 +74,9 @@ def _checked_secret(secret: SecretStr | None) -> SecretStr | None:
 
 
 def _is_private(host: str) -> bool:
-    """Whether a host is so by itself; of other names an answer tells, when there is one."""
+    """Return whether ``host`` is private by itself. Other names are judged by their addresses, when they are
+    resolved.
+    """
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -96,7 +98,7 @@ class WebhookSettings(SinkSettings):
         default=None,
         description=(
             "Key of both signatures, X-Hub-Signature-256 and webhook-signature; absent: none. For the "
-            "latter, what begins with whsec_ is base64 behind it."
+            "latter, a secret that begins with whsec_ continues in base64."
         ),
     )
     previous_secrets: Annotated[

@@ -10,14 +10,14 @@ import hmac
 from collections.abc import Sequence
 
 _ENCODED = "whsec_"
-"""What a Standard Webhooks secret in base64 begins with."""
+"""The beginning of a Standard Webhooks secret in base64."""
 
 
 class Signer:
     """Signs with ``secret``, and for receivers that do not know it yet also with those of ``previous``.
 
     Without a secret there are no signatures. Raises ValueError for a secret that begins with ``whsec_`` and
-    does not go on in base64; the message does not show it.
+    does not continue in base64; the message does not show the secret.
     """
 
     def __init__(self, secret: str | None, previous: Sequence[str] = ()) -> None:
@@ -25,7 +25,9 @@ class Signer:
         self._keys = [key_of(one) for one in (secret, *previous) if one]
 
     def headers(self, message_id: str, timestamp: int, body: bytes) -> list[tuple[str, str]]:
-        """``timestamp``: of this try, in seconds since 1970; ``body``: the JSON before compression."""
+        """Return the headers of one try. ``timestamp`` is the time of this try in seconds since 1970,
+        ``body`` the JSON before compression.
+        """
         headers = [("webhook-id", message_id), ("webhook-timestamp", str(timestamp))]
         if self._keys:
             content = f"{message_id}.{timestamp}.".encode() + body
@@ -38,9 +40,9 @@ class Signer:
 
 
 def key_of(secret: str) -> bytes:
-    """The key of a Standard Webhooks signature: what is in base64 behind ``whsec_``, or else the text itself.
+    """Return the key of a Standard Webhooks signature: the base64 after ``whsec_``, or else the text itself.
 
-    Raises ValueError, without the secret in it.
+    Raises ValueError with a message that does not hold the secret.
     """
     if not secret.startswith(_ENCODED):
         return secret.encode()

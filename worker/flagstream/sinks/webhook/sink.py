@@ -34,8 +34,9 @@ _JUDGED = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
 }
-"""Refusals of what was sent. The others (credentials, rights, an address that is not there, a redirect)
-come before anybody looked at it, and may come from a host that is no longer the receiver. 403 is either.
+"""Refusals of the content. The others (credentials, rights, an address that does not exist, a redirect) come
+before anybody has looked at the content, and may come from a host that no longer is the receiver. A 403 can
+be either.
 """
 _DIVISIBLE = {
     HTTPStatus.BAD_REQUEST,
@@ -43,11 +44,11 @@ _DIVISIBLE = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
 }
-"""Answers that may be due to one event of many, or to how many there are. 403 may be about rights as well."""
+"""Answers that one event of many may cause, or the number of events. A 403 may also be about rights."""
 BELIEVED_SECONDS = 60.0
-"""After a new connection gave it, a 403 over kept ones is believed for so long."""
+"""How long a 403 over a kept connection is believed after a new connection gave one."""
 _UNANSWERED = {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
-"""Answers of a gateway: the receiver behind it may have taken the events all the same."""
+"""Answers of a gateway: the receiver may have accepted the events all the same."""
 
 
 class WebhookSink:
@@ -93,8 +94,8 @@ class WebhookSink:
         self.fingerprint = sha256("\0".join(map(str, shape)).encode()).hexdigest()[:16]
 
     def open(self) -> None:
-        """Resolves the host's name and judges its addresses. A receiver sees nothing of it: any request would
-        be an event to it.
+        """Resolve the host's name and judge its addresses. The receiver sees nothing of it: to a receiver,
+        any request would be an event.
         """
         self._client.resolve()
 
@@ -103,11 +104,12 @@ class WebhookSink:
         return PartsEncoder(partition, settings.max_part_events, settings.max_part_bytes, settings.event_ids)
 
     def deliver(self, manifest: Manifest, payload: Parts) -> Delivery:
-        """Send the parts that are not accepted yet, in order; ``created`` and ``bytes`` count all of them.
+        """Send the parts that are not accepted yet, in order; ``created`` and ``bytes`` count all parts.
 
-        When a part is refused, the error says what was accepted before it. Raises PartitionStopped when the
-        receiver has answered 410: it wants nothing more, so nothing is sent until a partition is taken over
-        again (:meth:`holdings`). What turns a request away is believed only from a new connection.
+        If a part is refused, the error says up to where the parts before it were accepted. Raises
+        PartitionStopped after the receiver has answered 410: it wants no more requests, so none is sent until
+        a partition is taken over again (:meth:`holdings`). An answer that turns a request away is believed
+        only if it comes over a new connection.
         """
         for part in payload.parts[payload.accepted :]:
             try:
@@ -125,7 +127,9 @@ class WebhookSink:
             return self._send(part)
 
     def holdings(self, partition: Partition, start: int) -> Sequence[OffsetRange] | None:
-        """Not known. Called when a partition begins: a receiver that was gone is asked once more."""
+        """Return None: a receiver cannot be asked. The engine calls this when a partition begins, so a
+        receiver that was gone gets another request.
+        """
         self._gone = False
         return None
 
@@ -147,7 +151,7 @@ class WebhookSink:
         self._client.close()
 
     def _send(self, part: Part) -> int:
-        """The bytes of the body that was accepted."""
+        """Send one part; return the size of the accepted body in bytes."""
         if self._gone:
             raise self._stopped()
         body = part.body(self._meta)
@@ -164,13 +168,13 @@ class WebhookSink:
         return len(body)
 
     def _is_asked_anew(self, status: int) -> bool:
-        """Whether an answer that may be about one event needs no new connection, while a refused part is
-        divided: there was one a moment ago, and it ended all that were older.
+        """Return whether an answer that may be about one event needs no new connection while a refused part
+        is divided: the last new connection is recent, and it replaced all older ones.
         """
         return status in _DIVISIBLE and self._clock() < self._asked_anew + BELIEVED_SECONDS
 
     def _judge(self, answer: WebhookAnswer) -> None:
-        """Returns when the part was accepted."""
+        """Return if the part was accepted; raise what the answer means otherwise."""
         status = answer.status
         text = f"{self._client.shown} answers {status}{phrase(status)}"
         if 200 <= status <= 299:
@@ -196,7 +200,7 @@ class WebhookSink:
 
 
 def _turned_away(status: int) -> bool:
-    """Whether an answer ends a request for a reason that is not in what was sent, and lasts."""
+    """Return whether an answer refuses a request for a lasting reason that is not in its content."""
     return 300 <= status <= 499 and status not in _PASSING and status not in _JUDGED
 
 

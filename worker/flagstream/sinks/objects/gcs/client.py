@@ -126,5 +126,5 @@ def _credentials(access: GcsAccess) -> Any:
     except (ValueError, AttributeError):
         # The library's own text may quote the file.
         raise SinkRefused(
-            f"credentials_file {file} is no key file of a service account", denied=True
+            f"credentials_file {file} is not a key file of a service account", denied=True
         ) from None

@@ -50,7 +50,7 @@ class GcsAccess:
 
 def _in_units(count: int) -> int:
     if count % CHUNK_UNIT:
-        raise wrong(f"{count} bytes is no multiple of 256KiB; write 256KiB, 8MiB or 64MiB")
+        raise wrong(f"{count} bytes is not a multiple of 256KiB; write 256KiB, 8MiB or 64MiB")
     return count
 
 
