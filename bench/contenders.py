@@ -74,7 +74,8 @@ def bare() -> None:
     from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
     from flagstream.kafka import properties
-    from flagstream.kafka.consumer import MAX_RECORDS, POLL_SECONDS
+    from flagstream.kafka.consumer import POLL_SECONDS
+    from flagstream.kafka.handover import MAX_RECORDS
 
     made = settings()
     consumer = Consumer(properties.consumer_properties(made, properties.enrich_group(made), None))

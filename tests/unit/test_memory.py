@@ -38,7 +38,7 @@ def test_what_is_charged_is_released_once() -> None:
 def test_what_nobody_holds_any_more_is_not_charged() -> None:
     """A stage lets go of chunks in many ways, and none of them has to notify the account."""
     reported = []
-    account = Account(MemoryShare(), released=lambda: reported.append(account.settle()))
+    account = Account(MemoryShare(), released=lambda count: reported.append(account.settle()))
     chunks = [Weight(account, 100), Weight(account, 5)]
     assert account.settle() == 105
 

@@ -66,9 +66,10 @@ def _within(value: int, least: int, most: int) -> int:
 class Account:
     """The bytes that wait, taken from librdkafka by one source and not let go of yet.
 
-    Charged and released in any thread, by :class:`Weight`; :attr:`waiting` and :attr:`full` belong to the
-    source's own, which calls :meth:`settle` before it looks. ``beside``: bytes that the stage holds in
-    another form (windows), which leave less room for records, down to one chunk.
+    Charged and released in any thread, by :class:`Weight`, which calls ``released`` with the bytes of each
+    release. :attr:`waiting`, :attr:`full` and :attr:`missing` belong to the source's own thread. ``beside``:
+    bytes that the stage holds in another form (windows), which leave less room for records, down to one
+    chunk.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Account:
         share: MemoryShare,
         *,
         beside: Callable[[], int] = lambda: 0,
-        released: Callable[[], None] = lambda: None,
+        released: Callable[[int], None] = lambda count: None,
     ) -> None:
         self.waiting = 0
         self._share = share
@@ -95,15 +96,20 @@ class Account:
     @property
     def full(self) -> bool:
         """Whether no more should be taken. What is larger than the whole is taken when nothing waits."""
+        return self.missing > 0
+
+    @property
+    def missing(self) -> int:
+        """The bytes that have to be released before more may be taken; 0 or less if there is room."""
         share = self._share
         room = max(share.chunk, min(share.taken, share.total - self._beside()))
-        return self.settle() >= room
+        return self.settle() - room + 1
 
     def change(self, count: int) -> None:
         """Count ``count`` more bytes (fewer, if negative)."""
         self._changes.append(count)
         if count < 0:
-            self._released()
+            self._released(-count)
 
 
 class Weight:

@@ -7,9 +7,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from flagstream.chunk import Partition, Position
+from flagstream.kafka.assignment import Assignment
 from flagstream.kafka.consumer import ConsumerThread
+from flagstream.kafka.consumer_settings import Pulse
 from flagstream.kafka.progress import Progress
+from flagstream.kafka.rejoining import Rejoining
 from flagstream.kafka.source import IDLE_SECONDS, SILENT_SECONDS, ChunkSource
+from flagstream.memory import Weight
 from flagstream.operate.health import Problem
 
 
@@ -25,13 +29,15 @@ class Reports:
 class Thread:
     """The consumer's thread, as its source sees it."""
 
-    polled_at: float = 0.0
+    pulse: Pulse = field(default_factory=lambda: Pulse(0.0, 0.0))
     running: bool = True
     reports: Reports = field(default_factory=Reports)
-    rejoins: int = 0
-    rejoined_for: str = ""
+    rejoining: Rejoining = field(default_factory=Rejoining)
     progress: Progress = field(default_factory=lambda: Progress("archive", "t"))
-    positions: dict[Partition, Position] = field(default_factory=lambda: {Partition("t", 0): Position(1, 0)})
+    assignment: Assignment = field(default_factory=lambda: Assignment("t", 1, lambda weight: Weight()))
+
+    def __post_init__(self) -> None:
+        self.assignment.hold(Partition("t", 0), Position(1, 0))
 
 
 class Rig:
@@ -64,7 +70,7 @@ class Rig:
         with capture_logs() as lines:
             for _ in range(int(seconds)):
                 self.now += 1
-                self.thread.polled_at = self.thread.polled_at if stuck else self.now
+                self.thread.pulse.polled_at = self.thread.pulse.polled_at if stuck else self.now
                 self.source.log_if_idle_or_silent()
         return [line["event"] for line in lines]
 
@@ -82,18 +88,18 @@ def test_a_consumer_without_partitions_says_once_what_it_waits_for(member: bool)
     """After five seconds, and again after it has held some. It is ready if it is a member, for then others
     hold the partitions; else it says what it waits for."""
     rig = Rig()
-    held, rig.thread.positions = rig.thread.positions, {}
+    held, rig.thread.assignment.positions = rig.thread.assignment.positions, {}
     rig.thread.reports.member = member
 
     assert rig.passed(IDLE_SECONDS) == []
     with capture_logs() as lines:
         rig.now += 1
-        rig.thread.polled_at = rig.now
+        rig.thread.pulse.polled_at = rig.now
         rig.source.log_if_idle_or_silent()
     assert rig.passed(60) == []
-    rig.thread.positions = held
+    rig.thread.assignment.positions = held
     rig.passed(1)
-    rig.thread.positions = {}
+    rig.thread.assignment.positions = {}
     assert rig.passed(60) == ["holds_no_partitions"]
 
     [line] = lines
@@ -106,7 +112,7 @@ def test_a_consumer_without_partitions_says_once_what_it_waits_for(member: bool)
 def test_while_kafka_is_away_that_is_what_is_told() -> None:
     """Not what follows from it."""
     rig = Rig()
-    rig.thread.positions = {}
+    rig.thread.assignment.positions = {}
     rig.thread.reports = Reports("no broker answers", member=False)
 
     assert rig.passed(60) == []
@@ -130,7 +136,7 @@ def test_a_consumer_that_has_not_begun_or_has_ended_is_not_spoken_of() -> None:
     """The stage says what it waits for; at the end everything is let go."""
     rig = Rig()
     rig.thread.running = False
-    rig.thread.positions = {}
+    rig.thread.assignment.positions = {}
 
     assert rig.passed(600) == []
     assert rig.problems == []
@@ -139,10 +145,10 @@ def test_a_consumer_that_has_not_begun_or_has_ended_is_not_spoken_of() -> None:
 def test_commits_that_always_fail_are_a_problem() -> None:
     """Each makes the consumer leave the group and join it again, which by itself may happen at any time."""
     rig = Rig()
-    rig.thread.rejoins, rig.thread.rejoined_for = 1, "GROUP_AUTHORIZATION_FAILED"
+    rig.thread.rejoining.count, rig.thread.rejoining.reason = 1, "GROUP_AUTHORIZATION_FAILED"
     assert rig.problems == []
 
-    rig.thread.rejoins = 2
+    rig.thread.rejoining.count = 2
     [problem] = rig.problems
     assert problem.kind == "group"
     assert "GROUP_AUTHORIZATION_FAILED" in problem.text

@@ -79,7 +79,7 @@ class OpenTransaction:
 
 
 class EnrichStage:
-    """Satisfies :class:`flagstream.kafka.consumer.Stage`. ``fail`` is told an error that ends the process;
+    """Satisfies :class:`flagstream.kafka.tenure.Stage`. ``fail`` is told an error that ends the process;
     ``pipeline`` is what may wait of enriched records, in bytes.
     """
 

@@ -73,7 +73,7 @@ class RecordedTransaction:
 
 
 class ExportStage:
-    """Satisfies :class:`flagstream.kafka.consumer.Stage` and :class:`flagstream.export.partition.Kafka`.
+    """Satisfies :class:`flagstream.kafka.tenure.Stage` and :class:`flagstream.export.partition.Kafka`.
 
     ``producer`` writes the dead letters and what a transactional sink delivers; for dead letters alone it is
     opened when the first one is to be written, unless its id is stable. ``revoke_budget``: seconds that a

@@ -6,7 +6,7 @@ consumer's thread checks the epoch and commits in one step, so that no rebalance
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from flagstream.chunk import Partition, Position
@@ -21,6 +21,30 @@ FIRST_COMMIT_PAUSE, LONGEST_COMMIT_PAUSE = 0.02, 0.5
 """Seconds between tries of a commit that waits for the end of a rebalance. Meanwhile the consumer's thread
 polls, and so takes part in the rebalance.
 """
+
+
+class Stage(Protocol):
+    """What consumes the chunks of a source. The source calls all methods on the event loop; the consumer's
+    thread waits for each of them.
+    """
+
+    async def assigned(self, tenures: Collection["Tenure"]) -> None:
+        """The group gives these partitions to this member. Their chunks come after this has returned."""
+        ...
+
+    async def revoked(self, partitions: Collection[Partition]) -> None:
+        """The group takes these partitions away, and waits: they may be committed until this returns."""
+        ...
+
+    async def lost(self, partitions: Collection[Partition]) -> None:
+        """These partitions are gone already: the stage drops their work. Nothing of it can be committed."""
+        ...
+
+    async def records_missing(self, tenure: "Tenure", position: Position) -> None:
+        """The topic does not hold the record at ``position.offset``, the next one of the partition, but the
+        offsets from ``position.low`` to ``position.high``. The stage decides how the partition goes on.
+        """
+        ...
 
 
 class Holder(Protocol):
