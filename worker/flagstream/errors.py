@@ -15,7 +15,7 @@ A class that stands elsewhere has its module behind it. ::
     ├── PartitionStopped   export no further from this partition until a person has acted
     │   ├── ObjectConflict       other content stands under our name
     │   ├── RecordsMissing       records of a planned range are gone from the topic
-    │   └── MetadataUnreadable   a newer worker wrote the committed offset's metadata (kafka.offsets)
+    │   └── MetadataUnreadable   a newer worker wrote the committed offset's metadata (kafka.commit_metadata)
     ├── OwnershipLost      the partition moved on: drop the work, no harm done
     ├── TransactionAborted the open transaction was rolled back: rewind to the committed offsets
     │   ├── TransactionUncertain  the transaction may have been committed: ask for the committed offsets
