@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from flagstream.config.settings import Settings
-from flagstream.enrich.agent import EnrichStage
+from flagstream.enrich.stage import EnrichStage
 from flagstream.enrich.transform import Transform
 from flagstream.export.budget import MemoryBudget
 from flagstream.export.stage import ExportStage

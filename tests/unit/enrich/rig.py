@@ -16,7 +16,7 @@ import msgspec
 
 from flagstream.chunk import Chunk, Partition, Position
 from flagstream.config.settings import EnrichSettings, TopicSettings
-from flagstream.enrich.agent import EnrichStage
+from flagstream.enrich.stage import EnrichStage
 from flagstream.enrich.transform import Transform
 from flagstream.errors import OwnershipLost
 from flagstream.flags import FlagSet

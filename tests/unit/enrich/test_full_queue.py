@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from flagstream.chunk import Chunk, Partition, Position
 from flagstream.config.settings import EnrichSettings, TopicSettings
-from flagstream.enrich.agent import EnrichStage
+from flagstream.enrich.stage import EnrichStage
 from flagstream.enrich.transform import Transform
 from flagstream.flags import FlagSet
 from flagstream.kafka.tenure import Holder, Tenure
@@ -17,7 +17,8 @@ from flagstream.kafka.transactions import QueueFull, TransactionalProducer
 from flagstream.memory import Account, MemoryShare, Weight
 from flagstream.operate.health import Problem
 from tests.support.virtual_time import in_virtual_time, settled
-from tests.unit.enrich.test_agent import Kafka, Record
+from tests.unit.enrich.rig import threads
+from tests.unit.enrich.test_stage import Kafka, Record
 
 FIRST, SECOND = Partition("ingest", 0), Partition("ingest", 1)
 
@@ -194,8 +195,10 @@ async def test_a_transaction_that_waits_for_a_known_reason_is_told_with_it() -> 
     """The log and the page say the same: to look at the brokers is no help where a right is missing."""
     rig = Rig()
     rig.kafka.waits_for = "this user may not use the transactional.id; grant it"
-    rig.stage._blocked_since = asyncio.get_running_loop().time()
-    await asyncio.sleep(11)
+    await rig.begin()
+    threads().hold_threads()
+    rig.give(FIRST, 1)
+    await asyncio.sleep(12)
 
     with capture_logs() as lines:
         rig.stage.look()

@@ -84,18 +84,26 @@ class Pipeline(asyncio.Queue[Batch]):
 
 
 class Enricher:
-    """Decodes, drops what is not tracked, enriches and encodes. ``limit`` tells the largest record, in bytes,
-    that the output and the dead-letter topic take.
+    """Decodes, drops what is not tracked, enriches and encodes.
+
+    ``limit`` returns the largest record, in bytes, that the output and the dead-letter topic take. ``alone``
+    returns whether a partition has transactions of its own: then a batch needs the offsets of its records.
     """
 
-    def __init__(self, transform: Transform, *, keep_timestamps: bool, limit: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        transform: Transform,
+        *,
+        keep_timestamps: bool,
+        limit: Callable[[], int],
+        alone: Callable[[Partition], bool],
+    ) -> None:
         self.decoder: Decoder | None = None
         self.encoder: Encoder | None = None
         """Of topics that are not JSON; set before the first chunk."""
         self.refused: dict[Partition, dict[int, str]] = {}
         """Offsets of records that the output topic refuses, with the reason: they become dead letters."""
-        self.alone: Callable[[Partition], bool] = lambda partition: False
-        """Whether a batch of the partition has to know the offsets of its records."""
+        self._alone = alone
         self._transform = transform
         self._keep_timestamps = keep_timestamps
         self._limit = limit
@@ -140,7 +148,7 @@ class Enricher:
             ]
         dead, counts = self._rest(chunk, outcomes, len(made))
         offsets: list[int] = []
-        if self.alone(chunk.partition):
+        if self._alone(chunk.partition):
             kept = (r for r, outcome in zip(records, outcomes, strict=True) if isinstance(outcome, bytes))
             offsets = [record.offset() or 0 for record in kept]
         return Batch(
@@ -156,6 +164,20 @@ class Enricher:
             offsets,
             chunk.weight,
         )
+
+    def forget_refused(self, partition: Partition, before: int) -> None:
+        """Forget the refused records of the partition whose offsets are below ``before``: they are committed,
+        as dead letters.
+        """
+        if refused := self.refused.pop(partition, None):
+            left = {offset: error for offset, error in refused.items() if offset >= before}
+            if left:
+                self.refused[partition] = left
+
+    def unresolved(self) -> int:
+        """Return how many variations were looked for and not found since the last call."""
+        count, self._transform.unresolved = self._transform.unresolved, 0
+        return count
 
     def _refused_among(self, chunk: Chunk) -> Iterator[tuple[int, str]]:
         """The places of those records of ``chunk`` that the output topic refuses, with the reason."""

@@ -10,7 +10,9 @@ from structlog.testing import capture_logs
 
 from flagstream.chunk import Chunk, Partition, Position
 from flagstream.config.settings import EnrichSettings, TopicSettings
-from flagstream.enrich.agent import OFFSET_LOOKS, OFFSET_SECONDS, EnrichStage
+from flagstream.enrich.ingest_topic import IngestTopic
+from flagstream.enrich.missing_records import OFFSET_LOOKS, OFFSET_SECONDS
+from flagstream.enrich.stage import EnrichStage
 from flagstream.enrich.transform import Transform
 from flagstream.flags import FlagSet
 from flagstream.kafka.commit_metadata import Committed, GroupStart
@@ -106,13 +108,13 @@ class Producer(Kafka):
         self.texts.append(metadata)
 
 
-def make_stage(source: Kafka, **settings: Any) -> EnrichStage:
+def make_stage(source: Kafka, producer: "Producer | None" = None, **settings: Any) -> EnrichStage:
     """The stage between ``source`` and a producer with the same trace."""
     return EnrichStage(
         EnrichSettings(**settings),
         TopicSettings(),
         Transform(FlagSet({})),
-        cast(TransactionalProducer, Producer(source.trace, texts=source.texts)),
+        cast(TransactionalProducer, producer or Producer(source.trace, texts=source.texts)),
         fail=lambda error: source.trace.append((str(error), 0)),
     )
 
@@ -242,13 +244,13 @@ async def test_metadata_of_a_later_version_stops_the_partition() -> None:
 @in_virtual_time
 async def test_partitions_that_enter_together_share_what_is_asked() -> None:
     """One of them may ask again before another has seen the answer that both waited for."""
-    stage = make_stage(Kafka())
-    await stage.open(1_000_000, lambda: True, lambda: "id")
+    topic = IngestTopic("ingest")
+    topic.ask = lambda: "id"
 
     async def ask_twice() -> list[str]:
-        return [await stage._topic_id(), await stage._topic_id()]
+        return [await topic.id(), await topic.id()]
 
-    assert await asyncio.gather(ask_twice(), ask_twice()) == [["id", "id"]] * 2
+    assert [*await asyncio.gather(ask_twice(), ask_twice())] == [["id", "id"]] * 2
 
 
 class Recreated(Kafka):
@@ -329,10 +331,10 @@ async def test_deleted_records_of_the_same_topic_stop_the_partition() -> None:
 class RefusingProducer(Producer):
     """A topic refuses each transaction; meanwhile the partition is lost."""
 
-    stage: EnrichStage
+    lose: Callable[[], None]
 
     def commit(self, offsets: Mapping[Partition, tuple[int, str]], group: Any) -> None:  # type: ignore[override]
-        self.stage._forget([PARTITION])
+        self.lose()
         raise TransactionRefused("no right", of_a_record=False)
 
 
@@ -340,10 +342,9 @@ class RefusingProducer(Producer):
 async def test_a_refused_transaction_of_a_lost_partition_is_no_problem_of_ours() -> None:
     """Nothing that this worker does would clear it."""
     source = Kafka()
-    stage = make_stage(source)
     producer = RefusingProducer(source.trace)
-    producer.stage = stage
-    stage._producer = cast(TransactionalProducer, producer)
+    stage = make_stage(source, producer)
+    producer.lose = lambda: stage._forget([PARTITION])
     await stage.open(1_000_000, lambda: True, lambda: "")
     await stage.assigned([source.tenure(Position(1, 5, None, "", 0, 5))])
 
