@@ -62,13 +62,11 @@ class Batch:
 
 
 class Pipeline(asyncio.Queue[Batch]):
-    """Batches that wait for their transaction. They hold from one record to thousands, so it is full by the
-    memory that they take: ``maxsize`` counts bytes.
+    """Batches that wait for their transaction. They hold from one record to thousands, so memory decides
+    when the queue is full: ``maxsize`` counts bytes.
     """
 
-    def _init(self, maxsize: int) -> None:
-        super()._init(maxsize)
-        self._memory = 0
+    _memory = 0
 
     def full(self) -> bool:
         return self._memory >= self.maxsize

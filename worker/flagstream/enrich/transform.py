@@ -90,6 +90,10 @@ class _Known:
         self.version_field = _field("version", flag.version)
 
 
+def _prepared(flags: FlagSet) -> dict[str, _Known]:
+    return {name: _Known(flag) for name, flag in flags.items()}
+
+
 # To an event's variation and version an unknown flag is what a disabled one is. Its events are exported.
 _UNKNOWN: Final = _Known(Flag(track=True, disabled=True, version="", variations={}))
 
@@ -112,7 +116,8 @@ class Transform:
         metadata: Mapping[str, object] | None = None,
     ) -> None:
         self.unresolved = 0
-        self.flags = flags
+        self._flags = flags
+        self._known = _prepared(flags)
         self._source_field = _field("source", default_source)
         self._metadata = {name: Raw(_encode(value)) for name, value in (metadata or {}).items()}
 
@@ -122,7 +127,7 @@ class Transform:
 
     @flags.setter
     def flags(self, flags: FlagSet) -> None:
-        self._known = {name: _Known(flag) for name, flag in flags.items()}
+        self._known = _prepared(flags)
         self._flags = flags
 
     def many(self, values: Sequence[bytes | None]) -> list[bytes | Drop | Dead]:
