@@ -28,4 +28,4 @@ def test_port_0_is_a_free_one_at_every_kind_of_address(addresses: list[str]) -> 
     """It is free also at those of IPv6, where the machine has it."""
     if ":" in addresses[0] and not socket.has_ipv6:
         pytest.skip("no IPv6")
-    assert 0 < faust_app._free_port(addresses) < 65536
+    assert 0 < faust_app.free_port(addresses) < 65536

@@ -46,7 +46,7 @@ def build_app(name: str, web: WebSettings) -> App:
         topic_disable_leader=True,
         web_enabled=web.enabled,
         web_bind=addresses,
-        web_port=web.port or _free_port(addresses),
+        web_port=web.port or free_port(addresses),
         web_router_enabled=False,
         web_tables_enabled=False,
     )
@@ -109,7 +109,7 @@ def _can_bind(address: str) -> bool:
     return True
 
 
-def _free_port(addresses: Sequence[str]) -> int:
+def free_port(addresses: Sequence[str]) -> int:
     """Return a port that is free at the first address; the others almost always have it free, too."""
     family, _, _, _, place = socket.getaddrinfo(
         addresses[0], 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -8,7 +8,6 @@ was sent.
 import asyncio
 import itertools
 import random
-import socket
 import time
 from contextlib import closing, redirect_stderr
 from importlib import resources
@@ -32,6 +31,7 @@ from flagstream.demo.summary import summarize
 from flagstream.demo.view import Output, view
 from flagstream.demo.watch import Watch
 from flagstream.errors import ExitCode, FlagstreamError
+from flagstream.faust_app import free_port
 from flagstream.kafka.embedded import EmbeddedBroker, Follower
 from flagstream.operate.logging import configure
 from flagstream.sinks.settings import SinkSettings
@@ -111,12 +111,6 @@ def _settings(sink: SinkSettings, flags: Path, bootstrap_servers: str) -> Settin
         enrich=EnrichSettings(metadata={"environment": "demo"}),
         flags=FlagSettings(path=flags),
         sinks={SINK: sink},
-        web=WebSettings(port=_free_port()),
+        web=WebSettings(port=free_port(["127.0.0.1"])),
         log=LoggingSettings(format="json"),
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

