@@ -6,7 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from flagstream.kafka.topics import TopicsNotReady
-from flagstream.operate.retry import Backoff
+from flagstream.operate.retry import Backoff, retry_until_ready
 
 log = structlog.get_logger(__name__)
 
@@ -43,19 +43,13 @@ class TopicIdentity:
                 return self._answer[1]
             self._begun += 1
             number = self._begun
-            self._answer = (number, await self._patiently())
-            return self._answer[1]
+            pauses = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+            found = await retry_until_ready(self._ask, (TopicsNotReady,), self._failed, pauses)
+            self.problem = ""
+            self._answer = (number, found)
+            return found
 
-    async def _patiently(self) -> str:
-        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
-        while True:
-            try:
-                found = await asyncio.to_thread(self._ask)
-            except TopicsNotReady as error:
-                if self.problem != str(error):
-                    log.warning("topic_id_awaited", error=str(error))
-                self.problem = str(error)
-                await asyncio.sleep(backoff.next_pause())
-            else:
-                self.problem = ""
-                return found
+    def _failed(self, error: TopicsNotReady) -> None:
+        if self.problem != str(error):
+            log.warning("topic_id_awaited", error=str(error))
+        self.problem = str(error)

@@ -9,7 +9,7 @@ import structlog
 
 from flagstream.formats.avro_schemas import NotAvro, parsed
 from flagstream.operate import metrics
-from flagstream.operate.retry import Backoff
+from flagstream.operate.retry import Backoff, retry_until_ready
 from flagstream.outcomes import Dead
 from flagstream.topic_formats.registry import RegistryError, SchemaMissing
 
@@ -90,18 +90,18 @@ class KnownSchemas:
 
     async def _text(self, number: int) -> str:
         pauses = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
-        while True:
-            try:
-                text = await asyncio.to_thread(self._registry.schema, number)
-            except RegistryError as error:
-                self._failed(number, error)
-                await asyncio.sleep(pauses.next_pause())
-            except SchemaMissing:
-                self._answered()
-                raise
-            else:
-                self._answered()
-                return text
+        try:
+            text = await retry_until_ready(
+                lambda: self._registry.schema(number),
+                (RegistryError,),
+                lambda error: self._failed(number, error),
+                pauses,
+            )
+        except SchemaMissing:
+            self._answered()
+            raise
+        self._answered()
+        return text
 
     def _failed(self, number: int, error: RegistryError) -> None:
         metrics.REGISTRY_FAILURES.labels(self._source, error.kind).inc()
