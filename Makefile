@@ -11,7 +11,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 BROKER := $(BIN)/python -m tests.support.kafka_broker run --
-TYPED := worker tests/support bench
 
 .DEFAULT_GOAL := help
 .PHONY: help demo unit test test-more chaos check proof wheel bench bench-against format clean
@@ -39,7 +38,7 @@ chaos: .venv/.installed-dev ## Search for a sequence of events that breaks a sta
 check: .venv/.installed-dev ## Check format, lint, types, the direction of imports, and the Avro schemas
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy $(TYPED)
+	$(BIN)/mypy worker tests bench
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.support.schema_history
 	-@$(BIN)/python -m tests.support.structure

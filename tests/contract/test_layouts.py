@@ -245,12 +245,12 @@ def test_a_finished_window_takes_its_objects(folder: Path) -> None:
     assert sum(each.content.size for each in payload[1:]) < encoder.memory < filled / 5
 
 
-LONG = "x" * 150 + "={{ .Key }}/{{ .Topic }}/{{ .Partition }}/{{ .Start }}-{{ .End }}.{{ .Extension }}"
+LONG_FOLDER = "x" * 150 + "={{ .Key }}/{{ .Topic }}/{{ .Partition }}/{{ .Start }}-{{ .End }}.{{ .Extension }}"
 
 
 def test_an_event_whose_folder_would_be_too_long_is_rejected(folder: Path) -> None:
     """The longest folder that there can be, 255 bytes, is stored; the rest of the window goes on."""
-    sink = opened(folder, LONG)
+    sink = opened(folder, LONG_FOLDER)
     values = [at(0, f'"{"k" * size}"') for size in (104, 105, 1, 120)]
     window = fill(sink, values)
 
@@ -263,7 +263,7 @@ def test_an_event_whose_folder_would_be_too_long_is_rejected(folder: Path) -> No
 
 def test_an_event_whose_path_would_be_too_long_is_rejected(tmp_path: Path) -> None:
     """4,095 bytes with everything are stored, which is what Linux takes; temporary names are shorter."""
-    name = f"{{{{ .Key }}}}/{LONG.partition('/')[2]}"
+    name = f"{{{{ .Key }}}}/{LONG_FOLDER.partition('/')[2]}"
     behind = len("/evaluations/3/") + 39 + len(".jsonl.gz")
     folder = tmp_path
     while (longest := 4095 - len(f"{folder}/") - behind) > 100:
@@ -377,7 +377,7 @@ def test_memory_grows_by_what_waits_not_by_paths(folder: Path) -> None:
     assert sum(map(len, values)) <= encoder.memory < 1_000 * 128 * 1024
 
 
-def fill_records(values: Sequence[bytes]) -> Sequence[object]:
+def fill_records(values: Sequence[bytes]) -> Sequence[StoredRecord]:
     from flagstream.testing import StoredRecord
 
     return [StoredRecord(index, value) for index, value in enumerate(values)]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
@@ -45,7 +46,7 @@ sink.deliver(window.manifest, window.payload)
 class S3Contract(CreateOnlyContract):
     """The contract under a prefix of its own; subclasses say how objects are written."""
 
-    sink_class: ClassVar = staticmethod(build)
+    sink_class: Callable[[Any], Any] = staticmethod(build)
     unacceptable = (b"", b"{", b"plain text", b'["a"]', b'{"a":1}\n{"b":2}', b'{"a":\n1}')
     last_call: ClassVar = "PutObject"
 
@@ -95,7 +96,7 @@ class TestWhole(S3Contract):
 class TestInParts(S3Contract):
     """The contract holds for objects in parts, put together at the end."""
 
-    sink_class: ClassVar = staticmethod(in_parts)
+    sink_class: Callable[[Any], Any] = staticmethod(in_parts)
     last_call: ClassVar = "CompleteMultipartUpload"
 
     def test_race_has_one_winner(self) -> None:
@@ -240,7 +241,8 @@ def test_attributes(settings: S3Settings, folder: Folder) -> None:
         "content_type": "application/x-ndjson",
         "content_encoding": "gzip",
     }
-    for start, make in enumerate((build, in_parts)):
+    makers: tuple[Callable[[Any], Any], ...] = (build, in_parts)
+    for start, make in enumerate(makers):
         sink = make(settings.model_copy(update=attributes))
         window = fill(sink, events(1), start=start)
         sink.deliver(window.manifest, window.payload)
@@ -316,5 +318,6 @@ def test_more_than_a_page_of_objects(sink: Sink[Any], folder: Folder) -> None:
 
 def opened(settings: S3Settings) -> Sink[Any]:
     sink = build(settings)
+    assert isinstance(sink, ObjectSink)
     sink.open()
     return sink

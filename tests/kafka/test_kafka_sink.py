@@ -222,7 +222,7 @@ def test_another_cluster_that_refuses_some_events_gets_the_others(
         admin.incremental_alter_configs([resource])[resource].result(timeout=30)
         for count in (1, 2):
             setup.feed([value for n in range(3) for value in [event(n + 2)] * PARTITIONS] + [large])
-            eventually(lambda count=count: len(reasons(bootstrap, setup.topics.dead_letters)) == count)
+            await_reasons(bootstrap, setup.topics.dead_letters, count)
         setup.await_committed(PARTITIONS + 2 * (3 * PARTITIONS + 1))
         assert worker.stop() == 0
 
@@ -311,6 +311,11 @@ def test_what_another_cluster_refuses_is_not_repeated_with_all_others(
     )
 
 
-def reasons(bootstrap: str, dead_letters: str) -> list[object]:
+def await_reasons(bootstrap: str, dead_letters: str, count: int) -> None:
+    """Wait until there are ``count`` dead letters."""
+    eventually(lambda: len(reasons(bootstrap, dead_letters)) == count)
+
+
+def reasons(bootstrap: str, dead_letters: str) -> list[bytes]:
     """Return the reasons of the dead letters that are there."""
     return [dict(record.headers)["flagstream-reason"] for record in consume_all(bootstrap, dead_letters)]

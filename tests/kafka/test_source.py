@@ -5,9 +5,10 @@ Each test runs the real source against a real broker, with a stage that writes d
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, Literal
 
 import pytest
@@ -91,7 +92,7 @@ async def running(
     group: str,
     protocol: Protocol = "classic",
     start: Any = "beginning",
-    **properties: Any,
+    properties: Mapping[str, Any] = MappingProxyType({}),
 ) -> AsyncIterator[Running]:
     """Start a source in ``group`` and stop it at the end."""
     stage = Recorder()
@@ -110,7 +111,7 @@ async def running(
         made |= {"partition.assignment.strategy": "cooperative-sticky", "session.timeout.ms": 6_000}
     source = ChunkSource(
         "test",
-        properties=made | properties,
+        properties={**made, **properties},
         topic=topic,
         channel=stage,  # type: ignore[arg-type]  # all that the source asks of a channel is put()
         stage=stage,
@@ -289,10 +290,10 @@ def test_a_static_member_that_restarts_gets_its_partitions_back(
     partition = Partition(topic, 0)
 
     async def main() -> None:
-        async with running(bootstrap, topic, topic, protocol, **{"group.instance.id": "one"}) as run:
+        async with running(bootstrap, topic, topic, protocol, properties={"group.instance.id": "one"}) as run:
             await run.stage.until(lambda: len(run.stage.tenures) == 2)
             await run.stage.tenures[partition].commit(3, "mine")
-        async with running(bootstrap, topic, topic, protocol, **{"group.instance.id": "one"}) as run:
+        async with running(bootstrap, topic, topic, protocol, properties={"group.instance.id": "one"}) as run:
             await run.stage.until(lambda: len(run.stage.tenures) == 2)
             assert run.stage.tenures[partition].position.metadata == "mine"
 
@@ -306,9 +307,9 @@ def test_two_live_processes_of_one_instance_do_not_go_on(bootstrap: str, admin: 
     topic = create_topic(admin, "source", 1)
 
     async def main() -> None:
-        async with running(bootstrap, topic, topic, **{"group.instance.id": "one"}) as first:
+        async with running(bootstrap, topic, topic, properties={"group.instance.id": "one"}) as first:
             await first.stage.until(lambda: bool(first.stage.tenures))
-            async with running(bootstrap, topic, topic, **{"group.instance.id": "one"}):
+            async with running(bootstrap, topic, topic, properties={"group.instance.id": "one"}):
                 await first.stage.until(lambda: bool(first.failures))
         failure = first.failures[0]
         assert isinstance(failure, Fatal)
@@ -390,7 +391,7 @@ def test_a_commit_that_is_not_answered_in_time_is_fenced(own_broker: Callable[..
 
     async def main() -> None:
         properties = {"socket.timeout.ms": 2_000, "session.timeout.ms": 9_000}
-        async with running(broker.bootstrap_servers, topic, topic, **properties) as run:
+        async with running(broker.bootstrap_servers, topic, topic, properties=properties) as run:
             await run.stage.until(lambda: bool(run.stage.chunks))
             broker.freeze()
             commit = asyncio.create_task(run.stage.tenures[partition].commit(4, "late"))
@@ -412,7 +413,7 @@ def test_a_member_that_lost_its_session_drops_everything(bootstrap: str, admin: 
     properties = {"max.poll.interval.ms": 6_000, "session.timeout.ms": 6_000}
 
     async def main() -> None:
-        async with running(bootstrap, topic, topic, **properties) as run:
+        async with running(bootstrap, topic, topic, properties=properties) as run:
             await run.stage.until(lambda: bool(run.stage.chunks))
             tenure = run.stage.tenures[partition]
             release = asyncio.Event()

@@ -103,10 +103,10 @@ def restricted(broker: KafkaBroker, boss: AdminClient) -> Iterator[Callable[[Top
     yield give
     everything = AclBindingFilter(
         ResourceType.ANY,
-        None,
+        None,  # type: ignore[arg-type]  # None matches any, which its stubs do not say
         ResourcePatternType.ANY,
-        None,
-        None,
+        None,  # type: ignore[arg-type]
+        None,  # type: ignore[arg-type]
         AclOperation.ANY,
         AclPermissionType.ANY,
     )

@@ -4,9 +4,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kafka.test_gcs import *  # noqa: F403
-from tests.kafka.test_gcs import BUCKET
+from tests.kafka.test_gcs import (
+    BUCKET,
+    setting,
+    test_a_failing_store_delays_and_nothing_else,
+    test_a_killed_worker_is_continued_exactly,
+)
 from tests.support.fake_gcs import FakeGcs
+
+__all__ = [
+    "setting",
+    "test_a_failing_store_delays_and_nothing_else",
+    "test_a_killed_worker_is_continued_exactly",
+]
 
 
 @pytest.fixture

@@ -368,7 +368,7 @@ def _agrees(worker: RunningWorker, incident: Incident) -> bool:
     """Whether the metric counts what the page does."""
     counted = worker.health()["kinds"].get(incident.source, {}).get(incident.kind, 0)
     shown = worker.value("flagstream_problems", source=incident.source, kind=incident.kind)
-    return counted == shown > 0
+    return bool(counted == shown > 0)
 
 
 def webhook(url: str) -> dict[str, Any]:

@@ -1415,7 +1415,7 @@ async def test_what_the_sink_cannot_hold_of_a_condemned_window_keeps_its_reason(
     export = await rig.begin(committed=10)
     export.accept(chunk(10, 18, values=values))
     await settled()
-    assert rig.trace[-1] == Restarted(condemned="no more", accepted=14)
+    assert rig.trace[-1:] == [Restarted(condemned="no more", accepted=14)]
 
     export.drop()
     rig.kafka.held.add(EPOCH)

@@ -111,11 +111,13 @@ def test_is_encoded_once() -> None:
     window.add(records(0, 1))
 
     closed = window.close("events", "")
-    assert closed.payload is None
+    before = closed.payload
     closed.encode()
     payload = closed.payload
     closed.encode()
 
+    assert before is None
+    assert payload is not None
     assert b"".join(payload) == event(0) + b"\n" + event(1) + b"\n"
     assert closed.payload is payload
 

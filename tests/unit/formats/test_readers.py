@@ -5,7 +5,7 @@ import io
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import duckdb
 import fastavro
@@ -19,11 +19,11 @@ import pytest
 import zstandard
 
 from flagstream.chunk import Partition
-from flagstream.formats.avro import AvroFormat
+from flagstream.formats.avro import AvroCompression, AvroFormat
 from flagstream.formats.compression import Compression
 from flagstream.formats.csv import DEFAULT_TEMPLATE, CsvFormat
 from flagstream.formats.jsonl import JsonLinesFormat
-from flagstream.formats.parquet import ParquetFormat
+from flagstream.formats.parquet import ParquetCompression, ParquetFormat
 from flagstream.formats.protocol import Format
 from flagstream.testing import StoredRecord, events
 from flagstream.window import Manifest, OffsetRange
@@ -96,10 +96,10 @@ FILES: Mapping[str, tuple[Format, Mapping[str, Reader]]] = {
     "csv": (CsvFormat(DEFAULT_TEMPLATE, Compression("none", 3)), CSV),
     "csv.gz": (CsvFormat(DEFAULT_TEMPLATE, Compression("gzip", 3)), CSV),
     "csv.zst": (CsvFormat(DEFAULT_TEMPLATE, Compression("zstd", 3)), {**CSV, "others": ZSTANDARD}),
-    **{f"avro, {kind}": (AvroFormat(kind), AVRO) for kind in ("deflate", "none", "zstd", "snappy")},  # type: ignore[arg-type]
+    **{f"avro, {kind}": (AvroFormat(kind), AVRO) for kind in get_args(AvroCompression)},
     **{
-        f"parquet, {kind}": (ParquetFormat("both", kind, False), PARQUET)  # type: ignore[arg-type]
-        for kind in ("snappy", "none", "gzip", "zstd", "lz4")
+        f"parquet, {kind}": (ParquetFormat("both", kind, False), PARQUET)
+        for kind in get_args(ParquetCompression)
     },
 }
 

@@ -23,7 +23,6 @@ from flagstream.formats import avro_schemas
 from flagstream.sinks.webhook.settings import WebhookSettings
 from flagstream.sinks.webhook.sink import WebhookSink
 from flagstream.testing import events, fill
-from flagstream.topic_formats import known_schemas
 from flagstream.topic_formats.encoding import RegistryEncoder
 from flagstream.topic_formats.known_schemas import KnownSchemas
 from flagstream.topic_formats.registry import SchemaRegistry
@@ -177,7 +176,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     async def give_up(_: float) -> None:
         raise TimeoutError
 
-    monkeypatch.setattr(known_schemas.asyncio, "sleep", give_up)
+    monkeypatch.setattr("flagstream.topic_formats.known_schemas.asyncio.sleep", give_up)
     everything = logging.StreamHandler()  # the captured standard error
     everything.setStream(sys.stderr)
     monkeypatch.setattr(logging.getLogger(), "handlers", [everything])

@@ -13,7 +13,7 @@ from flagstream.http import connecting
 from flagstream.http.address import parse
 from flagstream.http.client import IDLE_SECONDS, OLDEST_SECONDS, HttpClient
 from flagstream.http.failures import HttpError, HttpRefused, HttpUnavailable, TooLarge
-from tests.support.receiver import CloseHalfWay, Hang, Receiver, Reply, receiving
+from tests.support.receiver import CloseHalfWay, Hang, Receiver, Reply, Request, receiving
 from tests.support.swallowing import swallowing
 
 CANARY = "hunter2"
@@ -131,7 +131,12 @@ class TestConnections:
         """What is under way then is not sent again."""
         kept = client(receiver.url)
         status(kept)
-        receiver.answer = lambda request: (kept.close(), CloseHalfWay())[1]
+
+        def close_and_answer(_: Request) -> CloseHalfWay:
+            kept.close()
+            return CloseHalfWay()
+
+        receiver.answer = close_and_answer
         with pytest.raises(HttpUnavailable):
             status(kept)
         assert len(receiver.requests) == 2

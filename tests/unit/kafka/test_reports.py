@@ -42,7 +42,7 @@ class Kafka:
         self.reports = Reports("archive", TOPIC, lambda: self.now, group="flagstream.sink.archive")
         self.positions = {Partition(TOPIC, 0): 7}
 
-    def tell(self, seconds: float, late: float = 0.0, **facts: object) -> str:
+    def tell(self, seconds: float, late: float = 0.0, **facts: Any) -> str:
         """After ``seconds`` there are statistics, which wait for ``late`` more; the problem that is left."""
         self.now += seconds
         text = statistics(self.now - 100.0, **facts)
@@ -51,7 +51,7 @@ class Kafka:
         return self.reports.problem
 
 
-def statistics(age: float, **facts: object) -> str:
+def statistics(age: float, **facts: Any) -> str:
     said = WELL | facts
     idle = -1 if said["answered"] is None else round(said["answered"] * 1e6)
     found = {"ls_offset": 9, "hi_offset": 9, "fetchq_cnt": 0, "next_offset": 9}
@@ -99,7 +99,7 @@ def test_a_broker_that_answers_again_has_recovered() -> None:
         pytest.param({"broker": "APIVERSION_QUERY"}, id="the leader does not answer, others do"),
     ],
 )
-def test_a_member_whose_session_has_not_ended_yet_proves_nothing(facts: dict[str, object]) -> None:
+def test_a_member_whose_session_has_not_ended_yet_proves_nothing(facts: dict[str, Any]) -> None:
     """``steady`` is what librdkafka calls it until then."""
     kafka = Kafka()
     kafka.tell(5)

@@ -5,7 +5,8 @@ from structlog.testing import capture_logs
 
 from flagstream.config.settings import TopicSettings
 from flagstream.kafka import topics
-from flagstream.kafka.topics import record_limit, too_small
+from flagstream.kafka.topics import record_limit
+from flagstream.record_limits import too_small
 
 
 @pytest.fixture(autouse=True)

@@ -126,12 +126,14 @@ def test_the_errors_of_librdkafka_are_a_bounded_set_of_labels() -> None:
 def test_every_reason_of_a_dead_letter_has_a_series() -> None:
     """The reasons are those that the code names."""
     named = {
-        node.args[place].value
+        reason.value
         for path in WORKER.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         for place in [{"Dead": 0, "Reject": 1}.get(node.func.id)]
-        if place is not None and len(node.args) > place and isinstance(node.args[place], ast.Constant)
+        if place is not None and len(node.args) > place
+        for reason in [node.args[place]]
+        if isinstance(reason, ast.Constant)
     }
 
     assert named | set(get_args(DeadReason)) <= set(REASONS)

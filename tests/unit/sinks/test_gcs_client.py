@@ -67,7 +67,7 @@ def flags(server: SmallServer, credentials_file: Path | None = None) -> Callable
     return lambda: place.fetch(anew=True)
 
 
-CALLS = [listing, flags]
+CALLS: list[Callable[[SmallServer], Callable[[], object]]] = [listing, flags]
 
 
 @pytest.fixture(scope="module")

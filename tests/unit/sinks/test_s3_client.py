@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from botocore.retries.standard import ThrottledRetryableChecker
+from pydantic import SecretStr
 
 from flagstream.config.flags import FlagSettings, S3FlagSettings
 from flagstream.errors import FlagstreamError, SinkError, SinkRefused, SinkUnavailable
@@ -134,7 +135,7 @@ def reported(server: SmallServer, reply: Reply) -> SinkError:
     """What a listing that is answered so raises."""
     server.answer = lambda request: reply
     with pytest.raises(SinkError) as raised:
-        listing(server, access_key="A", secret_key="s")()
+        listing(server, access_key="A", secret_key=SecretStr("s"))()
     assert CANARY not in str(raised.value)
     return raised.value
 
@@ -423,7 +424,9 @@ def test_the_configuration_check_sees_what_is_no_address(
 def test_own_credentials_do_not_look_at_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable that is not read cannot be wrong."""
     monkeypatch.setenv("AWS_SESSION_TOKEN", f"{CANARY}\n")
-    assert list(S3Settings(bucket="flags", access_key="A", secret_key="s").variable_problems()) == []
+    assert (
+        list(S3Settings(bucket="flags", access_key="A", secret_key=SecretStr("s")).variable_problems()) == []
+    )
 
 
 # ── what the store has to keep ────────────────────────────────────────────────────────────────────────────

@@ -53,7 +53,7 @@ def test_encoders_see_json_and_the_digest_is_that_of_the_topic() -> None:
     JSON is one like any other.
     """
     sink, encoder = RecordingSink([]), Listening()
-    sink.begin = lambda *_: encoder  # type: ignore[method-assign, assignment, return-value]
+    sink.begin = lambda *_: encoder  # type: ignore[method-assign, assignment]
     decoder = FixedDecoder(schemas.parsed(SCHEMA))
     window = OpenWindow(
         sink, PARTITION, 0, 0, limits=Limits(10, 1024**2, 1024**2), sink_name="test", decoder=decoder

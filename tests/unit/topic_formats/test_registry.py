@@ -241,7 +241,7 @@ class TestRecords:
         async def pause(seconds: float) -> None:
             pauses.append(seconds)
 
-        monkeypatch.setattr(known_schemas.asyncio, "sleep", pause)
+        monkeypatch.setattr("flagstream.topic_formats.known_schemas.asyncio.sleep", pause)
         monkeypatch.setattr(known_schemas, "DOUBT_PAUSE", 0.5)
         values = [b"\0\0\0\0" + bytes([number]) for number in range(1, 21)]
         canned.answers = [(200, RECORD), *[MISSING] * 19, *[MISSING] * 19, (200, RECORD), *[MISSING] * 18]

@@ -40,7 +40,7 @@ def test_avro_needs_a_registry_or_a_schema(tmp_path: Path) -> None:
 
     assert problems(tmp_path, text) == [output.replace("output", "ingest"), output]
     assert problems(tmp_path, text, enrich=False) == [output]
-    assert read(tmp_path, text + '\n[registry]\nurl = "https://registry:8081"')
+    read(tmp_path, text + '\n[registry]\nurl = "https://registry:8081"')
 
 
 def test_a_schema_for_json_is_a_mistake(tmp_path: Path) -> None:
