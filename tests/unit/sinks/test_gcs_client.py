@@ -64,7 +64,7 @@ def flags(server: SmallServer, credentials_file: Path | None = None) -> Callable
             type="gcs", bucket="flags", object="f.yaml", endpoint=server.url, credentials=credentials_file
         )
     )
-    return lambda: place.fetch(anew=True)
+    return lambda: place.fetch(unconditional=True)
 
 
 CALLS: list[Callable[[SmallServer], Callable[[], object]]] = [listing, flags]

@@ -70,7 +70,7 @@ def flags(server: SmallServer, **settings: Any) -> Callable[[], object]:
     """Return a look at flags, of one source."""
     base = {"type": "s3", "bucket": "flags", "key": "flags.yaml", "endpoint": server.url, "path_style": True}
     place = S3Location(S3FlagSettings(**{**base, "region": "us-east-1", "timeout": "5s", **settings}))
-    return lambda: place.fetch(anew=True)
+    return lambda: place.fetch(unconditional=True)
 
 
 CALLS = [listing, flags]
