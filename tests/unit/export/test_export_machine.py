@@ -29,10 +29,11 @@ class ExportMachine(RuleBasedStateMachine):
     @initialize(
         continues=st.booleans(),
         dead_letters=st.booleans(),
-        max_events=st.integers(1, 6),
-        windows=st.integers(2, 8),
+        max_events=st.sampled_from([1, 3, 6, 40]),
+        windows=st.integers(1, 4),
+        tight=st.booleans(),
     )
-    def begin(self, continues: bool, dead_letters: bool, max_events: int, windows: int) -> None:
+    def begin(self, continues: bool, dead_letters: bool, max_events: int, windows: int, tight: bool) -> None:
         self.loop = VirtualTimeLoop()
         self.world = World(PARTITIONS, continues)
         self.overtaken = False
@@ -49,6 +50,7 @@ class ExportMachine(RuleBasedStateMachine):
         self.patched = pytest.MonkeyPatch()
         self.patched.setattr(crashpoints, "signal", SimpleNamespace(pthread_kill=self._die))
         self._new_process()
+        self.memory(tight)
         self._run(self.process.assign(*PARTITIONS))
 
     # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────
