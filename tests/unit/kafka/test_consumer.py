@@ -38,6 +38,7 @@ class RecordingStage:
     lost_partitions: list[Partition] = field(default_factory=list)
     missing: list[Position] = field(default_factory=list)
     on_revoke: Callable[[], Awaitable[object]] | None = None
+    on_loss: Callable[[], Awaitable[object]] | None = None
 
     async def assigned(self, tenures: Collection[Tenure]) -> None:
         self.tenures.update({tenure.partition: tenure for tenure in tenures})
@@ -47,6 +48,8 @@ class RecordingStage:
             await self.on_revoke()
 
     async def lost(self, partitions: Collection[Partition]) -> None:
+        if self.on_loss is not None:
+            await self.on_loss()
         self.lost_partitions += partitions
 
     async def records_missing(self, tenure: Tenure, position: Position) -> None:
@@ -352,6 +355,18 @@ async def test_a_revoke_may_commit_until_it_returns(monkeypatch: pytest.MonkeyPa
         assert steps(rig, "commit", "unassign", "revoked") == ["commit", "unassign", "revoked"]
         with pytest.raises(OwnershipLost):
             await tenure.commit(8, "")
+
+
+@on_a_loop
+async def test_nothing_is_committed_while_a_stage_hears_of_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The partition has another owner by then, whose offset the commit would overwrite."""
+    async with running(monkeypatch) as rig:
+        [tenure] = await rig.begun(0)
+        rig.stage.on_loss = lambda: tenure.commit(7, "")
+
+        await rig.consumes(lambda: rig.consumer.lose(0))
+
+        assert rig.commits == []
 
 
 @on_a_loop

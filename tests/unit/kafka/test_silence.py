@@ -27,7 +27,7 @@ class Watch:
 
     def told(self, seconds: float = 5.0, **brokers: dict[str, Any]) -> str:
         self.now += seconds
-        self.silence.look(brokers)
+        self.silence.observe(brokers)
         return self.silence.problem
 
 

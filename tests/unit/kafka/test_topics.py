@@ -10,9 +10,9 @@ from flagstream.record_limits import too_small
 
 
 @pytest.fixture(autouse=True)
-def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing was logged yet."""
-    monkeypatch.setattr(topics, "_told_limit", {})
+    monkeypatch.setattr(topics, "_logged_limit", {})
 
 
 @pytest.mark.parametrize(

@@ -1,33 +1,33 @@
-"""What we write beside a committed offset: the plan of the next window, and how to read it back.
+"""The metadata beside a committed offset: the plan of the next window and what else the next owner has to
+know.
 
-Kafka keeps up to 4,095 characters of metadata with each committed offset. Ours is one JSON object:
+Kafka keeps up to 4,095 characters of metadata with each committed offset. The worker writes one JSON object:
 
 =========== ==========================================================================================
 ``v``       version of this format: 1, or 2 for a plan that is divided, which a worker that knows only
             version 1 refuses
-``from``    the offset from which the next window is *named*, when the records before the committed offset
-            were exported nowhere (all rejected); absent when it is the committed offset itself, unless
-            that was committed before the sink could be asked what it holds
+``from``    where the range of the next window starts, if the records before the committed offset were
+            exported nowhere (all rejected); absent if that is the committed offset itself, unless that was
+            committed before the sink could be asked what it holds
 ``end``     a plan: the window ``[committed offset, end)`` is to be delivered before anything else
 ``n``       its exported records
 ``digest``  their content digest
-``at``      version 2: what lies before this offset is settled, and is not sent again
+``at``      version 2: everything before this offset is settled, and is not sent again
 ``cuts``    version 2: where the parts from ``at`` on are cut beyond the sink's own cuts
 ``out``     version 2: the ranges before ``at`` that the sink refused, which are to become dead letters
 ``why``     version 2: the sink's word for the refusal that the last cut was made for
 ``unknown`` ids of schemas in its records that the registry did not know; they count as unknown whenever
-            the window is repeated, so that it is the same; absent when there are none
+            the window is repeated, so that its content stays the same; absent if there are none
 ``cfg``     fingerprint of the sink's configuration that the plan was made with
-``tid``     the topic's id, where the broker tells it: a topic that was recreated has another one
-``since``   when the group began, ms since the epoch, if it was told to start at "latest"; every later commit
-            repeats it
+``tid``     the topic's id, if the broker reports it: a topic that was recreated has another one
+``since``   when the group began, ms since the epoch, if it began at "latest"; every later commit repeats it
 ``of``      how many partitions the topic had then
 =========== ==========================================================================================
 
 ``cuts`` and ``out`` are ascending numbers in base 36, joined by full stops; each is the distance from the
 one before it, the first from ``at`` or from 0.
 
-An offset without such metadata was not committed by us: an operator's reset.
+An offset without such metadata was not committed by a worker: an operator has reset it.
 """
 
 from collections.abc import Iterable
@@ -44,19 +44,21 @@ DIVIDED = 2
 LIMIT = 4_095
 """Characters of metadata that Kafka keeps: offset.metadata.max.bytes is 4,096."""
 MOST_REFUSED = 1_000
-"""Characters that ``out`` may take. With the largest numbers, 100 unknown schemas and the some 90 cuts that
-there can be at a time (:mod:`flagstream.export.parts`) a plan leaves more; a test says so.
+"""Characters that ``out`` may take. A plan with the largest numbers, 100 unknown schemas and the about 90
+cuts that there can be at a time (:mod:`flagstream.export.parts`) leaves more room; a test checks that.
 """
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 class MetadataUnreadable(PartitionStopped):
-    """The metadata is of a version that this worker does not know; another one with it must take over."""
+    """The metadata is of a version that this worker does not know; a worker that knows it has to take
+    over.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The committed intention to deliver ``[committed offset, end)``. Once sent it never changes."""
+    """The committed intention to deliver ``[committed offset, end)``. It never changes once it is sent."""
 
     end: int
     records: int
@@ -68,11 +70,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """How far a window is delivered whose parts were divided, and how the rest of it is cut.
+    """How far a window whose parts were divided is delivered, and how the rest of it is cut.
 
-    A commit with it is made before a request under new ids or after what is settled has changed: see
-    :mod:`flagstream.export.parts`. ``cuts`` come on top of the sink's own, all after ``at``. ``refused`` are
-    ranges ``[start, end)`` before ``at``; ``why`` is the sink's word for what led to the last cut.
+    It is committed before a request under new ids, and when more is settled: see
+    :mod:`flagstream.export.parts`. ``cuts`` come on top of the sink's own cuts, all after ``at``. ``refused``
+    are ranges ``[start, end)`` before ``at``; ``why`` is the sink's word for the refusal that led to the last
+    cut.
     """
 
     at: int
@@ -82,11 +85,11 @@ class Division:
 
     @property
     def full(self) -> bool:
-        """Whether ``refused`` takes as much room as it may."""
+        """Whether there is no room for more in ``refused``."""
         return len(self.refused_text()) > MOST_REFUSED
 
     def refused_text(self) -> str:
-        """``refused`` as it is committed; ranges that touch are one."""
+        """Return ``refused`` as it is committed. Ranges that touch become one."""
         merged: list[list[int]] = []
         for start, end in self.refused:
             if merged and merged[-1][1] == start:
@@ -98,8 +101,9 @@ class Division:
 
 @dataclass(frozen=True, slots=True, order=True)
 class GroupStart:
-    """When a group that was told to start at "latest" began, ms since the epoch, and how many partitions the
-    topic had: one that was added later is new to the group, whatever the timestamps of its records.
+    """When a group that starts at "latest" began (``at``, ms since the epoch), and how many partitions the
+    topic had then: a partition that was added later is read from its beginning, whatever the timestamps of
+    its records are.
     """
 
     at: int
@@ -125,7 +129,7 @@ class _Fields(msgspec.Struct, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """The metadata of a committed offset. ``ours`` is False where there was none that we wrote."""
+    """The metadata of a committed offset. ``ours`` is False if no worker wrote it."""
 
     plan: Plan | None = None
     range_start: int | None = None
@@ -134,14 +138,15 @@ class Committed:
     ours: bool = True
 
     def unasked(self, offset: int | None) -> bool:
-        """Whether ``offset``, beside which this stands, is where the group began, committed before the sink
-        could be asked what it holds: windows that it holds mean all the same that offsets were lost.
+        """Whether ``offset``, to which this metadata belongs, is where the group began, and was committed
+        before the sink could be asked what it holds. If the sink then holds windows, offsets were lost all
+        the same.
         """
         return self.plan is None and self.range_start is not None and self.range_start == offset
 
     def text(self) -> str:
-        """As committed: ``{"v":1}`` and whatever else is known. At most :data:`LIMIT` characters, unless a
-        division has too many cuts.
+        """Return the text to commit: ``{"v":1}`` and what else is known. It has at most :data:`LIMIT`
+        characters, unless a division has too many cuts.
         """
         fields = _Fields(v=VERSION, range_start=self.range_start, tid=self.topic_id)
         if self.group_start is not None:
@@ -158,8 +163,9 @@ class Committed:
 
     @classmethod
     def parse(cls, text: str) -> "Committed":
-        """Read metadata back. Raises MetadataUnreadable for a newer version, and for a division that makes
-        no sense; foreign text is ``ours=False``.
+        """Read metadata back. Text that no worker wrote gives ``ours=False``.
+
+        Raises MetadataUnreadable for a newer version, and for a division that makes no sense.
         """
         try:
             fields = msgspec.json.decode(text, type=_Fields)
@@ -178,13 +184,13 @@ class Committed:
             plan = _divided(plan, fields, text)
         group_start = None
         if fields.since is not None:
-            # An early version gave no count: any partition may have been added later.
+            # An early version wrote no count: any partition may have been added later.
             group_start = GroupStart(fields.since, fields.of or 0)
         return cls(plan, fields.range_start, fields.tid, group_start)
 
 
 def _divided(plan: Plan | None, fields: _Fields, text: str) -> Plan:
-    """The plan with its division. What cannot be read must not be passed over: ids depend on it."""
+    """Return the plan with its division. One that cannot be read must not be ignored: ids depend on it."""
     unreadable = MetadataUnreadable(
         f"offset metadata of version {DIVIDED}, of a form that this worker cannot read: {text}"
     )

@@ -1,4 +1,4 @@
-"""Another ``name`` is another worker: what the output topic holds then comes again, unnoticed."""
+"""Finds out whether a worker of another ``name`` has filled the output topic: this one would do it again."""
 
 from collections.abc import Mapping
 from contextlib import closing
@@ -12,29 +12,30 @@ from flagstream.kafka.properties import enrich_group
 from flagstream.librdkafka_text import LOGGER, words
 
 ANSWER_SECONDS = 10.0
+"""Bound of one call to the brokers."""
 
 
 class NotTold(FlagstreamError):
-    """The brokers do not say it: a right is missing, or none answers."""
+    """The brokers do not answer the question: a right is missing, or none of them can be reached."""
 
 
 def earlier_output(properties: Mapping[str, Any], settings: Settings) -> str | None:
-    """Say that the output topic holds records, and that no enrich stage of this ``name`` wrote them; None if
-    that is not so.
+    """Return a text for people if the output topic holds records that no enrich stage of this ``name`` wrote;
+    None otherwise.
 
-    ``properties`` are those of a client that looks at the cluster. Blocks; no call for longer than
+    ``properties`` are those of a client that looks at the cluster. Blocks, in each call for up to
     ANSWER_SECONDS. Raises NotTold.
     """
     topics, group = settings.topics, enrich_group(settings)
-    # It never joins the group, so it disturbs nobody. The administrative calls for offsets end the process
-    # where the group is unknown (a segmentation fault in confluent-kafka 2.16).
+    # A consumer that never joins the group disturbs nobody. The administrative calls for offsets end the
+    # process if the group is unknown (a segmentation fault in confluent-kafka 2.16).
     try:
         client = Consumer({**properties, "group.id": group}, logger=LOGGER)
     except KafkaException as failure:
         raise NotTold(words(failure.args[0])) from failure
     with closing(client):
         try:
-            # In this order: what our own group wrote came together with its offsets.
+            # In this order: a group commits its offsets together with the records that it writes.
             if not _is_filled(client, topics.output) or _has_offsets(client, topics.ingest):
                 return None
         except KafkaException as failure:

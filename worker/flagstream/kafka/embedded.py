@@ -1,9 +1,9 @@
 """The broker that is built into librdkafka, for the demo: a Kafka inside this process, nothing to install.
 
-It is no Kafka to trust. It keeps 5 MiB of each partition and forgets the rest, it fences nobody, aborted
-records stay visible, it never tells what a transaction committed (so whoever starts again starts over), and
-it does not answer when asked about a topic's settings. Good for a look at the worker, not for a test of its
-guarantees.
+It has none of Kafka's guarantees. It keeps 5 MiB of each partition and forgets the rest, it fences nobody,
+aborted records stay visible, it never reports what a transaction committed (so a worker that starts again
+starts from the beginning), and it does not answer questions about a topic's settings. Use it for a look at
+the worker, not to test the worker's guarantees.
 """
 
 import logging
@@ -15,16 +15,16 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, Topic
 from flagstream.chunk import Record
 
 ANSWER_SECONDS = 10.0
-"""Bound of a call to the broker, which answers within milliseconds."""
+"""Bound of one call to the broker, which answers within milliseconds."""
 MAX_RECORDS = 5_000
 _LOGGER = logging.getLogger("librdkafka")
 
 
 class EmbeddedBroker:
-    """A broker, from here until the end of the ``with`` block.
+    """A broker that runs until the end of the ``with`` block.
 
-    It lives in the producer that asked for it; that producer also sends the sample records.
-    ``bootstrap_servers`` is where other clients find it, in this process or another one.
+    It lives in the producer that asked for it, which also sends the sample records. Other clients, in this
+    process or another one, find it at ``bootstrap_servers``.
     """
 
     def __init__(self) -> None:
@@ -47,17 +47,17 @@ class EmbeddedBroker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the broker; all other clients of it should be closed by now."""
+        """End the broker. All other clients of it should be closed before."""
         self._producer.close()
 
     def create(self, topic: str) -> None:
-        """Make sure of a topic, with four partitions, before a consumer looks for it. Asking for it creates
+        """Create a topic with four partitions, before a consumer looks for it: a question about it creates
         it.
         """
         self._producer.list_topics(topic, timeout=ANSWER_SECONDS)
 
     def send(self, topic: str, key: bytes, value: bytes, sent: Callable[[bool], None]) -> None:
-        """Produce a record. Does not block; ``sent`` is told, in a later :meth:`poll`, whether the topic has
+        """Produce a record. Does not block: a later :meth:`poll` calls ``sent`` with whether the topic has
         it.
         """
 
@@ -67,18 +67,16 @@ class EmbeddedBroker:
         self._producer.produce(topic, value, key, on_delivery=delivered)
 
     def poll(self) -> None:
-        """Tell of the records sent so far; to be called now and then. Does not block."""
+        """Report the records sent so far. To be called now and then; does not block."""
         self._producer.poll(0)
 
     def flush(self) -> None:
-        """Wait until each record is sent, or known not to be."""
+        """Wait until each record is sent, or has failed."""
         self._producer.flush(ANSWER_SECONDS)
 
 
 class Follower:
-    """Looks at whole topics, from their beginning, without being a member of any group. Calls come from one
-    thread.
-    """
+    """Reads whole topics from their beginning, as a member of no group. One thread makes all calls."""
 
     def __init__(self, bootstrap_servers: str, topics: Sequence[str]) -> None:
         self._consumer = Consumer(
@@ -102,10 +100,10 @@ class Follower:
         )
 
     def take(self) -> list[Record]:
-        """The records that have come since the last call. Does not block."""
+        """Return the records that have come since the last call. Does not block."""
         messages = self._consumer.consume(MAX_RECORDS, 0.0)
         return [message for message in messages if message.error() is None]
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         self._consumer.close()

@@ -1,4 +1,4 @@
-"""Where partitions begin and end now, asked of the brokers: what a paused consumer does not learn."""
+"""Asks the brokers where partitions begin and end now, which a paused consumer does not learn."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
@@ -13,11 +13,12 @@ from flagstream.librdkafka_text import LOGGER, words
 log = structlog.get_logger(__name__)
 
 ANSWER_SECONDS = 4.0
+"""Bound of one of the three requests."""
 
 
 class Ends(NamedTuple):
-    """A partition holds the offsets ``[low, high)``; what lies beyond ``stable`` belongs to open
-    transactions, and readers wait for their end.
+    """A partition holds the offsets ``[low, high)``. From ``stable`` on there are records of open
+    transactions, and readers wait for the end of those.
     """
 
     low: int
@@ -26,7 +27,7 @@ class Ends(NamedTuple):
 
 
 class TopicEnds:
-    """Asks for many partitions at once, with three requests. One call at a time."""
+    """Asks for many partitions at once, with three requests. Only one call may run at a time."""
 
     def __init__(self, properties: Mapping[str, Any]) -> None:
         self._properties = properties
@@ -47,8 +48,8 @@ class TopicEnds:
         stable = self._offsets(low, last, committed)
         high = self._offsets(stable, last, uncommitted)
         if high.keys() != set(partitions):
-            # It keeps the leaders that it learned first, and asks them with an epoch that a restart of the
-            # broker has made old (FENCED_LEADER_EPOCH), for ever: librdkafka 2.16.
+            # librdkafka 2.16 keeps the leaders that it learned first, and goes on asking them with an epoch
+            # that is old after a restart of the broker (FENCED_LEADER_EPOCH). A new client learns them again.
             self._admin = None
         return {partition: Ends(low[partition], stable[partition], end) for partition, end in high.items()}
 
@@ -64,7 +65,7 @@ class TopicEnds:
             try:
                 offset = int(answer.result(2 * ANSWER_SECONDS).offset)
             except (KafkaException, TimeoutError):
-                continue  # not known; librdkafka reports to the consumer what is wrong
+                continue  # not known; librdkafka reports the reason to the consumer
             if offset >= 0:  # it is -1001 where no answer came in time
                 found[Partition(tp.topic, tp.partition)] = offset
         return found

@@ -1,4 +1,4 @@
-"""Where a topic does not hold what is to be read next: what happened, in words, and what a person can do."""
+"""Describes, for people, what happened where a topic does not hold the next record, and what they can do."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,10 @@ from flagstream.chunk import Partition, Position
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Why a partition cannot be read on. ``overtaken``: records were deleted, and others come behind them;
-    else there is nothing behind, and no setting says where to go on.
+    """Why a partition cannot be read any further.
+
+    ``overtaken``: records were deleted, and the topic holds later ones. Otherwise it holds no later ones, and
+    no setting can say where to go on.
     """
 
     overtaken: bool
@@ -17,8 +19,10 @@ class Gap:
 
 
 def describe_gap(partition: Partition, position: Position, *, doing: str, group: str, setting: str) -> Gap:
-    """``doing`` is what was to be done with the records (``read``, ``exported``) by ``group``; ``setting``
-    tells to go on behind deleted ones.
+    """Describe why ``group`` cannot go on at ``position``.
+
+    ``doing`` is what it does with the records (``read``, ``exported``). ``setting`` is the setting that makes
+    it go on after deleted records.
     """
     there = f"{partition}: the topic holds the offsets {position.low} to {position.high}, but the next to be "
     at = f"{doing} is {position.offset}: "

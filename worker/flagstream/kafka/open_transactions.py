@@ -1,4 +1,4 @@
-"""Transactions of others that stay open: until one ends, Kafka shows no record from its first one on."""
+"""Transactions of other producers that stay open: until they end, Kafka hides all records from them on."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,15 +9,17 @@ from flagstream.chunk import Partition
 from flagstream.kafka.ends import Ends
 
 OPEN_SECONDS = 6.0
-"""How long records have to wait before it is said: far longer than a transaction of a worker takes. The
-brokers are asked every five seconds.
+"""How long records have to wait before that is a problem: far longer than a transaction of a worker takes.
+The brokers are asked every five seconds.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """``records`` of a partition, and markers, lie from the offset ``stable`` on, where an open transaction
-    began; ``since`` is the time of day (UTC) at which they were first seen to wait there.
+    """``records`` of a partition (with markers) lie from the offset ``stable`` on, where an open transaction
+    began.
+
+    ``since`` is the time of day (UTC) at which they were first seen to wait there.
     """
 
     partition: Partition
@@ -27,7 +29,7 @@ class Blocked:
 
     @property
     def problem(self) -> str:
-        """For people, with what to do."""
+        """A text for people, with what to do."""
         return (
             f"{self.records} records wait behind an open transaction of {self.partition} since {self.since} "
             f"(at offset {self.stable}): readers get them when its producer ends it, or its time-out does; "
@@ -44,7 +46,7 @@ class _Seen:
 
 
 class OpenTransactions:
-    """Of the partitions of one topic. ``clock`` is monotonic, ``now`` the time of day, in seconds."""
+    """Watches the partitions of one topic. ``clock`` is monotonic, ``now`` the time of day, in seconds."""
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time
@@ -54,7 +56,7 @@ class OpenTransactions:
         self._seen: dict[Partition, _Seen] = {}
 
     def measured(self, partition: Partition, ends: Ends, *, reached: bool) -> None:
-        """The brokers have said where the partition ends; ``reached``: all that they show of it is read."""
+        """The brokers have reported where the partition ends. ``reached``: all that they show is read."""
         if not reached or ends.high <= ends.stable:
             self._seen.pop(partition, None)
             return
@@ -66,7 +68,7 @@ class OpenTransactions:
         self._seen[partition] = _Seen(ends.stable, ends.high, self._clock(), since)
 
     def forget(self, partition: Partition) -> None:
-        """It is not ours any more."""
+        """The partition is held no longer."""
         self._seen.pop(partition, None)
 
     def blocked(self) -> Iterator[Blocked]:

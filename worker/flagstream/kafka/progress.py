@@ -1,11 +1,12 @@
 """How far a stage is with each partition that it holds: what is committed, what waits, and for how long.
 
-The consumer's thread reports what it reads and commits, the host what the brokers say of the partition's ends
-(:mod:`flagstream.kafka.ends`), librdkafka's statistics how far it has looked. A figure that is not known is
-NaN, never an old one.
+The consumer's thread reports what it reads and commits, the host where the brokers say that partitions end
+(:mod:`flagstream.kafka.ends`), and librdkafka's statistics how far it has looked. A figure that is not known
+is NaN, never an old one.
 
-Offsets of a transactional topic count its markers too. Behind the last record there may be nothing else, so
-where librdkafka has looked at everything and found no more records, the last record that was read is the end.
+Offsets of a transactional topic count its markers too, and after the last record there may be nothing but
+markers. So where librdkafka has looked at everything and found no more records, the last record that was read
+is the end.
 """
 
 import math
@@ -22,23 +23,23 @@ from flagstream.kafka.open_transactions import Blocked, OpenTransactions
 from flagstream.operate import metrics
 
 KNOWN_SECONDS = 15.0
-"""How long the answer of the brokers counts: it is asked for every five seconds."""
+"""How long an answer of the brokers counts. They are asked every five seconds."""
 SAMPLES = 2
-"""How many looks in a row must have seen more than the one before them, at least."""
+"""The least number of looks in a row that must have seen a larger lag than the look before them."""
 LATE_SECONDS = 3.0
-"""What a delivery may take beside the cycle before it counts as late."""
+"""Seconds that a delivery may take on top of the cycle before it counts as late."""
 FARTHEST = 2**62
-"""No offset lies there; a position that was begun without an answer says so."""
+"""No offset lies there. A position that was begun without an answer of the broker has such an end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one partition, in records and seconds; NaN where not known.
+    """The figures of one partition, in records and seconds; NaN where not known.
 
-    ``lag``: records not yet committed. ``lag_high``: the same, with those of open transactions.
-    ``behind``: age of the oldest record not committed. ``since_delivery``: since records were last committed,
-    or since the partition was taken. ``margin``: records that retention can delete before it deletes one that
-    is not committed.
+    ``lag``: records not yet committed. ``lag_high``: the same, with those of open transactions. ``behind``:
+    age of the oldest record that is not committed. ``since_delivery``: seconds since records were last
+    committed, or since the partition was assigned. ``margin``: records that retention can delete before it
+    deletes one that is not committed.
     """
 
     lag: float
@@ -54,21 +55,20 @@ class _Held:
     delivered_at: float
     read: int
     looked: int = 0
-    """librdkafka has looked at everything before this offset, and handed over what records there were."""
+    """librdkafka has looked at everything before this offset, and has handed over all records there."""
     unread_since: float | None = None
-    """Since when there is a lag of which nothing was read."""
+    """When a lag was first seen of which nothing is read yet."""
     ends: Ends | None = None
     asked_at: float = -math.inf
     history: deque[tuple[float, float]] = field(default_factory=deque)
     """When the lag was looked at, and what it was."""
     waiting: deque[tuple[int, float, float]] = field(default_factory=deque)
-    """Chunks that were read and not committed: the end, the time of the first record, and when it came."""
+    """Chunks that are read and not committed: the end, the time of the first record, and when it came."""
 
 
 class Progress:
-    """Of the source ``name`` of ``topic``. ``clock`` is monotonic, ``now`` the time of day, in seconds.
-
-    All methods may be called from any thread.
+    """The progress of the source ``name`` with ``topic``. ``clock`` is monotonic, ``now`` the time of day, in
+    seconds. All methods may be called from any thread.
     """
 
     def __init__(
@@ -86,10 +86,10 @@ class Progress:
         self._held: dict[Partition, _Held] = {}
         self._open = OpenTransactions(clock, now)
         self.cycle = 60.0
-        """Seconds after which what was read is committed as a rule: how long a window stays open."""
+        """Seconds after which records that were read are normally committed: how long a window stays open."""
 
     def begin(self, partition: Partition, position: Position) -> None:
-        """The partition is ours, from ``position`` on; or it starts over there."""
+        """The partition is held from ``position`` on, or starts again there."""
         committed = position.offset if position.committed is None else position.committed
         with self._lock:
             before = self._held.get(partition)
@@ -101,7 +101,7 @@ class Progress:
             self._held[partition] = held
 
     def end(self, partition: Partition) -> None:
-        """The partition is not ours any more."""
+        """The partition is held no longer."""
         labels = (self._name, self._topic, str(partition.index))
         with self._lock:
             self._held.pop(partition, None)
@@ -111,14 +111,14 @@ class Progress:
                     gauge.remove(*labels)
 
     def read(self, partition: Partition, end: int, timestamp: float) -> None:
-        """Records up to ``end`` were read, the first of which has the time ``timestamp`` (seconds)."""
+        """A chunk up to ``end`` was read. Its first record has the time ``timestamp`` (seconds)."""
         with self._lock:
             if (held := self._held.get(partition)) is not None:
                 held.read = end
                 held.waiting.append((end, timestamp, self._clock()))
 
     def begin_again(self, partition: Partition, offset: int) -> None:
-        """What was read from ``offset`` on was given back, and is read again."""
+        """Records from ``offset`` on were given back, and are read again."""
         with self._lock:
             if (held := self._held.get(partition)) is not None:
                 held.read = held.looked = offset
@@ -126,13 +126,13 @@ class Progress:
                     held.waiting.pop()
 
     def looked(self, partition: Partition, offset: int) -> None:
-        """There are no more records before ``offset`` than those that were read, or are about to be."""
+        """All records before ``offset`` were read, or are about to be."""
         with self._lock:
             if (held := self._held.get(partition)) is not None:
                 held.looked = offset
 
     def committed(self, partition: Partition, offset: int) -> None:
-        """The offset was committed; it may be the one from before, beside a plan."""
+        """``offset`` was committed. With a plan beside it, it may be the same as before."""
         with self._lock:
             held = self._held.get(partition)
             if held is None or offset <= held.committed:
@@ -142,7 +142,7 @@ class Progress:
                 held.waiting.popleft()
 
     def measured(self, found: Mapping[Partition, Ends]) -> None:
-        """The brokers have said where partitions end."""
+        """The brokers have reported where partitions end."""
         with self._lock:
             for partition, ends in found.items():
                 if (held := self._held.get(partition)) is not None:
@@ -152,7 +152,7 @@ class Progress:
                     self._remember(held)
 
     def blocked(self) -> Sequence[Blocked]:
-        """Return the partitions whose next records wait for the end of somebody's transaction."""
+        """Return the partitions whose next records wait for the end of an open transaction."""
         with self._lock:
             return list(self._open.blocked())
 
@@ -162,8 +162,10 @@ class Progress:
             return {partition: self._figures(held) for partition, held in self._held.items()}
 
     def show(self, under_way: Mapping[Partition, float]) -> None:
-        """Set the metrics. ``under_way``: for how many seconds a delivery of each partition has gone on."""
-        with self._lock:  # or a partition that goes meanwhile would leave its series behind
+        """Set the metrics. ``under_way``: for how many seconds a delivery of each partition has been going
+        on.
+        """
+        with self._lock:  # otherwise a partition that ends meanwhile would leave its series
             for partition, held in self._held.items():
                 figures = self._figures(held)
                 labels = (self._name, self._topic, str(partition.index))
@@ -175,9 +177,9 @@ class Progress:
                 metrics.UNDER_WAY.labels(*labels).set(under_way.get(partition, 0.0))
 
     def growing(self) -> tuple[float, float] | None:
-        """Return how many records wait, and for how long the oldest has, in the partitions in which more
-        comes in than is committed: the least that waited during a whole ``cycle`` is more than what waited
-        before it. None where there is no such partition.
+        """Return how many records wait, and for how many seconds the oldest has waited, in the partitions in
+        which more comes in than is committed: there the smallest lag during a whole ``cycle`` is larger than
+        the lag before it. Returns None if there is no such partition.
         """
         with self._lock:
             found = [
@@ -221,12 +223,12 @@ class Progress:
         return Figures(lag, max(lag, high - held.committed), behind, since_delivery, margin)
 
     def _age(self, held: _Held, at: float) -> float:
-        """A record with a clock that is ahead is as old as its arrival, at least."""
+        """Where the producer's clock is ahead, a record is at least as old as its arrival."""
         _, timestamp, arrived = held.waiting[0]
         return max(self._now() - timestamp, at - arrived)
 
 
 def partitions_of(progresses: Iterable[Progress]) -> Iterator[Partition]:
-    """Yield every partition that is held, by whichever source."""
+    """Yield every partition that one of the sources holds."""
     for progress in progresses:
         yield from progress.figures()

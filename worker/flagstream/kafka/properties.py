@@ -1,6 +1,7 @@
 """The complete librdkafka configuration of each client, and the names that the worker has in the cluster.
 
-Three layers: our defaults, what the user hands through, and what exactly-once depends on, which always wins.
+There are three layers: the worker's defaults, the properties that the user sets, and the properties that
+exactly-once depends on, which always win.
 """
 
 import secrets
@@ -18,41 +19,43 @@ from flagstream.sinks.kafka.settings import KafkaSinkSettings
 
 Configuration = dict[str, object]
 
-# Half of it is what a commit may take before its outcome counts as unknown. librdkafka's own 60 s would leave
-# a partition waiting that long on a connection that is dead without saying so.
+# After half of it the outcome of a commit counts as unknown. With librdkafka's own 60 s a partition would
+# wait that long on a connection that is silently dead.
 _SOCKET_TIMEOUT_MS = 10_000
 
 _LARGEST_MESSAGE = 1_000_000_000
-"""More librdkafka does not take for message.max.bytes."""
+"""The most that librdkafka takes for message.max.bytes."""
 _SMALL_RECORD = 256
-"""Bytes that librdkafka's producer takes for the smallest record."""
+"""Bytes that the smallest record takes in librdkafka's producer."""
 
-# librdkafka's own default; it has to be at least the session's.
+# librdkafka's own default. It must not be below the session time-out.
 _MAX_POLL_INTERVAL_MS = 300_000
 
 
 def enrich_group(settings: Settings) -> str:
-    """The consumer group of the enrich stage."""
+    """Return the name of the enrich stage's consumer group."""
     return f"{settings.name}.enrich"
 
 
 def sink_group(settings: Settings, sink: str) -> str:
-    """The consumer group of a sink."""
+    """Return the name of a sink's consumer group."""
     return f"{settings.name}.sink.{sink}"
 
 
 def process_instance(settings: Settings) -> str:
-    """The configured instance, else a random one: two live processes of one name fence each other."""
+    """Return the configured instance, or a random one: two live processes of one name fence each other."""
     return settings.kafka.instance or secrets.token_hex(8)
 
 
 def transactional_id(settings: Settings, stage: str, instance: str) -> str:
-    """The transactional.id of a stage (``enrich``, ``sink.<sink>``) in the process called ``instance``."""
+    """Return the transactional.id of a stage (``enrich``, ``sink.<sink>``) in the process ``instance``."""
     return f"{settings.name}.{stage}.{instance}"
 
 
 def static_member(settings: Settings, stage: str) -> str | None:
-    """The group.instance.id of a stage (``enrich``, ``sink.<sink>``); None without static membership."""
+    """Return the group.instance.id of a stage (``enrich``, ``sink.<sink>``); None without static
+    membership.
+    """
     if not settings.kafka.static_membership:
         return None
     return f"{settings.name}.{stage}.{settings.kafka.instance}"
@@ -61,21 +64,22 @@ def static_member(settings: Settings, stage: str) -> str | None:
 def consumer_properties(
     settings: Settings, group: str, instance: str | None, memory: MemoryShare | None = None
 ) -> Configuration:
-    """Everything for a consumer of ``group``; ``instance`` is what ``static_member`` says, ``memory`` what
-    its stage may hold (by default all of the budget).
+    """Return all properties of a consumer of ``group``. ``instance`` is the result of ``static_member``,
+    ``memory`` what its stage may hold (by default the whole budget).
     """
     kafka, memory = settings.kafka, memory or MemoryShare(settings.export.memory_budget)
     session_ms = _ms(kafka.session_timeout)
     defaults: Configuration = _defaults(settings) | {
         "max.poll.interval.ms": max(_MAX_POLL_INTERVAL_MS, session_ms),
-        # All that it holds of records not yet asked for. Each takes as much again beside its bytes.
+        # All that the consumer holds of records that nobody has asked for yet. It takes twice its size.
         "queued.max.messages.kbytes": memory.queued // 1024,
-        # That is looked at before a fetch, and what comes is unpacked whole: 1 MiB of events that repeat each
-        # other becomes 100 MiB. So little is fetched at a time, from each broker; of one partition no less,
-        # for it may be all that a broker has.
+        # librdkafka checks that before a fetch, and unpacks each answer whole: 1 MiB of events that repeat
+        # each other becomes 100 MiB. So little is fetched from each broker at a time. The limit of one
+        # partition is the same, because it may be all that a broker has.
         "fetch.max.bytes": memory.response,
         "max.partition.fetch.bytes": memory.response,
-        # When a full queue is looked at again. librdkafka's own 1 s starves the reader of a small queue.
+        # The pause before a full queue is checked again. librdkafka's own 1 s starves the reader of a small
+        # queue.
         "fetch.queue.backoff.ms": 20,
     }
     fixed: Configuration = {
@@ -96,8 +100,8 @@ def consumer_properties(
     if instance is not None:
         fixed["group.instance.id"] = instance
     made = defaults | plain(kafka.properties) | plain(kafka.consumer_properties) | fixed
-    with suppress(ValueError):  # no number: librdkafka says so
-        # For a consumer nothing but a bound of fetch.max.bytes, which librdkafka wants to be the larger one.
+    with suppress(ValueError):  # not a number: librdkafka reports that
+        # A consumer uses it for nothing else: librdkafka wants fetch.max.bytes to be at least as large.
         made["message.max.bytes"] = min(int(str(made["fetch.max.bytes"])), _LARGEST_MESSAGE)
     return made
 
@@ -105,8 +109,8 @@ def consumer_properties(
 def producer_properties(
     settings: Settings, transactional_id: str, memory: MemoryShare | None = None
 ) -> Configuration:
-    """Everything for the transactional producer of ``transactional_id``; ``memory`` is what its stage may
-    hold (by default two transactions).
+    """Return all properties of the transactional producer of ``transactional_id``. ``memory`` is what its
+    stage may hold (by default two transactions).
     """
     kafka, enrich = settings.kafka, settings.enrich
     transaction_ms = _ms(enrich.transaction_timeout)
@@ -118,7 +122,7 @@ def producer_properties(
         "queue.buffering.max.messages": max(100_000, 2 * enrich.max_transaction_events),
         "queue.buffering.max.kbytes": max(64 * 1024, 2 * enrich.max_transaction_bytes // 1024),
     }
-    if memory is not None:  # then a transaction may not fit; what brokers have not acknowledged is waited for
+    if memory is not None:  # then a transaction may not fit, and the stage waits for acknowledgements
         bounds = {
             "queue.buffering.max.messages": memory.produced // _SMALL_RECORD,
             "queue.buffering.max.kbytes": memory.produced // 1024,
@@ -135,16 +139,17 @@ def producer_properties(
 
 
 def admin_properties(settings: Settings) -> Configuration:
-    """Everything for a client that looks at the cluster and creates topics."""
+    """Return all properties of a client that looks at the cluster and creates topics."""
     fixed: Configuration = {"bootstrap.servers": settings.kafka.bootstrap_servers}
     return _defaults(settings) | plain(settings.kafka.properties) | fixed
 
 
 def check_properties(settings: Settings) -> list[str]:
-    """What librdkafka has against the properties as a whole, a line for each reason; none if all is well.
+    """Return why librdkafka refuses the properties as a whole, one line for each reason; no line if it takes
+    them.
 
-    Makes and closes a client of each kind, without the brokers' addresses, so nothing is connected to. It
-    finds what no single property shows: a missing password, an unreadable certificate, a contradiction.
+    A client of each kind is made and closed, without the brokers' addresses, so that nothing is connected to.
+    This finds what no single property shows: a missing password, an unreadable certificate, a contradiction.
     """
     reasons: dict[str, list[str]] = {}
     for clients, make in (("consumers", _make_consumer), ("producers", _make_producer)):
@@ -159,7 +164,7 @@ def check_properties(settings: Settings) -> list[str]:
 
 
 def _sink_reasons(settings: Settings) -> Iterator[str]:
-    """The same of the producers for other clusters."""
+    """Yield the same for the producers to other clusters."""
     for name, sink in settings.sinks.items():
         if isinstance(sink, KafkaSinkSettings) and sink.bootstrap_servers:
             try:
@@ -182,7 +187,7 @@ def _defaults(settings: Settings) -> Configuration:
     return {
         "client.id": settings.name,
         "socket.timeout.ms": _SOCKET_TIMEOUT_MS,
-        # Only what is critical: every lost connection is a line, and the error callback tells it too.
+        # Only what is critical: every lost connection would be a line, and the error callback reports it too.
         "log_level": 2,
     }
 
@@ -206,7 +211,7 @@ def _reason(settings: Settings, error: KafkaException, *more: Properties) -> str
 
 
 def _unreadable(path: str) -> str | None:
-    """Why no file can be read at ``path``, of which OpenSSL says nothing; None if one can."""
+    """Return why no file can be read at ``path``, which OpenSSL does not report; None if one can."""
     try:
         with open(path, "rb") as file:
             file.read(1)

@@ -1,14 +1,14 @@
-"""When an error that librdkafka told is over. It never says so; its statistics have to prove it.
+"""Finds out when an error that librdkafka reported is over: it never says so, its statistics prove it.
 
-What they said when brokers were stopped, frozen and thawed, and topics deleted and created again (*seen*,
+What they showed when brokers were stopped, frozen and thawed, and topics deleted and created again (*seen*,
 librdkafka 2.16):
 
 * ``join_state`` stays ``steady`` until the session has ended, and while topics are gone: it proves nothing by
   itself. While a member waits for the session of a dead one it is ``wait-join``, although nothing is wrong.
-* ``cgrp.state`` leaves ``up`` when the coordinator's connection ends. A frozen broker takes connections, but
-  stays in ``APIVERSION_QUERY``; ``UP`` is only what has answered.
-* A partition's ``broker`` becomes -1 when its leader's connection ends or its topic is gone (``leader`` stays
-  as it was); one that is gone is ``unknown``, until the topic is there again.
+* ``cgrp.state`` leaves ``up`` when the connection to the coordinator ends. A frozen broker takes connections,
+  but stays in ``APIVERSION_QUERY``; only a broker that has answered is ``UP``.
+* A partition's ``broker`` becomes -1 when the connection to its leader ends or its topic is gone (``leader``
+  does not change). A partition that is gone is ``unknown`` until the topic exists again.
 """
 
 from collections.abc import Collection, Mapping
@@ -22,9 +22,11 @@ _NO_TOPIC = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaE
 def recovered(
     code: int, since: float, statistics: Mapping[str, Any], topic: str, held: Collection[int], *, moved: bool
 ) -> bool:
-    """Whether ``statistics``, collected ``since`` seconds after the error ``code`` was told last, prove that
-    it is over. ``held`` are the partitions of ``topic`` that the consumer holds; ``moved``: records of them
-    have come since then.
+    """Whether ``statistics`` prove that the error ``code`` is over. They were collected ``since`` seconds
+    after it was last reported.
+
+    ``held`` are the partitions of ``topic`` that the consumer holds; ``moved``: records of them have come
+    since.
     """
     brokers = statistics.get("brokers", {}).values()
     up = [broker for broker in brokers if broker["state"] == "UP"]
@@ -40,6 +42,6 @@ def recovered(
             return False
     if code in _NO_TOPIC:
         return bool(held)
-    if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:  # told once, and then tried again without a word
+    if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:  # reported once, then tried again silently
         return bool(held) and (moved or group["rebalance_age"] < since * 1e3)
-    return code < 0 or group["join_state"] == "steady"  # below 0 it was not the broker that said so
+    return code < 0 or group["join_state"] == "steady"  # a code below 0 is not the broker's

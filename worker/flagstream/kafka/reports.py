@@ -1,6 +1,4 @@
-"""What librdkafka reports, put into words: hints for people, errors that end the process, and how far it has
-looked.
-"""
+"""What librdkafka reports: errors, with hints for people, and how far it has looked."""
 
 import json
 import math
@@ -22,8 +20,8 @@ from flagstream.operate import metrics
 log = structlog.get_logger(__name__)
 
 REMIND_SECONDS = 60.0
-"""How often the same error is logged: librdkafka tells it with every try to connect. A recovery in between
-does not make it new: a cluster that flickers would fill the log.
+"""Seconds between two log lines of the same error: librdkafka reports it with every try to connect. A
+recovery in between does not make it new, or a cluster that flickers would fill the log.
 """
 
 HINTS = {
@@ -43,11 +41,11 @@ HINTS = {
 
 
 _INSTANCE_TAKEN = (KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID)
-"""Comes as a fatal error (_FATAL) that has its own reason in the text only."""
+"""These come as fatal errors (_FATAL) that name their own reason in the text only."""
 
 
 def raise_if_fatal(error: KafkaError | None) -> None:
-    """Raises Fatal, with the exit code that fits, for an error that no retry mends."""
+    """Raise Fatal, with the right exit code, for an error that no retry mends."""
     if error is None:
         return
     if any(KafkaError(code).str() in words(error) for code in _INSTANCE_TAKEN):
@@ -58,19 +56,20 @@ def raise_if_fatal(error: KafkaError | None) -> None:
 
 @dataclass(slots=True)
 class _Trouble:
-    """An error that is not known to be over: when it was told last, and whether people were."""
+    """An error that is not known to be over: when librdkafka last reported it, and whether it was logged."""
 
     problem: str
-    told_at: float
+    reported_at: float
     logged: bool
     positions: Mapping[Partition, int] | None = None
     """At the first statistics after it."""
 
 
 class Reports:
-    """What librdkafka tells the consumer ``name`` of ``topic`` and ``group``, in its thread. ``member``: the
-    group has taken it in and has not lost it since. ``clock`` is monotonic. ``looked`` is called with the
-    offset of a partition before which librdkafka holds no records that were not handed over.
+    """What librdkafka reports to the consumer ``name`` of ``topic`` in ``group``, in the consumer's thread.
+
+    ``member``: the consumer is a member of the group. ``clock`` is monotonic. ``looked`` is called with a
+    partition and the offset before which librdkafka has handed over all records.
     """
 
     def __init__(
@@ -96,20 +95,22 @@ class Reports:
 
     @property
     def problem(self) -> str:
-        """What is wrong between us and Kafka, for people; empty if nothing is known."""
+        """What is wrong between this consumer and Kafka, for people; empty if nothing is known."""
         troubles = dict(self._troubles)
-        # Where all brokers are away, each attempt to reach one fails as well: that says less.
+        # If all brokers are away, each attempt to reach one fails as well, which says less.
         last = max(
-            troubles, key=lambda code: (code != KafkaError._TRANSPORT, troubles[code].told_at), default=0
+            troubles, key=lambda code: (code != KafkaError._TRANSPORT, troubles[code].reported_at), default=0
         )
         return troubles[last].problem if troubles else self._silence.problem
 
     def raise_if_fatal(self) -> None:
-        """Raises Fatal for an error, told before, that ends the process."""
+        """Raise Fatal if librdkafka has reported an error that ends the process."""
         raise_if_fatal(self._fatal)
 
     def error(self, error: KafkaError) -> None:
-        """librdkafka goes on trying by itself; people have to see why nothing moves."""
+        """librdkafka reports ``error``. It goes on trying by itself, but people have to see why nothing
+        moves.
+        """
         code = error.code()
         if code in (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID):
             self._fatal = error
@@ -126,15 +127,16 @@ class Reports:
         self._troubles[code] = _Trouble(f"{error.name()}: {hint}", now, logged)
 
     def statistics(self, text: str, positions: Mapping[Partition, int]) -> None:
-        """Find out how far librdkafka has looked in the partitions, of which ``positions`` has the next
-        offset to read, and whether errors are over.
+        """Find out from the statistics how far librdkafka has looked, and whether errors are over.
+
+        ``positions`` has the next offset to read of each partition.
         """
         statistics = json.loads(text)
         self.member = self.member or statistics.get("cgrp", {}).get("join_state") == "steady"
         self._look_for_recovery(statistics, positions)
         self._look_for_silence(statistics.get("brokers", {}))
         partitions = statistics.get("topics", {}).get(self._topic, {}).get("partitions", {})
-        # Each partition reports the queue that all share.
+        # Each partition reports the size of the queue that all share.
         held = max((found.get("fetchq_size", 0) for found in partitions.values()), default=0)
         metrics.WAITING_MEMORY.labels(self._name, "fetched").set(held)
         for index, found in partitions.items():
@@ -144,19 +146,19 @@ class Reports:
 
     def _look_for_silence(self, brokers: Mapping[str, Any]) -> None:
         before = self._silence.problem
-        self._silence.look(brokers)
+        self._silence.observe(brokers)
         if self._silence.problem and not before:
             self._log.warning("broker_silent", problem=self._silence.problem)
         elif before and not self._silence.problem:
             self._log.info("broker_answers")
 
     def _look_for_recovery(self, statistics: Mapping[str, Any], positions: Mapping[Partition, int]) -> None:
-        # They wait while the thread does, so what they say may be old. Of all samples the freshest tells
-        # when the client was made.
+        # Statistics wait while the thread does, so they may be old. The freshest of all samples shows when
+        # the client was made.
         age = statistics["age"] / 1e6
         self._born = min(self._born, self._clock() - age)
         for code, trouble in list(self._troubles.items()):
-            since = self._born + age - trouble.told_at
+            since = self._born + age - trouble.reported_at
             if since <= 0:
                 continue
             before = trouble.positions = trouble.positions or dict(positions)

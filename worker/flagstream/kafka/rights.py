@@ -1,4 +1,4 @@
-"""What the user of the worker may do with topics and groups, as far as Kafka lets one ask; for `check`."""
+"""Asks Kafka what the worker's user may do with topics and groups, for `flagstream check`."""
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -13,7 +13,9 @@ from flagstream.librdkafka_text import LOGGER, words
 from flagstream.outcomes import Proof
 
 ANSWER_SECONDS = 10.0
+"""Bound of one request, and the time for which passing errors are tried again."""
 AGAIN_SECONDS = 0.2
+"""Seconds between two tries."""
 READ, WRITE = "READ", "WRITE"
 """Operations, by Kafka's names."""
 _PASSING = {
@@ -27,9 +29,9 @@ _DENIED = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION
 def prove_rights(
     properties: Mapping[str, Any], topics: Mapping[str, Collection[str]], groups: Sequence[str]
 ) -> Iterator[Proof]:
-    """Whether the user may do with each of ``topics`` the operations that it needs, and read in ``groups``.
+    """Yield whether the user has the rights that each of ``topics`` needs, and may read in ``groups``.
 
-    Changes nothing, raises nothing. Rights to transactional ids cannot be asked for.
+    Changes nothing, and raises nothing. Kafka does not answer questions about rights to transactional ids.
     """
     try:
         admin = AdminClient(dict(properties), logger=LOGGER)
@@ -73,7 +75,7 @@ def _proof(what: str, needed: Sequence[str], ask: Callable[[], Future[Any]]) -> 
 
 
 def _answer(ask: Callable[[], Future[Any]]) -> Sequence[Any] | None:
-    """The operations that Kafka says are allowed. Raises KafkaException or TimeoutError."""
+    """Return the operations that Kafka allows. Raises KafkaException or TimeoutError."""
     give_up = time.monotonic() + ANSWER_SECONDS
     while True:
         try:

@@ -1,6 +1,6 @@
-"""Brokers that keep their connections and answer nothing, such as one that is frozen.
+"""Finds brokers that keep their connections but do not answer, such as a frozen one.
 
-librdkafka tells of them when its requests time out, which takes half a minute, and meanwhile the group is
+librdkafka reports them when its requests time out, which takes half a minute. Meanwhile the group would be
 lost for no visible reason.
 """
 
@@ -8,17 +8,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 SILENT_SECONDS = 5.0
-"""For how long a broker may owe an answer; of what is asked of one as a broker, a fetch takes longest, 0.5 s.
-"""
+"""How long a broker may owe an answer. Of the requests to a broker a fetch takes longest: 0.5 s."""
 LATE_SECONDS = 10.0
-"""Between two statistics, which come every five seconds: after more the process stood still, not Kafka."""
+"""Statistics come every five seconds. If two are further apart than this, it was the process that stood
+still.
+"""
 
 
 class BrokerSilence:
     """Looks in each of librdkafka's statistics for brokers that owe an answer. ``clock`` is monotonic.
 
-    ``problem`` names them, for people; it is empty where there are none. The coordinator's own connection
-    does not count: it owes an answer for as long as the group waits for a member.
+    ``problem`` names them, for people; it is empty if there are none. The connection to the group's
+    coordinator does not count: it owes an answer for as long as the group waits for a member.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -27,8 +28,8 @@ class BrokerSilence:
         self._looked_at = clock()
         self._silent: dict[str, float] = {}
 
-    def look(self, brokers: Mapping[str, Mapping[str, Any]]) -> None:
-        """``brokers`` is that part of the statistics."""
+    def observe(self, brokers: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take the statistics' part about ``brokers`` into account."""
         now = self._clock()
         on_time = now - self._looked_at <= LATE_SECONDS
         self._looked_at = now
@@ -36,7 +37,7 @@ class BrokerSilence:
         owing = {name: broker for name, broker in real.items() if broker.get("waitresp_cnt", 0) > 0}
         found: dict[str, float] = {}
         for name, broker in owing.items():
-            # One that is connected to again has received nothing yet: then it is how long ago it was asked.
+            # A new connection has received nothing yet: then the time since the request counts.
             idle = broker["rxidle"] if broker["state"] == "UP" else broker.get("txidle", 0)
             known = self._silent.get(name)
             if idle / 1e6 > SILENT_SECONDS and on_time:

@@ -1,4 +1,4 @@
-"""Where reading of a partition starts: the committed offset, else what the configuration says."""
+"""Where reading of a partition starts: at the committed offset, or else where the configuration says."""
 
 import threading
 import time
@@ -18,20 +18,22 @@ from flagstream.units import Start
 T = TypeVar("T")
 
 QUERY_SECONDS = 5.0
-"""Bound of one try of a blocking query (committed offsets, watermarks); tried again until it answers."""
+"""Bound of one try of a blocking query (committed offsets, watermarks), which is repeated until it succeeds.
+"""
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.2, 2.0
-"""Between tries of such a query."""
-
-
+"""Seconds between tries of such a query."""
 SHORTEST_QUERY_SECONDS = 0.2
-"""Of a partition that is asked when the time of all is up."""
+"""Bound of the query for a partition whose turn comes when the time for all of them is up."""
 UNKNOWN_END = 2**63 - 1
-"""Of a partition that cannot be asked: nothing lies beyond it."""
+"""The end of a partition whose leader does not answer: no offset lies beyond it."""
 
 
 class StartPositions:
-    """Asks Kafka until it answers, in the consumer's thread. Raises OwnershipLost when ``stopping`` is set
-    before. ``alive`` is called with every try; ``epochs`` gives each position an epoch of its own.
+    """Asks Kafka, in the consumer's thread, until it answers or ``stopping`` is set: then it raises
+    OwnershipLost.
+
+    ``alive`` is called with every try. ``epochs`` gives each position an epoch of its own. ``consumer`` is
+    set before the first call.
     """
 
     consumer: Consumer
@@ -46,9 +48,8 @@ class StartPositions:
         alive: Callable[[], None],
     ) -> None:
         self.group_start: GroupStart | None = None
-        """When the group began, if it was ever told to start at "latest": the earliest that was found beside
-        a committed offset. Every commit carries it on, whatever ``start`` is now; one without it would erase
-        it.
+        """When the group began, if it ever began at "latest": the earliest one found beside a committed
+        offset. Every commit repeats it, whatever ``start`` is now; a commit without it would erase it.
         """
         self._topic = topic
         self._start = start
@@ -58,7 +59,7 @@ class StartPositions:
         self._alive = alive
 
     def resolve(self, partitions: Sequence[Partition]) -> dict[Partition, Position]:
-        """Where to start with each, in a new epoch. :attr:`group_start` is known afterwards."""
+        """Return where to start each partition, in a new epoch. Afterwards :attr:`group_start` is known."""
         if not partitions:
             return {}
         wanted = [TopicPartition(p.topic, p.index) for p in partitions]
@@ -80,7 +81,7 @@ class StartPositions:
         return positions
 
     def watermarks(self, partition: Partition) -> tuple[int, int]:
-        """The topic holds the offsets ``[low, high)``."""
+        """Return ``(low, high)``: the partition holds the offsets ``[low, high)``."""
         wanted = TopicPartition(partition.topic, partition.index)
         low, high = self._query(
             lambda: self.consumer.get_watermark_offsets(wanted, timeout=QUERY_SECONDS, cached=False),
@@ -88,8 +89,9 @@ class StartPositions:
         return int(low), int(high)
 
     def _watermarks_by(self, deadline: float, partition: Partition) -> tuple[int, int] | None:
-        """None if Kafka does not tell: a partition that has no leader must not keep all others waiting. That
-        its committed offset is no longer there is told by the fetch, once there is a leader.
+        """Return None if Kafka does not answer in time: one leaderless partition must not block the others.
+
+        If its committed offset was deleted, the first fetch reports that once a leader exists.
         """
         wanted = TopicPartition(partition.topic, partition.index)
         while not self._stopping.is_set():
@@ -132,7 +134,7 @@ class StartPositions:
         return found.offset if found.offset >= 0 else high
 
     def _look_for_group_start(self, committed: Iterable[TopicPartition]) -> list[str]:
-        """Keep the earliest. Returns the reasons why there may be one that cannot be read."""
+        """Keep the earliest group start. Returns why some metadata, which may hold one, cannot be read."""
         unreadable = []
         for tp in committed:
             try:
@@ -145,14 +147,14 @@ class StartPositions:
         return unreadable
 
     def _ask_the_group(self, committed: Sequence[TopicPartition]) -> None:
-        """Look at all partitions of the topic for when the group began, which is what "latest" means for a
+        """Look at all partitions of the topic for when the group began: that is what "latest" means for a
         partition without an offset.
 
         The first member to ask decides. So a partition that is added later, or first assigned later, starts
-        where the group did and not at a moment at which it holds events already. A group that has offsets but
-        does not say when it began is older than this, or began under another ``start``: it has forgotten.
-        Then :attr:`group_start` stays None, and a partition without an offset is read from its beginning, for
-        whatever it holds may have come since.
+        where the group did, and not at a moment at which it already holds events. A group with offsets but
+        without a start has forgotten it: it is older than this feature, or began under another ``start``.
+        Then :attr:`group_start` stays None, and a partition without an offset is read from its beginning,
+        because all that it holds may have come after the group began.
         """
         answer = self._query(lambda: self.consumer.list_topics(self._topic, timeout=QUERY_SECONDS))
         there = answer.topics[self._topic].partitions
@@ -160,8 +162,8 @@ class StartPositions:
         rest = [TopicPartition(self._topic, index) for index in there if index not in asked]
         every = [*committed, *(self._committed(rest) if rest else ())]
         unreadable = self._look_for_group_start(every)
-        if unreadable and any(tp.offset < 0 for tp in committed):  # it must not be taken for one without
-            raise Fatal(ExitCode.KAFKA, f"when the group began is not to be found out: {unreadable[0]}")
+        if unreadable and any(tp.offset < 0 for tp in committed):  # its start must not be taken for none
+            raise Fatal(ExitCode.KAFKA, f"it cannot be found out when the group began: {unreadable[0]}")
         if self.group_start is None and all(tp.offset < 0 for tp in every):
             self.group_start = GroupStart(int(time.time() * 1000), len(there))
 

@@ -1,4 +1,4 @@
-"""Which topic bears a name now: one that was deleted and created again has another id."""
+"""The id of the topic that has a name now: a topic that was deleted and created again has another id."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,15 +15,15 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 
 
 def differ(before: str, now: str) -> bool:
-    """Whether these are the ids of two topics. Either is empty where it is not known."""
+    """Whether these are the ids of two topics. An id that is not known is empty, and differs from none."""
     return bool(before and now) and before != now
 
 
 class TopicIdentity:
-    """Asks for the topic's id, in a thread; partitions that ask at the same time share an answer.
+    """Asks for the topic's id, in a thread. Partitions that ask at the same time share an answer.
 
-    ``ask`` is the blocking call; it raises TopicsNotReady when it should be tried again. ``problem`` says so
-    meanwhile, and is empty otherwise.
+    ``ask`` is the blocking call. It raises TopicsNotReady when it should be tried again; meanwhile
+    ``problem`` says why, and is empty otherwise.
     """
 
     def __init__(self, ask: Callable[[], str]) -> None:
@@ -34,12 +34,14 @@ class TopicIdentity:
         self._answer = (0, "")
 
     async def now(self) -> str:
-        """The id, or nothing where it is not told. Asked after this was called, so it was that of all records
-        that were fetched before: ids never come back.
+        """Return the topic's id, or "" if the broker does not report one.
+
+        The broker is asked only after this call begins, so the id also covers every record fetched before it:
+        Kafka never reuses an id.
         """
         before = self._begun
         async with self._asking:
-            if self._answer[0] > before:  # an answer to others, who asked later than we
+            if self._answer[0] > before:  # the answer to a question that began later than this call
                 return self._answer[1]
             self._begun += 1
             number = self._begun

@@ -1,6 +1,4 @@
-"""What has to hold of the topics before anything is consumed, and what the brokers say of them. Blocking
-calls.
-"""
+"""Checks and creates topics before anything is consumed, and asks the brokers about them. All calls block."""
 
 import re
 import threading
@@ -23,10 +21,11 @@ from flagstream.record_limits import DEFAULT_LIMIT, MAX_BYTES, number, reported_
 log = structlog.get_logger(__name__)
 
 ANSWER_SECONDS = 10.0
+"""Bound of one request."""
 ID_SECONDS = 4.0
-"""Bound of one question for a topic's id: commits and deliveries wait for it."""
+"""Bound of one request for a topic's id, which commits and deliveries wait for."""
 AGAIN_SECONDS = 0.1
-"""Between two looks at a topic that was just created."""
+"""Seconds between two requests about a topic that was just created."""
 _WHAT = {
     KafkaError._AUTHENTICATION: "the brokers refuse the credentials in kafka.properties",
     KafkaError.SASL_AUTHENTICATION_FAILED: "the brokers refuse the credentials in kafka.properties",
@@ -38,20 +37,22 @@ _PASSING = {
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
 }
-"""Answers of brokers that another try may change; other answers say that the id will not be told."""
+"""Answers that another try may change. After other answers the broker will not report the id."""
 _AFTER = re.compile(r" \(after [^)]*\)")
-"""librdkafka's measurements, which make every message a new one."""
+"""librdkafka adds what it measured to a text, which makes each text a new one."""
 NO_ID = "A" * 22
-"""Zero in base64: what brokers before 2.8, which have no topic ids, seem to say."""
+"""Zero in base64: the id that brokers before 2.8, which have no topic ids, seem to report."""
 
-_told_retention: dict[str, object] = {}
-_told_limit: dict[str, object] = {}
-"""Topics of which the process has logged it: stages and sinks look at the same ones, at the same time."""
+_logged_retention: dict[str, object] = {}
+_logged_limit: dict[str, object] = {}
+"""Topics about which the process has logged this: stages and sinks look at the same topics at the same
+time.
+"""
 
 
 class TopicsNotReady(FlagstreamError):
-    """The brokers do not answer (``kind`` "kafka"), or a topic is missing ("topic"); it may pass, so it is
-    asked again.
+    """The brokers do not answer (``kind`` "kafka"), or a topic is missing ("topic"). Either may pass: try
+    again.
     """
 
     def __init__(self, message: str, kind: str = "kafka") -> None:
@@ -61,21 +62,21 @@ class TopicsNotReady(FlagstreamError):
 
 @dataclass(frozen=True, slots=True)
 class TopicFacts:
-    """``limits``: the largest record batch in bytes that a topic takes; ``ids``: topic ids. Only what the
-    broker tells.
+    """What the brokers report about topics. ``limits``: the largest record batch in bytes that each takes;
+    ``ids``: their ids.
     """
 
     limits: Mapping[str, int] = field(default_factory=dict)
     ids: Mapping[str, str] = field(default_factory=dict)
 
     def limit(self, *topics: str) -> int:
-        """The largest record that each of ``topics`` takes."""
+        """Return the size of the largest record that all of ``topics`` take."""
         return min(self.limits.get(topic, DEFAULT_LIMIT) for topic in topics)
 
 
 class TopicIds:
-    """Asks the brokers which ids topics have now, as one that is deleted and created again gets another. From
-    any thread.
+    """Asks the brokers which ids topics have now: a topic that is deleted and created again gets another id.
+    Methods may be called from any thread.
     """
 
     def __init__(self, properties: Mapping[str, Any]) -> None:
@@ -84,8 +85,9 @@ class TopicIds:
         self._making = threading.Lock()
 
     def now(self, topic: str) -> str:
-        """The id of ``topic``; empty where the brokers do not tell it. Raises TopicsNotReady if they do not
-        answer.
+        """Return the id of ``topic``, or "" if the brokers do not report one.
+
+        Raises TopicsNotReady if they do not answer.
         """
         try:
             answer = self._admin.describe_topics(TopicCollection([topic]), request_timeout=ID_SECONDS)[topic]
@@ -96,15 +98,15 @@ class TopicIds:
                 return ""
             self._forget()
             raise TopicsNotReady(
-                f"the id of topic {topic} is not told: {_AFTER.sub('', words(error))}"
+                f"the id of topic {topic} is not known: {_AFTER.sub('', words(error))}"
             ) from failure
         except TimeoutError as failure:
             self._forget()
-            raise TopicsNotReady(f"the id of topic {topic} is not told: no answer") from failure
+            raise TopicsNotReady(f"the id of topic {topic} is not known: no answer") from failure
 
     def _forget(self) -> None:
-        """The client goes on asking the controller that it learned first, which may be the broker that is
-        away (librdkafka 2.16); the next one learns it again.
+        """Make a new client for the next question. A client goes on asking the controller that it learned
+        first (librdkafka 2.16), which may be the broker that is away.
         """
         with self._making:
             self._made = None
@@ -120,9 +122,10 @@ class TopicIds:
 def prepare_topics(
     properties: Mapping[str, Any], settings: TopicSettings, needed: Iterable[str]
 ) -> TopicFacts:
-    """Make sure that the topics ``needed`` exist (created if so configured) and are fit for their use.
+    """Make sure that the topics ``needed`` exist and are fit for their use. Missing ones are created if so
+    configured.
 
-    Raises TopicsNotReady, and ConfigError for a topic that would lose events.
+    Raises TopicsNotReady if that has to be tried again, and ConfigError for a topic that would lose events.
     """
     names = sorted(set(needed))
     admin, known = _connect(properties)
@@ -136,7 +139,7 @@ def prepare_topics(
     for name, config in configs.items():
         by_producer = config.get("message.timestamp.type") == "CreateTime"
         kept = number(config, "retention.ms")
-        if by_producer and kept is not None and kept >= 0 and _first_time(_told_retention, name):
+        if by_producer and kept is not None and kept >= 0 and _first_time(_logged_retention, name):
             log.info(
                 "retention_by_producer_time",
                 topic=name,
@@ -150,14 +153,15 @@ def prepare_topics(
 
 
 def record_limit(topic: str, config: Mapping[str, str]) -> int:
-    """The largest record in bytes that a topic with this configuration takes from our producers.
+    """Return the size in bytes of the largest record that a topic with this configuration takes from a
+    producer.
 
-    A broker that does not report the limit (a gateway, a service that speaks Kafka's protocol) is taken to
-    have the default, which is logged once for each topic.
+    If a broker does not report the limit (a gateway, a service that speaks Kafka's protocol), the default is
+    assumed and logged, once for each topic.
     """
     reported = reported_limit(config)
     if reported is None:
-        if _first_time(_told_limit, topic):
+        if _first_time(_logged_limit, topic):
             log.warning(
                 "topic_limit_unseen",
                 topic=topic,
@@ -168,13 +172,15 @@ def record_limit(topic: str, config: Mapping[str, str]) -> int:
     return reported
 
 
-def _first_time(told: dict[str, object], name: str) -> bool:
+def _first_time(logged: dict[str, object], name: str) -> bool:
     asked = object()
-    return told.setdefault(name, asked) is asked
+    return logged.setdefault(name, asked) is asked
 
 
 def probe(properties: Mapping[str, Any], settings: TopicSettings, needed: Iterable[str]) -> Iterator[Proof]:
-    """What ``prepare_topics`` would find, for ``flagstream check``: nothing is created. Raises nothing."""
+    """Yield what ``prepare_topics`` would find, for ``flagstream check``. Creates nothing, and raises
+    nothing.
+    """
     try:
         admin, known = _connect(properties)
     except TopicsNotReady as error:
@@ -200,7 +206,7 @@ def probe(properties: Mapping[str, Any], settings: TopicSettings, needed: Iterab
 
 
 def _connect(properties: Mapping[str, Any]) -> tuple[AdminClient, dict[str, int]]:
-    """A client, and the topics that it may see, each with its number of partitions. Raises TopicsNotReady."""
+    """Return a client, and the partition counts of the topics that it may see. Raises TopicsNotReady."""
     said: list[KafkaError] = []
     client: dict[str, Any] = {**properties, "error_cb": said.append}
     try:
@@ -210,7 +216,7 @@ def _connect(properties: Mapping[str, Any]) -> tuple[AdminClient, dict[str, int]
     try:
         topics = admin.list_topics(timeout=ANSWER_SECONDS).topics
     except KafkaException as failure:
-        admin.poll(0)  # fills `said`: the reason, where the time-out tells none
+        admin.poll(0)  # fills `said`: the reason, where the time-out gives none
         error = next((e for e in reversed(said) if e.code() != KafkaError._ALL_BROKERS_DOWN), failure.args[0])
         what = _WHAT.get(error.code(), "no broker answers at kafka.bootstrap_servers")
         raise TopicsNotReady(f"{what}: {_AFTER.sub('', words(error))}") from failure
@@ -238,7 +244,7 @@ def _create(admin: AdminClient, settings: TopicSettings, missing: Sequence[str])
 
 
 def _fault(settings: TopicSettings, name: str, config: Mapping[str, str]) -> str | None:
-    """Why a topic with these settings would lose events or take none; None if it is fit."""
+    """Return why a topic with these settings would lose events or take none; None if it is fit."""
     policy = config.get("cleanup.policy", "")
     if "compact" in policy:
         return (
@@ -254,14 +260,14 @@ def _fault(settings: TopicSettings, name: str, config: Mapping[str, str]) -> str
 def _configs(
     admin: AdminClient, names: Sequence[str]
 ) -> tuple[dict[str, dict[str, str]], dict[str, KafkaError]]:
-    """The topics' settings, and why some may not be seen."""
+    """Return the topics' settings, and the errors of those that may not be read."""
 
     def ask(topics: Sequence[str]) -> dict[str, Future[Any]]:
         resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
         answers = admin.describe_configs(resources, request_timeout=ANSWER_SECONDS)
         return {resource.name: answer for resource, answer in answers.items()}
 
-    answers, unseen = _told(ask, names)
+    answers, unseen = _answers(ask, names)
     configs = {
         name: {key: str(entry.value) for key, entry in answer.items()} for name, answer in answers.items()
     }
@@ -269,22 +275,22 @@ def _configs(
 
 
 def _ids(admin: AdminClient, names: Sequence[str]) -> tuple[dict[str, str], dict[str, KafkaError]]:
-    """The topics' ids, and why some may not be seen."""
+    """Return the topics' ids, and the errors of those that may not be read."""
 
     def ask(topics: Sequence[str]) -> dict[str, Future[Any]]:
         return admin.describe_topics(TopicCollection(list(topics)), request_timeout=ANSWER_SECONDS)
 
-    answers, unseen = _told(ask, names)
+    answers, unseen = _answers(ask, names)
     return {name: _id(answer) for name, answer in answers.items()}, unseen
 
 
-def _told(
+def _answers(
     ask: Callable[[Sequence[str]], Mapping[str, Future[Any]]], names: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, KafkaError]]:
-    """What the brokers answer about each topic, and why they do not.
+    """Return what the brokers answer about each topic, and the errors of those without an answer.
 
-    One that is known exists, so a broker that has not heard of it is behind: it was just created, by us or by
-    another stage. Then they are asked again, for as long as an answer may take.
+    The topics are in the metadata, so a broker that does not know one is lagging: it was just created, by
+    this stage or another one. Ask again for up to ANSWER_SECONDS.
     """
     answers: dict[str, Any] = {}
     errors: dict[str, KafkaError] = {}
@@ -296,8 +302,8 @@ def _told(
                 errors.pop(name, None)
             except KafkaException as failure:
                 errors[name] = failure.args[0]
-        behind = any(error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART for error in errors.values())
-        if not behind or time.monotonic() > give_up:
+        lagging = any(error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART for error in errors.values())
+        if not lagging or time.monotonic() > give_up:
             break
         time.sleep(AGAIN_SECONDS)
     return answers, errors
