@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from flagstream import crashpoints
 from flagstream.chunk import Chunk, Partition
-from flagstream.errors import SinkRefused, SinkUnavailable, TransactionAborted
+from flagstream.errors import OwnershipLost, SinkRefused, SinkUnavailable, TransactionAborted
 from tests.support.export_world import Killed, Process, World
 from tests.support.recording import StoredRecord, event
 from tests.support.virtual_time import VirtualTimeLoop, settled
@@ -270,7 +270,7 @@ class ExportMachine(RuleBasedStateMachine):
             if (
                 not task.cancelled()
                 and (error := task.exception()) is not None
-                and not isinstance(error, Killed)
+                and not isinstance(error, Killed | OwnershipLost)  # the consumer goes on after the latter
             ):
                 raise error
         await settled()
