@@ -21,7 +21,7 @@ class Partition:
 
 
 class Record(Protocol):
-    """What Kafka gave us; ``confluent_kafka.Message`` satisfies it."""
+    """A record as Kafka delivered it; ``confluent_kafka.Message`` satisfies this protocol."""
 
     def offset(self) -> int | None: ...
     def key(self) -> bytes | None: ...
@@ -35,13 +35,13 @@ class Chunk:
     """Consecutive records of one partition, as fetched.
 
     The chunk covers the offsets ``[start, end)``: ``end`` is the last record's offset + 1, and ``start`` is
-    where the chunk before it ended, so chunks of a partition join without a hole although record offsets have
-    gaps (transaction markers, aborted records). For example records 5, 6 and 9 fetched at position 4 are the
-    chunk ``[4, 10)``.
+    the end of the chunk before it. So the chunks of a partition join without a hole, although record offsets
+    have gaps (transaction markers, aborted records). For example records 5, 6 and 9 fetched at position 4 are
+    the chunk ``[4, 10)``.
 
     ``epoch`` says under which tenure of the partition the records were fetched; work of another epoch commits
-    nothing. ``weight`` is what the records are charged to their source's account; whoever is done with them
-    releases it.
+    nothing. ``weight`` is the charge of the records in their source's account; the stage that has finished
+    with them releases it.
     """
 
     partition: Partition
@@ -54,10 +54,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where reading of a partition starts when it was assigned or rewound.
+    """The position at which reading of a partition starts after it was assigned or rewound.
 
-    ``offset`` is the next offset to read; ``committed`` is what the group had committed (None: nothing yet),
-    with its ``metadata`` text. The topic held ``[low, high)`` at that moment.
+    ``offset`` is the next offset to read; ``committed`` is the offset that the group had committed (None:
+    nothing yet), with its ``metadata`` text. The topic held ``[low, high)`` at that moment.
     """
 
     epoch: int
@@ -69,5 +69,5 @@ class Position:
 
     @property
     def readable(self) -> bool:
-        """Whether the topic holds what follows the committed offset, if there is one."""
+        """Whether the topic holds the records from the committed offset on, if there is one."""
         return self.committed is None or self.low <= self.committed <= self.high

@@ -30,14 +30,14 @@ REASONS = (
     "unknown_schema",
     "wrong_type",
 )
-"""Every reason there is: metrics have a series for each from the start."""
+"""All reasons: metrics have a series for each from the start."""
 ERROR_LIMIT = 1_000
 """Characters of the error text that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record for the dead-letter topic. ``place`` is where it comes from: ``topic-partition@offset``."""
+    """A record for the dead-letter topic. ``place`` is its origin: ``topic-partition@offset``."""
 
     key: bytes | None
     value: bytes | None
@@ -47,19 +47,19 @@ class DeadLetter:
 
 
 def headers_of(record: Record) -> Headers | None:
-    """The record's headers; None where one has a name that is not UTF-8: Kafka takes it, our client cannot
-    tell it.
+    """Return the record's headers; None if one has a name that is not UTF-8: Kafka accepts such a name, but
+    our client cannot return it.
     """
     try:
         return record.headers() or []
-    except SystemError:  # so confluent-kafka passes on that Python refused the name
+    except SystemError:  # confluent-kafka raises it after Python has refused the name
         forget_headers(record)
         return None
 
 
 def forget_headers(record: Record) -> None:
-    """Of a record that has refused to tell its headers: asked again it would answer with a null pointer for
-    the name, which nobody may touch.
+    """Drop the headers of a record whose headers could not be read: a second attempt would return a null
+    pointer for the name, which nobody may touch.
     """
     cast(Any, record).set_headers([])  # only confluent-kafka's records do that
 
@@ -67,11 +67,11 @@ def forget_headers(record: Record) -> None:
 def dead_letter(
     partition: Partition, record: Record, *, stage: str, reason: str, error: str, limit: int
 ) -> DeadLetter:
-    """The dead letter of ``record``: original key, value and headers, plus ``flagstream-*`` headers.
+    """Return the dead letter of ``record``: original key, value and headers, plus ``flagstream-*`` headers.
     Headers that cannot be read are left out.
 
     ``limit`` is the largest record that the dead-letter topic takes, in bytes. One that does not fit is cut:
-    first the value, with its full size in ``flagstream-truncated-from``; where headers and key alone are too
+    first the value, with its full size in ``flagstream-truncated-from``; if headers and key alone are too
     large, those too.
     """
     offset, (_, timestamp) = record.offset(), record.timestamp()
@@ -91,7 +91,7 @@ def dead_letter(
 
 
 def fit(letter: DeadLetter, limit: int) -> DeadLetter:
-    """``letter``, cut to ``limit`` bytes if it is larger."""
+    """Return ``letter``, cut to ``limit`` bytes if it is larger."""
     room = limit - ENVELOPE
     if size(letter.key, letter.value, letter.headers) <= room:
         return letter
@@ -105,7 +105,7 @@ def fit(letter: DeadLetter, limit: int) -> DeadLetter:
 
 
 def size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
-    """Bytes that a record takes in Kafka, framing of each header included."""
+    """Return the bytes that a record takes in Kafka, the framing of each header included."""
     total = len(key or b"") + len(value or b"")
     for name, content in headers:
         total += len(name.encode()) + len(content or b"") + 10

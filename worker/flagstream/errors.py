@@ -1,6 +1,6 @@
 """Exceptions, named by what the caller has to do. Every error that the package raises on purpose is here.
 
-A class that stands elsewhere has its module behind it. ::
+If a class is in another module, the module follows its text. ::
 
     FlagstreamError
     ├── ConfigError        a person must correct the configuration; lists every problem; exit code 2
@@ -62,7 +62,7 @@ class ExitCode(IntEnum):
     KAFKA = 4
     """librdkafka reported an error it cannot recover from."""
     STUCK = 5
-    """A call to Kafka did not come back within its bound; the watchdog ended the process."""
+    """A call to Kafka did not return within its bound; the watchdog ended the process."""
 
 
 class FlagstreamError(Exception):
@@ -84,20 +84,21 @@ class SinkError(FlagstreamError):
 
 
 class SinkRefused(SinkError):
-    """The sink will not take the window until a person acts: credentials, permissions, a bucket that is
-    gone. ``accepted``: the offset up to which it has taken the window all the same; what lies before does not
-    become dead letters, but for records that its encoder rejected.
+    """The sink refuses the window until a person acts: credentials, permissions, a bucket that is gone.
 
-    ``denied``: the sink turned us away and has not judged what the window holds (credentials, rights, a
-    missing bucket, a certificate). People take such things away and give them back, so the engine reports it
-    at once, and counts it as a refusal only after ``refused_after``. A sink that raises it has asked with a
-    new client, or does so at its next call.
+    ``accepted``: the offset up to which the sink has accepted the window all the same. Records before it do
+    not become dead letters, except those that its encoder rejected.
 
-    ``events``: for a sink that took all of the window but for some events, their offsets, each with the
-    reason. They alone become dead letters, and ``accepted`` says nothing.
+    ``denied``: the sink refused access and has not judged the content (credentials, rights, a missing bucket,
+    a certificate). People take such things away and give them back, so the engine reports it at once, and
+    counts it as a refusal only after ``refused_after``. A sink that raises it has asked with a new client, or
+    does so at its next call.
 
-    ``repeated``: the sink sent what it was given twice within this try, and the first one may have been
-    taken unseen.
+    ``events``: if a sink accepted the whole window except some events, their offsets, each with the reason.
+    Only they become dead letters, and ``accepted`` has no meaning.
+
+    ``repeated``: the sink sent the content twice within this try, and the first request may have been
+    accepted without an answer.
     """
 
     def __init__(
@@ -116,14 +117,14 @@ class SinkRefused(SinkError):
         super().__init__(message)
 
     def reason(self, offset: int) -> str | None:
-        """Why the event at ``offset`` of the window is refused; None if the sink has taken it."""
+        """Return why the event at ``offset`` of the window is refused; None if the sink has accepted it."""
         if self.events is not None:
             return self.events.get(offset)
         return str(self) if offset >= self.accepted else None
 
     def taken_until(self, start: int, end: int) -> int:
-        """Where the next window's range begins, of a window ``[start, end)``: what was refused at its end was
-        exported nowhere.
+        """Return where the range of the window after ``[start, end)`` begins: events that were refused at the
+        end of this one were exported nowhere.
         """
         return end if self.events is not None else max(start, self.accepted)
 
@@ -139,17 +140,17 @@ class PartRefused(SinkRefused):
 
 
 class SinkRefusesAll(SinkRefused):
-    """The sink refuses whatever it is sent, one event at a time too: that says nothing about an event. It is
-    reported and tried again, and nothing becomes a dead letter.
+    """The sink refuses every request, even one with a single event: that says nothing about an event. The
+    engine reports it and tries again, and nothing becomes a dead letter.
     """
 
     AFTER = 8
-    """Single events that are refused in a row, while nothing is accepted, before it is the sink."""
+    """So many single events in a row must be refused, and nothing accepted, before the sink is to blame."""
 
 
 class RangesRefused(SinkRefused):
     """Of a window that was delivered in parts, ``ranges`` were refused: ``(start, end, why)``, in order and
-    without overlap. The sink has taken the rest, up to ``until`` where that is not the window's end.
+    without overlap. The sink has accepted the rest, up to ``until`` if that is not the window's end.
     """
 
     def __init__(
@@ -174,8 +175,9 @@ class RangesRefused(SinkRefused):
 
 
 class SinkUnavailable(SinkError):
-    """The sink cannot take the window now. ``retry_after``: seconds that the sink asked us to wait, if it
-    did. ``unanswered``: what was sent may have been taken all the same; False only where that is sure.
+    """The sink cannot accept the window now. ``retry_after``: seconds that the sink asked us to wait, if it
+    did. ``unanswered``: the request may have been accepted all the same; it is False only if it certainly was
+    not.
     """
 
     def __init__(self, message: str, retry_after: float | None = None, *, unanswered: bool = True) -> None:
@@ -213,13 +215,13 @@ class TransactionAborted(FlagstreamError):
 
 
 class TransactionUncertain(TransactionAborted):
-    """Whether the transaction was committed is not known here, but it has ended: the committed offsets
-    tell.
+    """The transaction has ended, but it is not known whether it was committed. The committed offsets show
+    it.
     """
 
 
 class Fatal(FlagstreamError):
-    """Nothing in this process can mend it. ``code`` becomes the exit code."""
+    """An error that nothing in this process can mend. ``code`` becomes the exit code."""
 
     def __init__(self, code: ExitCode, message: str) -> None:
         self.code = code

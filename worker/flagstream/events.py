@@ -1,9 +1,8 @@
 """The event: one flag evaluation or one tracking call, as applications produce it (docs/events.md is for
 users).
 
-An event is decoded only as far as the worker must look into it. What it merely carries (the value, the
-contents of maps, fields it does not know) stays the text that came in, so nothing is rounded, reordered or
-lost on the way.
+An event is decoded only as far as the worker must look into it. Everything else (the value, the contents of
+maps, unknown fields) stays the text that came in, so nothing is rounded, reordered or lost on the way.
 """
 
 import codecs
@@ -28,32 +27,35 @@ class JsonObject(Struct, gc=False):
 
 
 DEEPEST: Final = 500
-"""Levels of arrays and objects in an event, its own braces being the first. Decoders give up where Python's
-stack ends, at 1,000 less what is on it, so whoever called them would decide, and a plan that is repeated find
-another count. This leaves them half of it. (GO Feature Flag's decoder, Go's, takes 10,000 levels.)
+"""Most levels of arrays and objects in an event; its own braces are the first. Decoders give up at the end of
+Python's stack, at 1,000 levels less those of their callers. So the caller would decide, and a plan that is
+repeated could find another count. This limit leaves them half of the stack. (GO Feature Flag's decoder, Go's,
+takes 10,000 levels.)
 """
 
 TOO_DEEP: Final = Dead("too_deep", f"Arrays or objects are nested more than {DEEPEST} levels deep")
 
 _ROOM: Final = 2 * (DEEPEST + 1)
-"""Bytes that one level more takes at least: a bracket on either side of each."""
+"""Fewest bytes of a value that is too deep: a bracket on either side of each level."""
 _STRINGS: Final = re.compile(rb'"[^"\\]*+(?:\\.?[^"\\]*+)*+"?', re.DOTALL)
 _STEPS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _OTHERS: Final = bytes(set(range(256)) - _STEPS.keys())
 
 
 def any_too_deep(values: Sequence[bytes]) -> bool:
-    """Whether :func:`too_deep` is true of any; 0.02 us a value where all are shorter than a kilobyte."""
+    """Return whether any value is :func:`too_deep`. It takes 0.02 us a value if all are shorter than a
+    kilobyte.
+    """
     return max(map(len, values), default=0) >= _ROOM and any(map(too_deep, values))
 
 
 def too_deep(value: bytes) -> bool:
-    """Whether ``value``, if it is JSON, nests deeper than ``DEEPEST``: a function of the bytes alone.
+    """Return whether ``value``, if it is JSON, nests deeper than ``DEEPEST``. Only its bytes decide.
 
-    First by size, which takes 0.3 us from a kilobyte on: an array has two bytes at least, ``[]``, and all
-    stand between the first and the last bracket; an object has five, ``{"":}``, the innermost two. Then by
-    counting, 0.4 us a kilobyte; and only where there are enough brackets, those in strings are told from the
-    others.
+    The first check is by size, 0.3 us from a kilobyte on: an array has at least two bytes, ``[]``, and all
+    are between the first and the last bracket; an object has five, ``{"":}``, the innermost two. The second
+    check counts brackets, 0.4 us a kilobyte. Only if there are enough brackets, those in strings are left
+    out.
     """
     size = len(value)
     if size < _ROOM:
@@ -74,10 +76,10 @@ Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class Event(Struct, gc=False, kw_only=True):
-    """One decoded event; null and absent both mean "not given". Fields stand in the order GO Feature Flag
-    writes them, which is the order msgspec decodes fastest.
+    """One decoded event; null and absent both mean "not given". Fields have the order in which GO Feature
+    Flag writes them: msgspec decodes that order fastest.
 
-    `creationDate` is as it came, in seconds or finer. `value` is JSON text, and every feature event has it.
+    `creationDate` is unchanged, in seconds or finer. `value` is JSON text, and every feature event has it.
     """
 
     kind: str
@@ -96,17 +98,18 @@ class Event(Struct, gc=False, kw_only=True):
 
 
 DECODE_ERRORS: Final = (ValueError, RecursionError, TypeError)
-"""What `decode_unchecked` raises. msgspec's errors are ValueErrors; a tombstone's None is a TypeError."""
+"""The errors that `decode_unchecked` raises. msgspec's are ValueErrors; a tombstone's None is a TypeError."""
 
 decode_unchecked: Final = msgspec.json.Decoder(Event).decode
-"""The bare decoder, for the hot path. It raises `DECODE_ERRORS`, and lets pass a feature event without a
-value and what `invalid_utf8` finds."""
+"""The bare decoder, for the hot path. It raises `DECODE_ERRORS`. It accepts a feature event without a value,
+and invalid text that only `invalid_utf8` finds.
+"""
 
 MISSING_VALUE: Final = Dead("missing_field", "Object missing required field `value`")
 
 
 def decode(value: bytes | None) -> Event | Dead:
-    """The event in a record's value, or why there is none. Never raises."""
+    """Return the event in a record's value, or why there is none. It never raises."""
     if value is not None and too_deep(value):
         return TOO_DEEP
     try:
@@ -122,13 +125,13 @@ def decode(value: bytes | None) -> Event | Dead:
 
 
 FRAME: Final = 5
-"""Bytes that serializers of a schema registry put in front of an event: 0, and the id of its schema in four
-bytes, big-endian."""
+"""Bytes that serializers of a schema registry put before an event: 0, and the id of its schema in four bytes,
+big-endian."""
 
 
 def in_another_form(value: bytes | None, error: Exception) -> bytes | None:
-    """The event in ``value``, which `decode_unchecked` refused with ``error``, in the form that it takes;
-    None where it is not an event in a form that is known.
+    """Return the event in ``value``, which `decode_unchecked` refused with ``error``, in the form that it
+    accepts; None if it is not an event in a known form.
     """
     if value is None:
         return None
@@ -136,13 +139,13 @@ def in_another_form(value: bytes | None, error: Exception) -> bytes | None:
 
 
 def without_frame(value: bytes) -> bytes | None:
-    """The JSON in a value that a schema registry's JSON serializer wrote; None for any other value."""
+    """Return the JSON in a value that a schema registry's JSON serializer wrote; None for any other value."""
     return value[FRAME:] if value[:1] == b"\0" and value[FRAME : FRAME + 1] == b"{" else None
 
 
 def _with_whole_date(value: bytes, error: Exception) -> bytes | None:
-    """``value`` with `creationDate` as an integer, if it is a whole number in another form: 1680246000.0, as
-    languages without integers write it, or 1.680246e9. None for any other value.
+    """Return ``value`` with `creationDate` as an integer, if it is a whole number in another form:
+    1680246000.0, as languages without integers write it, or 1.680246e9. Return None for any other value.
     """
     if _DATE_AT not in str(error):
         return None
@@ -162,8 +165,8 @@ _DIGITS: Final = 19
 
 
 def whole_number(text: bytes) -> int:
-    """The 64-bit integer that a JSON number stands for, in whatever form. Raises ValueError for any other
-    JSON value: a fraction, or 1e999, of which nothing that large is made.
+    """Return the 64-bit integer that a JSON number stands for, in any form. Raises ValueError for any other
+    JSON value: a fraction, or 1e999, which it does not expand.
     """
     if len(text) < _DIGITS and text.isdigit():
         return int(text)
@@ -180,7 +183,9 @@ def whole_number(text: bytes) -> int:
 
 
 def invalid_utf8(value: bytes) -> Dead | None:
-    """msgspec skips over strings that nobody asked for without a look at their bytes. This looks."""
+    """Return why ``value`` is not UTF-8; None if it is. msgspec does not check strings that nobody asked
+    for.
+    """
     if value.isascii():
         return None
     try:
@@ -191,10 +196,9 @@ def invalid_utf8(value: bytes) -> Dead | None:
 
 
 def rejection(value: bytes | None, error: Exception) -> Dead:
-    """Name what `decode_unchecked` found wrong with `value`.
+    """Return the reason why `decode_unchecked` refused `value`.
 
-    msgspec tells its validation errors apart by their text only; the table of broken records in the tests
-    pins it.
+    msgspec's validation errors differ only by their text; the table of broken records in the tests pins it.
     """
     if value is None:
         return Dead("tombstone", "The record has no value")
@@ -220,7 +224,7 @@ def _validation_reason(text: str) -> DeadReason:
 
 
 def _hint(value: bytes) -> str:
-    """What people would not guess from the decoder's words."""
+    """Return a hint that people would not guess from the decoder's words."""
     if value.startswith(codecs.BOM_UTF8):
         return "; it begins with a byte order mark"
     if value[:1] == b"\0" and len(value) > FRAME:

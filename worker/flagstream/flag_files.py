@@ -18,14 +18,15 @@ FlagFormat = Literal["yaml", "json", "toml"]
 
 
 class FlagFileError(FlagstreamError):
-    """A flag file that does not parse. Nothing of it is used; who has older flags keeps them."""
+    """A flag file does not parse. Nothing of it is used; a worker with older flags keeps them."""
 
 
 def parse_document(text: bytes | str, format: FlagFormat) -> Mapping[str, Any]:
-    """What a flag file says, flag name to description. Keys are text as written, and so is a number's `text`.
+    """Return the flags in a file, by name, with their descriptions. Keys are text as written, and so is a
+    number's `text`.
 
-    A file without any content, or with comments alone, is refused: it is what a reader sees of a file that is
-    just being written, and taking it for "no flags" would export what must not be. `{}` is an empty set of
+    A file without content, or with comments only, is refused: a file that is just being written looks like
+    that, and if it counted as "no flags", events would be exported that must not be. `{}` is an empty set of
     flags. Raises `FlagFileError`.
     """
     try:
@@ -36,7 +37,7 @@ def parse_document(text: bytes | str, format: FlagFormat) -> Mapping[str, Any]:
         document = _PARSERS[format](text)
         _check_texts(document)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        # PyYAML says where in its own words for a text without a file; who calls us names the file.
+        # PyYAML says where, in its own words for a text without a file; the caller names the file.
         reason = _PLACE.sub(" at ", str(error)).replace("\n", "; ")
         raise FlagFileError(f"not readable as {format}: {reason}") from error
     if document is None or (format == "toml" and not document):
@@ -72,7 +73,7 @@ def _json(text: str) -> object:
 
 
 _DOTTED: Final = re.compile(r"(?<![^\s.,=\[\]{}])(?:[^\s.,=\[\]{}]++[ \t]*+\.[ \t]*+){1000}")
-"""A key of a thousand parts. tomllib takes time by the square of them: for 100,000 of them minutes."""
+"""A key of a thousand parts. tomllib's time grows with their square: 100,000 parts take minutes."""
 
 
 def _toml(text: str) -> object:
@@ -83,8 +84,8 @@ def _toml(text: str) -> object:
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML as Go's yaml package reads it, where PyYAML differs: keys are text as written (`true:`, `on:`),
-    only true and false are booleans (`on` and `yes` are text), dates are text, 1e3 is a number, 1:30 is
-    none."""
+    only true and false are booleans (`on` and `yes` are text), dates are text, 1e3 is a number, 1:30 is text.
+    """
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own way to set it
 
@@ -132,9 +133,9 @@ for _tag, _pattern, _first in (
 _MAX_YAML_DEPTH: Final = 100
 
 _MAX_ALIASED: Final = 400_000
-"""Nodes that a file may have once its aliases are replaced by what they stand for, if there are any: ten
-levels of ten aliases each are 1,000 bytes and ten thousand million nodes. Go's yaml package, too, begins to
-count at 400,000."""
+"""Most nodes of a file with aliases after they are replaced: ten levels of ten aliases each are 1,000 bytes
+and ten thousand million nodes. Go's yaml package also begins to count at 400,000.
+"""
 
 
 def _yaml(text: str) -> object:
@@ -158,7 +159,7 @@ def _yaml(text: str) -> object:
 
 
 def _only_document(loader: Any) -> yaml.Node | None:
-    """The first document. Others may follow it that hold nothing: templates end files with `---`."""
+    """Return the first document. Empty ones may follow it: templates end files with `---`."""
     first = loader.get_node() if loader.check_node() else None
     while loader.check_node():
         if loader.get_node().tag != _NULL:
@@ -190,7 +191,7 @@ def _check_aliases(node: yaml.Node) -> None:
 
 
 def _collections(node: yaml.Node) -> Iterator[Sequence[yaml.Node]]:
-    """The members of each list and map, each of which is met once, however many aliases it has."""
+    """Yield the members of each list and map. Each is visited once, however many aliases it has."""
     met: set[int] = set()
     waiting = [node]
     while waiting:

@@ -1,9 +1,9 @@
 """Flags, as far as an event's enrichment needs them, read from GO Feature Flag's files (current and old
 format).
 
-The worker evaluates no flag: rules, percentages, bucketing and experimentation are not looked at, and a flag
-is not refused for a mistake in them. Where a flag file leaves room for doubt, the reading that loses no event
-is taken, but for one: whoever readably says that a flag's events are not to be exported is obeyed.
+The worker evaluates no flags: it ignores rules, percentages, bucketing and experimentation, and does not
+refuse a flag for a mistake in them. If a flag file is ambiguous, the reading counts that loses no event.
+There is one exception: if a file readably says that a flag's events are not exported, they are not.
 """
 
 import re
@@ -21,9 +21,10 @@ __all__ = ["Flag", "FlagFileError", "FlagFormat", "FlagSet", "build_flags", "par
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A flag at one moment, scheduled steps applied. `version` is "" where the flag has none, and else the
-    text as it is written: 1.10 is "1.10". `variations` are values by name, with the types that the file gives
-    them."""
+    """A flag at one moment, scheduled steps applied. `version` is "" if the flag has none, otherwise the text
+    as it is written: 1.10 is "1.10". `variations` are values by name, with the types that the file gives
+    them.
+    """
 
     track: bool
     disabled: bool
@@ -35,11 +36,11 @@ class Flag:
 class FlagSet(Mapping[str, Flag]):
     """Flags by name.
 
-    `invalid` says what is wrong with flags, by name. A flag that stands only there is unknown to the worker:
-    its events are exported. One that stands in both maps is used as far as it can be read: a scheduled step
-    was passed over, or the flag is invalid and readably says `trackEvents: false`, which holds all the same.
-    `next_change` is when a scheduled step next changes a flag, so that the set must be built again; None if
-    never.
+    `invalid` says what is wrong with flags, by name. A flag that is only in `invalid` is unknown to the
+    worker: its events are exported. A flag in both maps is used as far as it can be read: a scheduled step
+    was left out, or the flag is invalid and readably says `trackEvents: false`, which holds all the same.
+    `next_change` is the time at which a scheduled step next changes a flag, so that the set must be built
+    again; None if never.
     """
 
     flags: Mapping[str, Flag] = field(default_factory=dict)
@@ -57,15 +58,15 @@ class FlagSet(Mapping[str, Flag]):
 
 
 def parse_flags(text: bytes | str, format: FlagFormat, now: datetime) -> FlagSet:
-    """The flags of a file as they are at `now` (with a time zone). Raises `FlagFileError`."""
+    """Return the flags of a file as they are at `now` (with a time zone). Raises `FlagFileError`."""
     return build_flags(parse_document(text, format), now)
 
 
 def build_flags(document: Mapping[str, Any], now: datetime) -> FlagSet:
-    """The flags described in a parsed file, as they are at `now`. Invalid ones are dropped one by one.
+    """Return the flags described in a parsed file, as they are at `now`. Invalid ones are dropped one by one.
 
-    Raises `FlagFileError` for a document that has entries, of which not one is a flag: the text of an error
-    that a server sends in place of the file is often such a map.
+    Raises `FlagFileError` for a document that has entries but no flag: the error that a server sends in place
+    of the file is often such a map.
     """
     flags: dict[str, Flag] = {}
     invalid: dict[str, str] = {}
@@ -84,19 +85,21 @@ def build_flags(document: Mapping[str, Any], now: datetime) -> FlagSet:
 
 
 _SHOWN: Final = 80
-"""Characters of a name that is shown in an error: what is no flag file may hold anything."""
+"""Characters of a name that an error shows: a file that is not a flag file may hold anything."""
 
 _OF_FLAGS: Final = frozenset(
     {"variations", "defaultRule", "targeting", "trackEvents", "scheduledRollout", "bucketingKey"}
     | {"experimentation", "percentage", "rollout", "true", "false"}
 )
-"""Fields by which an invalid flag is known. What other documents have as well is not among them: Kubernetes
-answers an error with `metadata`, others with `version`."""
+"""Fields by which an invalid flag is recognised. Fields of other documents are not among them: Kubernetes
+answers an error with `metadata`, others with `version`.
+"""
 
 
 def _holds_flags(document: Mapping[str, Any]) -> bool:
-    """Whether any entry, invalid as it is, was meant for a flag; a map without anything is one only among its
-    like."""
+    """Return whether any entry, though invalid, was meant as a flag. An empty map counts only if all are
+    empty.
+    """
     fields = [entry.keys() if isinstance(entry, dict) else None for entry in document.values()]
     return any(names and names & _OF_FLAGS for names in fields) or all(names == set() for names in fields)
 
@@ -112,9 +115,10 @@ class _Unreadable(Exception):
 
 
 def _flag(description: object, now: datetime) -> tuple[Flag | None, list[str], list[datetime]]:
-    """The flag at `now`, what is wrong with it, and the dates of its steps still to come.
+    """Return the flag at `now`, what is wrong with it, and the dates of its future steps.
 
-    Of an invalid flag None is left, or, where it readably says that its events are not to be exported, that.
+    For an invalid flag the first is None, unless it readably says that its events are not exported: then it
+    is a flag that says only that.
     """
     if not isinstance(description, dict):
         return None, ["the flag is not a map"], []
@@ -132,7 +136,7 @@ def _flag(description: object, now: datetime) -> tuple[Flag | None, list[str], l
                 later.append(due)
                 continue
             said = _says_untracked(_table(step, "the step"))
-            withheld = withheld or said is True  # also where the rest of the step cannot be read
+            withheld = withheld or said is True  # even if the rest of the step cannot be read
             change = _settings(_table(step, "the step"))
         except _Unreadable as error:
             faults.append(f"scheduled step {number} is passed over: {error}")
@@ -174,7 +178,7 @@ def _lacks_variations(variations: Mapping[str, object]) -> str | None:
 
 
 def _settings(table: Mapping[str, Any]) -> dict[str, Any]:
-    """What a flag or a scheduled step sets; None where it is silent."""
+    """The settings of a flag or of a scheduled step; None for a setting that is not given."""
     _bool(table, "trackEvents")  # its meaning is that of _says_untracked
     return {
         "variations": _variations(table),
@@ -184,10 +188,10 @@ def _settings(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _says_untracked(table: Mapping[str, Any]) -> bool | None:
-    """Whether a flag or a step says that events are not to be exported; None where it says nothing readable.
+    """Return whether a flag or a step says that events are not exported; None if it says nothing readable.
 
-    Whoever wrote `trackEvents: "false"`, or `trackevents: false` (which Go takes in JSON and TOML), means it:
-    any reading of false wins.
+    `trackEvents: "false"` and `trackevents: false` (which Go accepts in JSON and TOML) are meant so: any
+    reading of false wins.
     """
     said = {_meaning(value) for name, value in table.items() if _folded(name) == "trackevents"} - {None}
     return None if not said else False in said
@@ -210,10 +214,9 @@ def _meaning(value: object) -> bool | None:
 
 _NOT_OF_A_WORD: Final = re.compile(r"[\W_]+")
 _AROUND: Final = re.compile(r"^[\W_]+|[\W_]+$")
-"""Quotes, commas and white space of every kind: web pages and office programs leave spaces that nobody
-sees."""
+"""Quotes, commas and white space of every kind: web pages and office programs leave invisible spaces."""
 _FALSE: Final = re.compile(r"f(?:a(?:l(?:se?)?)?)?|no?|off?|0+")
-"""The words for false, and what is left of one where a file was cut short."""
+"""The words for false, and the remainders of one if a file was cut short."""
 
 
 def _variations(table: Mapping[str, Any]) -> dict[str, object]:

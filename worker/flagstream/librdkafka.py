@@ -1,4 +1,4 @@
-"""librdkafka properties that users hand through: which are secret, which are ours, and which do not exist."""
+"""The librdkafka properties that users may set: which are secret, which are ours, and which do not exist."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -105,7 +105,7 @@ _NO_SUCH = "No such configuration property"
 
 
 def is_secret(name: str) -> bool:
-    """Whether a property's value must never be shown."""
+    """Return whether a property's value must never be shown."""
     return _SECRET.search(name) is not None
 
 
@@ -132,7 +132,7 @@ _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(%\w+)?\]")
 
 
 def _brokers(text: str) -> str:
-    """host:port, separated by commas; what is no such list may hold a password, and is not shown."""
+    """Check for host:port, separated by commas. Anything else may hold a password, so it is not shown."""
     for broker in filter(None, map(str.strip, text.split(","))):
         host, colon, port = broker.rpartition(":")
         scheme, _, rest = broker.rpartition("://")
@@ -161,7 +161,7 @@ def _brokers(text: str) -> str:
 
 
 Brokers = Annotated[str, AfterValidator(_brokers)]
-"""Addresses of brokers to begin with, for librdkafka."""
+"""The addresses of the first brokers, for librdkafka."""
 
 PropertyValue = Annotated[bool | int | float | str | SecretStr, BeforeValidator(_scalar)]
 Properties = Annotated[
@@ -173,7 +173,7 @@ Properties = Annotated[
 
 
 def plain(properties: Properties) -> dict[str, bool | int | float | str]:
-    """The properties with their secrets uncovered, for librdkafka only."""
+    """Return the properties with their secrets uncovered, for librdkafka only."""
     return {
         name: value.get_secret_value() if isinstance(value, SecretStr) else value
         for name, value in properties.items()
@@ -181,9 +181,9 @@ def plain(properties: Properties) -> dict[str, bool | int | float | str]:
 
 
 def problems(properties: Properties, group_protocol: str | None) -> Iterator[tuple[str, str]]:
-    """The properties that cannot be handed through: name, and why (never the value).
+    """Yield the properties that users cannot set: the name, and why (never the value).
 
-    ``group_protocol`` is None where it could not be read; what depends on it is not judged then.
+    ``group_protocol`` is None if it could not be read; then nothing that depends on it is judged.
     """
     reserved = dict(RESERVED)
     if group_protocol == "consumer":
@@ -199,9 +199,10 @@ _SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "G
 
 
 def contradictions(properties: Properties) -> Iterator[tuple[str, str]]:
-    """What of one client's properties would silently not be used, or never let it in: name, and the way out.
+    """Yield the properties of one client that would silently not be used, or keep it out: the name, and the
+    way out.
 
-    librdkafka takes all of it without a word.
+    librdkafka accepts all of them silently.
     """
     given = plain(properties)
     protocol = str(given.get("security.protocol", "plaintext")).lower()
@@ -250,10 +251,10 @@ def _sasl_contradictions(given: Mapping[str, bool | int | float | str]) -> Itera
 
 
 def _refused_by_librdkafka(name: str, value: bool | int | float | str) -> str | None:
-    """What librdkafka has against one property, without making a client.
+    """Return why librdkafka refuses one property, without making a client; None if it accepts it.
 
-    librdkafka takes properties one by one, in order, and begins nothing before it has taken all. The one that
-    does not exist comes last, so there is always an error, about this property or about that one.
+    librdkafka takes properties one by one, in order, and starts nothing before it has taken all. The last one
+    does not exist, so there is always an error, about this property or about that one.
     """
     message = _answer(name, value)
     if _SENTINEL in message:
@@ -276,10 +277,10 @@ def _answer(name: str, value: bool | int | float | str) -> str:
 
 
 def exists(name: str) -> bool:
-    """Whether a property is reserved, or librdkafka knows it."""
+    """Return whether a property is reserved, or librdkafka knows it."""
     return name in RESERVED or _SENTINEL in _answer(name, "") or not _answer(name, "").startswith(_NO_SUCH)
 
 
 def nearest_property(name: str) -> str | None:
-    """The common property that ``name`` resembles most; ``_`` may stand for ``.``."""
+    """Return the common property that ``name`` resembles most; ``_`` may stand for ``.``."""
     return near(name.replace("_", "."), COMMON)

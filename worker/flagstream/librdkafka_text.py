@@ -1,7 +1,7 @@
-"""librdkafka's errors and log lines in words that may be shown.
+"""librdkafka's errors and log lines as texts that may be shown.
 
-Its texts name brokers, codes and properties, which help. But where it could not get an OAuth token it quotes
-what the token endpoint answered, and some endpoints quote the whole request.
+Its texts name brokers, codes and properties, which help. But if it could not get an OAuth token, it quotes
+the answer of the token endpoint, and some endpoints quote the whole request.
 """
 
 import logging
@@ -13,12 +13,12 @@ _QUOTES = re.compile(r"(?i)((?:oauthbearer|oidc)[^:]*|token endpoint[^:]*):.*", 
 
 
 def words(error: KafkaError) -> str:
-    """The error's text, without what it quotes of others."""
+    """Return the error's text, without quotes of others."""
     return shown(error.str())
 
 
 def shown(text: str) -> str:
-    """A text of librdkafka's, without what it quotes of others."""
+    """Return a text of librdkafka, without quotes of others."""
     return _QUOTES.sub(r"\1: what it answered is not shown", text)
 
 
@@ -29,5 +29,5 @@ class _Shown(logging.Filter):
 
 
 LOGGER = logging.getLogger("librdkafka")
-"""For every client: its log lines go through :func:`shown`, too."""
+"""The logger for every client. Its lines go through :func:`shown`, too."""
 LOGGER.addFilter(_Shown())

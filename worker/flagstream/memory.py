@@ -1,7 +1,7 @@
-"""What a stage may hold of records that wait between fetch and delivery, and how much it holds now, in bytes.
+"""How many bytes of records a stage may hold between fetch and delivery, and how many it holds now.
 
-Records are weighed, not counted: 10,000 of them are 2 MB or 2 GB. Each stage has a share of the memory budget
-to itself, so one that cannot get rid of its records takes nothing from the others.
+Bytes count, not records: 10,000 records are 2 MB or 2 GB. Each stage has its own share of the memory budget,
+so a stage that cannot deliver its records takes nothing from the others.
 """
 
 from collections import deque
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from flagstream.units import MIB
 
 RECORD_OVERHEAD = 400
-"""Bytes that a fetched record takes beside its value: the message, its key, the name of its topic."""
+"""Bytes that a fetched record takes besides its value: the message, its key, the name of its topic."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryShare:
-    """How the share of a stage is divided, in bytes.
+    """The parts of a stage's share, in bytes.
 
-    The parts have upper bounds: beyond them more memory makes nothing faster. *Measured*: a worker at full
+    The parts have upper bounds: beyond them, more memory makes nothing faster. *Measured*: a worker at full
     speed has 10 to 20 MB of small events on their way.
     """
 
@@ -26,36 +26,39 @@ class MemoryShare:
 
     @property
     def queued(self) -> int:
-        """What librdkafka may hold before it stops fetching: 200 ms of small events at full speed."""
+        """Bytes that librdkafka may hold before it stops fetching: 200 ms of small events at full speed."""
         return _within(self.total // 8, 64 * 1024, 16 * MIB)
 
     @property
     def response(self) -> int:
-        """What brokers may answer to one fetch. Compressed: librdkafka unpacks a whole answer before it looks
-        at what it holds, so this has to be far smaller than that. One batch comes, whatever its size.
+        """Bytes that brokers may answer to one fetch, compressed. librdkafka unpacks a whole answer before it
+        looks at what it holds, so this has to be far smaller than that. A single batch comes, whatever its
+        size.
 
-        A smaller one makes shorter chunks, which cost more an event: *measured* 6 % at half of it.
+        A smaller answer makes shorter chunks, which cost more an event: *measured* 6 % at half the size.
         """
         return _within(self.total // 256, 64 * 1024, MIB)
 
     @property
     def taken(self) -> int:
-        """What may wait after it was taken from librdkafka: in chunks, in the channel, in the stage."""
+        """Bytes that may wait after they were taken from librdkafka: in chunks, in the channel, in the
+        stage.
+        """
         return _within(self.total // 4, 64 * 1024, 64 * MIB)
 
     @property
     def chunk(self) -> int:
-        """What is taken at a time, and the most that a chunk holds unless it is a single record."""
+        """Bytes that are taken at a time, and the most that a chunk holds unless it is a single record."""
         return min(self.taken // 4, 8 * MIB)
 
     @property
     def pipeline(self) -> int:
-        """What may wait, as part of what is taken, while a transaction is committed: 100 ms at full speed."""
+        """Bytes of those that may wait while a transaction is committed: 100 ms at full speed."""
         return min(self.taken // 2, 18 * MIB)
 
     @property
     def produced(self) -> int:
-        """What a producer may hold of records that brokers have not acknowledged."""
+        """Bytes that a producer may hold of records that brokers have not acknowledged."""
         return _within(self.total // 2, MIB, 128 * MIB)
 
 
@@ -64,12 +67,11 @@ def _within(value: int, least: int, most: int) -> int:
 
 
 class Account:
-    """The bytes that wait, taken from librdkafka by one source and not let go of yet.
+    """The bytes that wait: one source has taken them from librdkafka, and they are not released yet.
 
-    Charged and released in any thread, by :class:`Weight`, which calls ``released`` with the bytes of each
+    :class:`Weight` charges and releases them in any thread, and calls ``released`` with the bytes of each
     release. :attr:`waiting`, :attr:`full` and :attr:`missing` belong to the source's own thread. ``beside``:
-    bytes that the stage holds in another form (windows), which leave less room for records, down to one
-    chunk.
+    bytes that the stage holds in another form (windows). They leave less room for records, down to one chunk.
     """
 
     def __init__(
@@ -88,14 +90,16 @@ class Account:
         self._changes: deque[int] = deque()
 
     def settle(self) -> int:
-        """Add up what has happened; returns the bytes that wait."""
+        """Add up all charges and releases; return the bytes that wait."""
         while self._changes:
             self.waiting += self._changes.popleft()
         return self.waiting
 
     @property
     def full(self) -> bool:
-        """Whether no more should be taken. What is larger than the whole is taken when nothing waits."""
+        """Whether no more should be taken. A record that is larger than the whole is taken when nothing
+        waits.
+        """
         return self.missing > 0
 
     @property
@@ -113,10 +117,11 @@ class Account:
 
 
 class Weight:
-    """What one chunk, or what it became, is charged to an account; released when nobody holds it any more.
+    """The charge of one chunk, or of its remains, in an account. It is released when nobody holds it any
+    more.
 
-    A stage lets go of chunks in many ways: it drops what belongs to an earlier tenure, clears a queue, is
-    cancelled. What is forgotten by all is in memory no longer, so the account need not be told.
+    A stage releases chunks in many ways: it drops those of an earlier tenure, clears a queue, is cancelled. A
+    chunk that nobody refers to is no longer in memory, so its charge is released without a call.
     """
 
     __slots__ = ("_account", "bytes")
@@ -133,7 +138,7 @@ class Weight:
             self._account.change(change)
 
     def release(self) -> None:
-        """Weigh nothing: what was charged is done with, though somebody may still hold it."""
+        """Weigh nothing: the stage has finished with the chunk, although somebody may still hold it."""
         self.become(0)
 
     def __del__(self) -> None:

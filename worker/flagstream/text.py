@@ -12,7 +12,7 @@ _MARKED: Final = (
 
 
 def decoded(content: bytes) -> str:
-    """``content`` as text: UTF-8, or UTF-16 where a byte order mark says so. Raises ValueError."""
+    """Return ``content`` as text: UTF-8, or UTF-16 if a byte order mark says so. Raises ValueError."""
     for mark, encoding in _MARKED:
         if content.startswith(mark):
             return content.decode(encoding)
@@ -20,8 +20,8 @@ def decoded(content: bytes) -> str:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether ``text`` can be written at all. One from the environment that is no UTF-8 holds halves of
-    surrogate pairs in place of its bytes.
+    """Return whether ``text`` can be written at all. A text from the environment that is not UTF-8 holds
+    halves of surrogate pairs in place of its bytes.
     """
     try:
         text.encode()

@@ -19,11 +19,11 @@ _BYTES = {"B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 
 
 
 LONGEST = 3650 * 86400.0
-"""Seconds, ten years: nobody means longer, and beyond 292 years the timers of threads overflow."""
+"""Most seconds, ten years: nobody means longer, and beyond 292 years the timers of threads overflow."""
 LONGEST_BARE = 3600.0
-"""Seconds: a larger number without a unit is taken for milliseconds, which other programs count in."""
+"""Most seconds without a unit: a larger number probably means milliseconds, the unit of other programs."""
 SMALLEST_BARE = 1024
-"""Bytes: a smaller number without a unit is taken for megabytes or kilobytes."""
+"""Fewest bytes without a unit: a smaller number probably means megabytes or kilobytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Written:
 
 
 def wrong(message: str) -> PydanticCustomError:
-    """The error for an unacceptable value; ``message`` says what was found and what would be right."""
+    """Return the error for an unacceptable value; ``message`` says what was found and what would be right."""
     return PydanticCustomError("wrong", "{message}", {"message": message})
 
 
@@ -52,7 +52,7 @@ def _quantity(value: object, units: Mapping[str, float]) -> float | None:
 
 
 def parse_seconds(value: object) -> float:
-    """Seconds from ``"200ms"``, ``"60s"``, ``"5m"``, ``"1h"``, ``"1d"`` or a number of seconds."""
+    """Return seconds from ``"200ms"``, ``"60s"``, ``"5m"``, ``"1h"``, ``"1d"`` or a number of seconds."""
     seconds = _quantity(value, _SECONDS | {"": 1.0})
     if seconds is None:
         raise wrong(f"{shown(value)} is not a duration; write 60s, 5m or 1h")
@@ -67,14 +67,16 @@ def parse_seconds(value: object) -> float:
 
 
 def is_bare(value: object) -> bool:
-    """Whether a duration or a size is a number without a unit, also as text (environment variables)."""
+    """Return whether a duration or a size is a number without a unit, even as text (environment
+    variables).
+    """
     return isinstance(value, int | float) or (
         isinstance(value, str) and re.fullmatch(r"[0-9.]+", value.strip()) is not None
     )
 
 
 def bare_size_problem(value: object) -> str | None:
-    """Why ``value``, a size as it is written, is likely in another unit than bytes; None if it is not."""
+    """Return why ``value``, a size as it is written, is probably not in bytes; None if it is."""
     if not is_bare(value) or isinstance(value, bool) or float(str(value)) >= SMALLEST_BARE:
         return None
     count = str(value).strip()
@@ -82,7 +84,7 @@ def bare_size_problem(value: object) -> str | None:
 
 
 def parse_bytes(value: object) -> int:
-    """Bytes from ``"64MiB"``, ``"1MB"``, ``"100kB"`` or a number of bytes."""
+    """Return bytes from ``"64MiB"``, ``"1MB"``, ``"100kB"`` or a number of bytes."""
     count = _quantity(value, _BYTES | {"": 1})
     if count is None or count != int(count):
         raise wrong(f"{shown(value)} is not a size; write 64MiB, 1MB or a number of bytes")
@@ -90,7 +92,7 @@ def parse_bytes(value: object) -> int:
 
 
 def parse_start(value: object) -> object:
-    """``"beginning"``, ``"latest"`` or a time with its zone, as text or as TOML's own date-time."""
+    """Return ``"beginning"``, ``"latest"`` or a time with its zone, from text or TOML's own date-time."""
     if value in ("beginning", "latest"):
         return value
     if isinstance(value, str):
@@ -109,19 +111,19 @@ _START = 'write "beginning", "latest" or a time such as "2026-01-31T00:00:00Z"'
 
 
 def parse_count(value: object) -> object:
-    """Refuses ``true`` for a number, which pydantic would take for 1."""
+    """Refuse ``true`` for a number: pydantic would read it as 1."""
     if isinstance(value, bool):
         raise wrong(f"{shown(value)} is not a number")
     return value
 
 
 def visible(text: str) -> str:
-    """``text`` on one line, its control characters written as in Python."""
+    """Return ``text`` on one line, with control characters as Python writes them."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
 
 
 def shown(value: object) -> str:
-    """A found value as it stands in TOML, cut to what fits in a message."""
+    """Return a found value as TOML writes it, cut to fit in a message."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, datetime | date):
@@ -139,14 +141,14 @@ def _largest_unit(value: float, units: Mapping[str, float]) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """``60.0`` as ``"60s"``, ``0.2`` as ``"200ms"``."""
+    """Return ``60.0`` as ``"60s"``, ``0.2`` as ``"200ms"``."""
     if seconds >= 1 and float(seconds).is_integer():
         return f"{int(seconds)}s"
     return f"{round(seconds * 1000)}ms"
 
 
 def format_bytes(count: int) -> str:
-    """``67108864`` as ``"64MiB"``."""
+    """Return ``67108864`` as ``"64MiB"``."""
     return _largest_unit(float(count), {unit: _BYTES[unit] for unit in ("B", "KiB", "MiB", "GiB")})
 
 
@@ -168,7 +170,9 @@ def _one_line(text: str) -> str:
 
 
 def control_character(text: str) -> str | None:
-    """The first control character in ``text``, in words; None if there is none. Says nothing else of it."""
+    """Return the first control character in ``text``, in words; None if there is none. It quotes nothing
+    else.
+    """
     for position, character in enumerate(text):
         if unicodedata.category(character) == "Cc":
             what = "a line break" if character in "\r\n" else f"a control character (U+{ord(character):04X})"

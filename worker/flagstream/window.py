@@ -1,4 +1,4 @@
-"""Windows: the ranges of an output partition that a sink delivers together, and what identifies their
+"""Windows: the ranges of an output partition that a sink delivers together, and the identity of their
 content.
 """
 
@@ -26,8 +26,8 @@ class OffsetRange:
 
 @dataclass(frozen=True, slots=True)
 class OtherwiseNamed(OffsetRange):
-    """A range that a sink holds under another name than it would give now, as with another format:
-    delivering it again would store it a second time. Not equal to the same :class:`OffsetRange`.
+    """A range that a sink holds under another name than it would give now, for example in another format:
+    another delivery would store it a second time. It is not equal to the same :class:`OffsetRange`.
     """
 
     name: str
@@ -35,7 +35,7 @@ class OtherwiseNamed(OffsetRange):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a window says of itself; travels with each of its objects.
+    """The description of a window, which travels with each of its objects.
 
     Two deliveries of the same range are the same window if and only if ``records`` and ``digest`` are equal:
     compressed bytes differ between builds of zlib and are never compared.
@@ -47,9 +47,9 @@ class Manifest:
     digest: str
     """:class:`ContentDigest` of the exported records."""
     config: str
-    """Fingerprint of what shapes the sink's objects (template, format, projection)."""
+    """Fingerprint of the settings that shape the sink's objects (template, format, projection)."""
     topic_id: str = ""
-    """The topic's id, where the broker tells it; empty otherwise."""
+    """The topic's id, or "" if the broker does not report one."""
     path: str = ""
     """In a layout by fields: the part of the object's name that comes from its events."""
 
@@ -68,7 +68,7 @@ class ContentDigest:
         self._hash = hashlib.sha256()
 
     def update(self, values: Iterable[bytes]) -> None:
-        """Add ``values``, the record values as they stand in the topic."""
+        """Add ``values``, the record values as the topic has them."""
         parts: list[bytes] = []
         for value in values:
             parts.append(len(value).to_bytes(4, "big"))

@@ -105,7 +105,7 @@ class TestAddresses:
         names(["8.8.8.8"], ["127.0.0.1"])
         guarded = client(receiver.url.replace("127.0.0.1", "hooks.example"), allow_private=False)
         assert guarded.resolve() == ["8.8.8.8"]
-        with pytest.raises(SinkRefused, match=r"hooks\.example \(127\.0\.0\.1\) is no public address"):
+        with pytest.raises(SinkRefused, match=r"hooks\.example \(127\.0\.0\.1\) is not a public address"):
             guarded.post([], b"")
         assert receiver.requests == []
 

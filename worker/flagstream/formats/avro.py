@@ -1,7 +1,7 @@
 """Avro object container files of enriched events, in the schema ``avro/enriched_event.avsc``.
 
-What the schema has no field for stands in ``otherFields`` as JSON text, so the event's JSON can be made from
-the record again. CPU time an event of 185 bytes, *measured* with fastavro 1.13: 20 µs, of which fastavro
+Members without a field in the schema are in ``otherFields`` as JSON text, so the event's JSON can be made
+from the record again. CPU time an event of 185 bytes, *measured* with fastavro 1.13: 20 µs, of which fastavro
 takes 10 and the record 6; 1 more with deflate.
 """
 
@@ -36,7 +36,7 @@ _CODECS: dict[AvroCompression, str] = {
 MANIFEST_KEY = "flagstream.manifest"
 _BLOCK_RECORDS = 1000
 _BLOCK_BYTES = 1 << 20
-"""JSON text after which a block is closed before it has its records: one of large events stays small."""
+"""Bytes of JSON text after which a block is closed early, so that a block of large events stays small."""
 _MARKER_SIZE = 16
 _NO_MARKER = bytes(_MARKER_SIZE)
 
@@ -62,7 +62,7 @@ class AvroFormat:
         try:
             blocks = fastavro.block_reader(file)
             found = parse_manifest(blocks.metadata.get(MANIFEST_KEY, "").encode())
-        except Exception:  # whatever fastavro trips over in foreign bytes
+        except Exception:  # foreign bytes make fastavro raise errors of any kind
             return "it is not an Avro file of ours, or cut short in its header"
         if found is None:
             return "it is not a file of ours: it does not say what it holds"
@@ -83,8 +83,8 @@ class AvroFormat:
 class AvroEncoder:
     """One object; an :class:`~flagstream.formats.protocol.ObjectEncoder`.
 
-    The sync marker is made from the digest, which is known at the end only: blocks are kept without it and
-    the file is put together then.
+    The sync marker is made from the digest, which is known only at the end. So blocks are kept without it,
+    and the file is put together at the end.
     """
 
     def __init__(self, compression: AvroCompression, *, event_ids: bool = False) -> None:
@@ -148,7 +148,7 @@ class AvroEncoder:
         self._records = self._waiting = 0
 
     def _new_writer(self, out: BytesIO, metadata: dict[str, str], marker: bytes) -> Any:
-        # The interval is ours to keep: this one is never reached.
+        # We close blocks ourselves; this interval is never reached.
         return Writer(
             out, self._schema, self._codec, sync_interval=1 << 40, metadata=metadata, sync_marker=marker
         )

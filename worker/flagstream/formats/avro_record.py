@@ -14,7 +14,7 @@ _encode: Final = msgspec.json.encode
 _text: Final = msgspec.json.Decoder(str).decode
 
 Column = Callable[[bytes], tuple[Any, bool]]
-"""The field's value for a member's JSON text, and whether the text can be told from it."""
+"""A function of a member's JSON text that returns the field's value, and whether the text follows from it."""
 
 
 def _string(text: bytes) -> tuple[str | None, bool]:
@@ -51,13 +51,13 @@ _COLUMNS: Final[dict[str, Column]] = {
 
 
 def columns(schema: Mapping[str, Any]) -> dict[str, Column]:
-    """The columns that ``schema`` has a field for."""
+    """Return the columns that ``schema`` has a field for."""
     names = {field["name"] for field in schema["fields"]}
     return {name: column for name, column in _COLUMNS.items() if name in names}
 
 
 def avro_record(columns: Mapping[str, Column], text: bytes) -> dict[str, Any]:
-    """The record of an event that the enrich stage has let pass."""
+    """Return the record of an event that the enrich stage has accepted."""
     record: dict[str, Any] = {}
     others: dict[str, Raw] = {}
     for name, raw in _split(text).items():
@@ -65,8 +65,8 @@ def avro_record(columns: Mapping[str, Column], text: bytes) -> dict[str, Any]:
         if column is None:
             others[name] = raw
             continue
-        record[name], told = column(bytes(raw))
-        if not told:
+        record[name], follows = column(bytes(raw))
+        if not follows:
             others[name] = raw
     if others:
         record[OTHERS] = _encode(others).decode()

@@ -1,4 +1,4 @@
-"""Avro schemas: our own, those in files, and what has to hold for one that events are written with."""
+"""Avro schemas: our own, those in files, and the conditions for one that events are written with."""
 
 import json
 from pathlib import Path
@@ -18,27 +18,27 @@ JSON_TEXT: Final = frozenset({"value", "metadata", "evaluationContext", "trackin
 
 _PACKAGE: Final = Path(flagstream.__file__).parent
 _FOLDERS: Final = (_PACKAGE / "avro", _PACKAGE.parents[1] / "avro")
-"""Where a wheel and where a checkout keep the schemas."""
+"""The folders of the schemas, in a wheel and in a checkout."""
 
 
 class NotAvro(FlagstreamError):
-    """A text is no Avro schema of a record; the message says why."""
+    """A text is not the Avro schema of a record; the message says why."""
 
 
 def own(name: str) -> str:
-    """The text of our schema ``name``: "raw_event" or "enriched_event"."""
+    """Return the text of our schema ``name``: "raw_event" or "enriched_event"."""
     file = next(file for folder in _FOLDERS if (file := folder / f"{name}.avsc").exists())
     return file.read_text(encoding="utf-8")
 
 
 def parsed(text: str) -> dict[str, Any]:
-    """The schema of a record, ready for fastavro. Raises NotAvro.
+    """Return the schema of a record, ready for fastavro. Raises NotAvro.
 
-    Logical types are taken off: a time stamp is then the number of its unit, as in JSON.
+    Logical types are removed: a time stamp is then the number of its unit, as in JSON.
     """
     try:
         schema = fastavro.parse_schema(_plain(json.loads(text)))
-    except Exception as error:  # whatever fastavro trips over in a text that strangers wrote
+    except Exception as error:  # a foreign text makes fastavro raise errors of any kind
         raise NotAvro(f"it is not an Avro schema: {type(error).__name__}: {error}") from error
     if not isinstance(schema, dict) or schema.get("type") != "record":
         raise NotAvro("it is not the schema of a record")
@@ -46,7 +46,7 @@ def parsed(text: str) -> dict[str, Any]:
 
 
 def from_file(path: Path, setting: str) -> str:
-    """The text of a schema file. Raises ConfigError, which names ``setting``."""
+    """Return the text of a schema file. Raises ConfigError, which names ``setting``."""
     try:
         text = decoded(path.read_bytes())
         parsed(text)
@@ -58,9 +58,10 @@ def from_file(path: Path, setting: str) -> str:
 
 
 def check_output(text: str, setting: str) -> None:
-    """Whether every enriched event can be written with this schema and read back whole. Raises ConfigError.
+    """Check that every enriched event can be written with this schema and read back whole. Raises
+    ConfigError.
 
-    It may lack fields of ours, as a former version does, but for ``otherFields``, which then takes them.
+    The schema may lack fields of ours, as former versions do, except ``otherFields``, which then holds them.
     """
     ours = _types(own("enriched_event"))
     problems = []

@@ -127,11 +127,11 @@ class RowTemplate:
         self._cells, self._quoted = _cells(pieces, self._delimiter)
 
     def holds(self, event: Event) -> bool:
-        """Whether the template has a place for what makes ``event``."""
+        """Return whether the template has a place for this kind of event."""
         return self._tracking or plain(event.get("kind")) != TRACKING
 
     def row(self, event: Event) -> str:
-        """``event`` with the row's end."""
+        """Return the row of ``event``, with its end."""
         cells = [
             "".join([piece if isinstance(piece, str) else plain(piece(event)) for piece in cell])
             for cell in self._cells
@@ -160,13 +160,13 @@ _UNSAFE = frozenset('"\r\n')
 
 @lru_cache(maxsize=64)
 def row_template(text: str) -> RowTemplate:
-    """The checked template of this text, made once."""
+    """Return the checked template of this text, which is made once."""
     return RowTemplate(text)
 
 
 def _cut_row_end(pieces: Cell) -> str:
-    """Takes the line break off the last piece; one is added where the template has none, for one event is one
-    row.
+    """Take the line break off the last piece and return it. A template without one gets one, because one
+    event is one row.
     """
     end = "\n"
     if isinstance(last := pieces[-1], str):
@@ -183,8 +183,8 @@ _BREAKS = frozenset("\r\n")
 
 
 def _delimiter(pieces: Cell) -> str:
-    """The one of ``DELIMITERS`` that the template uses most; a template without any may have another single
-    character between all its fields.
+    """Return the one of ``DELIMITERS`` that the template uses most. A template without any may have another
+    single character between all its fields.
     """
     literals = [piece for piece in pieces if isinstance(piece, str)]
     found = Counter(char for literal in literals for char in literal if char in DELIMITERS)
@@ -204,7 +204,7 @@ def _delimiter(pieces: Cell) -> str:
 
 
 def _cells(pieces: Cell, delimiter: str) -> tuple[list[Cell], frozenset[int]]:
-    """The cells, and the places of those that the template itself puts in quotes."""
+    """Return the cells, and the places of those that the template itself puts in quotes."""
     cells: list[Cell] = [[]]
     for piece in pieces:
         if isinstance(piece, str):

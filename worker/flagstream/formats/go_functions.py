@@ -20,7 +20,7 @@ _items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def formatter(text: str) -> tuple[Callable[..., Value], int]:
-    """``printf`` with this format: a function of the values, and how many it takes.
+    """Return ``printf`` with this format: a function of the values, and how many values it takes.
 
     Raises ValueError for a verb that is not supported.
     """
@@ -47,7 +47,7 @@ def _shown(flags: str, verb: str, value: Value) -> str:
         try:
             return f"%{flags}{verb}" % (int(shown) if verb == "d" else float(shown))
         except ValueError:
-            pass  # no such number: shown as it is, so that nothing is lost
+            pass  # not such a number: shown as it is, so that nothing is lost
     return f"%{flags.replace('0', '', 1) if flags.startswith('0') else flags}s" % shown
 
 

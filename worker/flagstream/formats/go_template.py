@@ -5,8 +5,8 @@ text and numbers as arguments, pipes, parentheses, and the functions ``printf``,
 ``urlquery``, ``len`` and ``index``. Conditions, loops and variables are not: they are refused with the
 reason.
 
-Values are shown as the event has them, where Go would round a large number, write null as ``<no value>`` and
-a map as ``map[…]``. What an event lacks is empty.
+Values are shown as the event has them; Go would round a large number, and write null as ``<no value>`` and a
+map as ``map[…]``. A field that the event lacks is empty.
 """
 
 import re
@@ -24,7 +24,7 @@ from flagstream.formats.json_text import Value, member
 Event = Mapping[str, msgspec.Raw]
 """An event's members, each as the JSON text that it came in."""
 Field = Callable[[Event], Value]
-"""What stands between ``{{`` and ``}}``."""
+"""The part between ``{{`` and ``}}``, as a function of the event."""
 
 NAMES = {
     "Id": "id",
@@ -58,7 +58,7 @@ _KEYWORDS = ("if", "else", "end", "range", "with", "define", "template", "block"
 
 
 def parse(text: str) -> tuple[list[str | Field], frozenset[str]]:
-    """The pieces of a template, literal text and fields in turn, and the names of the fields that it uses.
+    """Return the pieces of a template, literal texts and fields, and the names of the fields that it uses.
 
     Raises ValueError with what is wrong and what would be right.
     """
@@ -76,7 +76,7 @@ def parse(text: str) -> tuple[list[str | Field], frozenset[str]]:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """``{{ … }}`` in a template: ``text`` as it is written, ``inner`` what stands between the braces.
+    """``{{ … }}`` in a template: ``text`` is the whole mark, ``inner`` the part between the braces.
 
     ``trims``: it has a hyphen inside its braces, which takes away white space around it.
     """
@@ -87,8 +87,8 @@ class Mark:
 
 
 def marked(text: str) -> Iterator[str | Mark]:
-    """The literal texts and the marks of a template, in order. Raises ValueError for braces without their
-    counterpart.
+    """Yield the literal texts and the marks of a template, in order. Raises ValueError for braces without
+    their counterpart.
     """
     at = 0
     for found in _MARK.finditer(text):
@@ -107,7 +107,7 @@ def _literal(text: str) -> str:
 
 
 class _Pipeline:
-    """Parses what stands in one mark; collects the names of the fields in ``names``."""
+    """Parses the inside of one mark, and collects the names of the fields in ``names``."""
 
     def __init__(self, mark: str, inner: str, names: set[str]) -> None:
         self._mark = mark
@@ -214,7 +214,7 @@ class _Pipeline:
 def _unquoted(text: str) -> str:
     if text.startswith("`"):
         return text[1:-1]
-    # Go's escapes are JSON's, but for a few that nobody writes here; those are told to be wrong.
+    # Go's escapes are JSON's, except for a few that nobody writes here; those are reported as wrong.
     try:
         return msgspec.json.decode(text.replace("\t", "\\t"), type=str)
     except ValueError as error:
@@ -241,14 +241,14 @@ def _members(name: str, members: list[str], event: Event) -> Value:
 
 
 def _formatted_date(event: Event) -> Value:
-    """``creationDate``, seconds, in RFC 3339. UTC, where Go takes the zone of its host: lines of a fleet
-    agree.
+    """Return ``creationDate`` (seconds) in RFC 3339, in UTC. Go uses the zone of its host; in UTC the lines
+    of a fleet agree.
     """
     return _rfc3339(whole_number(bytes(event["creationDate"]))) if "creationDate" in event else None
 
 
 def _creation_date(event: Event) -> Value:
-    """``creationDate`` as an integer, as Go writes it; what is none stays as it is."""
+    """Return ``creationDate`` as an integer, as Go writes it. Anything else stays as it is."""
     raw = event.get("creationDate")
     try:
         return None if raw is None else msgspec.Raw(b"%d" % whole_number(bytes(raw)))

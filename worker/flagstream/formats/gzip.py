@@ -22,7 +22,8 @@ from flagstream.formats.protocol import EncodedObject
 from flagstream.window import Manifest
 
 SUBFIELD = b"FS"
-"""Our subfield id; not among those registered (the list in RFC 1952, section 2.3.1.1, ends with the author).
+"""Our subfield id. It is not a registered one (the list in RFC 1952, section 2.3.1.1, ends with the
+author).
 """
 
 _FIXED = b"\x1f\x8b\x08\x04\x00\x00\x00\x00\x00\xff"
@@ -33,16 +34,16 @@ HEADER_MAX = len(_FIXED) + 2 + 0xFFFF
 
 
 def header(manifest: Manifest) -> bytes:
-    """The member's header. A manifest takes about 300 bytes plus the topic's name (249 at most) of the 65,531
-    there are.
+    """Return the member's header. A manifest takes about 300 bytes plus the topic's name (249 at most);
+    65,531 would fit.
     """
     text = manifest_json(manifest)
     return _FIXED + struct.pack("<H2sH", len(text) + 4, SUBFIELD, len(text)) + text
 
 
 def read_manifest(first_bytes: bytes) -> Manifest | None:
-    """The manifest in a file's first ``HEADER_MAX`` bytes (or all of them); None when it is not a file of
-    ours.
+    """Return the manifest in a file's first ``HEADER_MAX`` bytes (or all of them); None for a foreign
+    file.
     """
     if len(first_bytes) < len(_FIXED) + 2 or first_bytes[:4] != _FIXED[:4]:
         return None
@@ -65,9 +66,9 @@ LAZY_BYTES = 64 * 1024
 
 
 class Deflate:
-    """The compressed body of one member, written piece by piece; its header comes last and goes in front.
+    """The compressed body of one member, written piece by piece; its header is made last and goes first.
 
-    zlib holds back some 10 to 60 KB of compressed bytes until a block is full, by which ``size`` lags.
+    zlib holds some 10 to 60 KB of compressed bytes back until a block is full, so ``size`` lags by them.
     """
 
     def __init__(self, level: int) -> None:
@@ -82,7 +83,7 @@ class Deflate:
 
     @property
     def memory(self) -> int:
-        """Bytes: the output, and what waits for a compressor or the compressor's state."""
+        """Bytes of the output, and of the text that waits for a compressor or the compressor's state."""
         return self.size + STATE if self._compressor else self._plain
 
     def write(self, data: bytes) -> None:
@@ -96,7 +97,7 @@ class Deflate:
             self._compress()
 
     def finish(self, manifest: Manifest) -> Sequence[bytes]:
-        """The whole member in pieces; the last one ends with the trailer. Called once."""
+        """Return the whole member in pieces; the last one ends with the trailer. It is called once."""
         self._keep(self._compress().flush())
         trailer = _TRAILER.pack(self._crc, self._plain & 0xFFFFFFFF)
         return (header(manifest), *self._parts, trailer)

@@ -61,9 +61,9 @@ class JsonLinesFormat:
 class JsonLinesEncoder:
     """One object as JSON lines; an :class:`~flagstream.formats.protocol.ObjectEncoder`.
 
-    Rejects a value that would break the lines of others: one that is not ``{…}``, or holds a line break. It
-    does not parse: what the enrich stage wrote is valid, and a foreign record that looks like an object
-    passes as it is.
+    It rejects a value that would break the lines of others: one that is not ``{…}``, or holds a line break.
+    It does not parse values: those of the enrich stage are valid, and a foreign record that looks like an
+    object passes as it is.
     """
 
     def __init__(self, out: Output) -> None:
@@ -100,10 +100,10 @@ class JsonLinesEncoder:
 
 
 def _all_objects(lines: bytes, count: int) -> bool:
-    """Whether each of the ``count`` joined values is ``{…}`` without a line break.
+    """Return whether each of the ``count`` joined values is ``{…}`` without a line break.
 
-    Two counts over the joined bytes (0.3 µs an event) instead of a loop over values: no line break but the
-    joints, and each joint between a closing and an opening brace.
+    Two counts over the joined bytes (0.3 µs an event) replace a loop over values: there is no line break
+    except at the joints, and each joint is between a closing and an opening brace.
     """
     joints = count - 1
     return (
@@ -115,7 +115,7 @@ def _all_objects(lines: bytes, count: int) -> bool:
 
 
 def _fault(value: bytes) -> tuple[str, str] | None:
-    """The reason to reject ``value`` and the text for people, or None."""
+    """Return the reason to reject ``value`` and the text for people, or None."""
     if not value.startswith(b"{") or not value.endswith(b"}"):
         return "not_an_object", f"not a JSON object but {value[:40]!r}"
     if b"\n" in value:

@@ -7,8 +7,8 @@ from flagstream.formats.json_text import plain, split
 
 DEFAULT_TEMPLATE = '[{{ .FormattedDate}}] user="{{ .UserKey}}", flag="{{ .Key}}", value="{{ .Value}}"'
 
-# Line breaks of any kind and what a terminal would obey: C0, DEL, C1, and Unicode's line and paragraph
-# separators.
+# Line breaks of any kind, and characters that a terminal would obey: C0, DEL, C1, and Unicode's line and
+# paragraph separators.
 _ESCAPES = {
     **{code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)},
     **dict(zip(map(ord, "\n\r\t\b\f"), ("\\n", "\\r", "\\t", "\\b", "\\f"), strict=True)),
@@ -27,10 +27,10 @@ class LineTemplate:
             raise ValueError("the template holds a line break or control character; each event is one line")
 
     def render(self, value: bytes) -> bytes:
-        """The event ``value`` as one line with its line break.
+        """Return the event ``value`` as one line with its line break.
 
-        A field that the event lacks is empty, so a tracking event gives a line too. Raises ValueError when
-        ``value`` is no event: not JSON, not an object, a text that is not Unicode, or a date that is none.
+        A field that the event lacks is empty, so a tracking event gives a line too. Raises ValueError if
+        ``value`` is not an event: not JSON, not an object, a text that is not Unicode, or an impossible date.
         """
         try:
             event = split(value)
@@ -43,7 +43,7 @@ class LineTemplate:
 
 
 def shown(raw: msgspec.Raw) -> str:
-    """A JSON value on one line: a string without its quotes, anything else as the compact JSON that it is."""
+    """Return a JSON value on one line: a string without its quotes, anything else as compact JSON."""
     return _escaped(plain(raw))
 
 

@@ -8,7 +8,7 @@ them.
     magic          a checksum at its end    |  magic
 
 LENGTH and SIZE are four bytes each, little-endian: the bytes after LENGTH, and those of the whole skippable
-frame, by which it is found from the end of the file. Former versions put the frame in front, without SIZE;
+frame, by which it is found from the end of the file. Former versions put the frame first, without SIZE;
 their files are recognised for ever.
 
 The match window is 256 KiB and the search tables have 2^17 entries at every level: events resemble their
@@ -37,8 +37,8 @@ _FRAME_HEADER = struct.Struct("<II")
 _FRAME_SIZE = struct.Struct("<I")
 _CHECKSUM_SIZE = 4
 _FRAME_MAX = 1 << 16
-"""A manifest takes about 300 bytes plus topic and path; far below this, which bounds what is read of a
-foreign file.
+"""Most bytes that are read of a foreign file. A manifest takes about 300 bytes plus topic and path, far
+fewer.
 """
 
 _WINDOW_LOG = 18
@@ -74,7 +74,9 @@ class Zstd:
 
     @property
     def memory(self) -> int:
-        """The output, what waits for its step, and the compressor, which allocates when it is first fed."""
+        """Bytes of the output, of text that waits for its step, and of the compressor, which allocates
+        when it gets text.
+        """
         return self.size + len(self._waiting) + (_STATE if self.size or self._waiting else 0)
 
     def write(self, data: bytes) -> None:
@@ -87,7 +89,9 @@ class Zstd:
             del self._waiting[:whole]
 
     def finish(self, manifest: Manifest) -> Sequence[bytes]:
-        """The whole object in pieces; the text's last one ends with its checksum. Called once."""
+        """Return the whole object in pieces; the last piece of text ends with its checksum. It is called
+        once.
+        """
         self._keep(self._compressor.compress(self._waiting) + self._compressor.flush())
         return (*self._parts, footer(manifest)) if self._described else tuple(self._parts)
 
@@ -98,19 +102,19 @@ class Zstd:
 
 
 def footer(manifest: Manifest) -> bytes:
-    """The skippable frame at the end of a file."""
+    """Return the skippable frame for the end of a file."""
     text = manifest_json(manifest)
     length = len(text) + _FRAME_SIZE.size
     return _FRAME_HEADER.pack(_SKIPPABLE, length) + text + _FRAME_SIZE.pack(_FRAME_HEADER.size + length)
 
 
 def read_manifest(file: BinaryIO) -> Manifest | None:
-    """The manifest in a file of ours; None when it is another's, or was cut short."""
+    """Return the manifest in a file of ours; None if the file is foreign or was cut short."""
     return _found(file)[0]
 
 
 def _found(file: BinaryIO) -> tuple[Manifest | None, int]:
-    """The manifest in a file, and where its content ends."""
+    """Return the manifest in a file, and where its content ends."""
     end = file.seek(0, os.SEEK_END)
     manifest, size = _at_the_end(file, end)
     return (manifest, end - size) if manifest else (_in_front(file), end)
@@ -130,7 +134,7 @@ def _at_the_end(file: BinaryIO, end: int) -> tuple[Manifest | None, int]:
 
 
 def _in_front(file: BinaryIO) -> Manifest | None:
-    """As former versions wrote it."""
+    """Return the manifest as former versions wrote it."""
     file.seek(0)
     start = file.read(_FRAME_MAX)
     if len(start) < _FRAME_HEADER.size:
@@ -155,5 +159,5 @@ def compare(file: BinaryIO, ours: EncodedObject) -> str | None:
 
 
 def decompress(data: bytes) -> bytes:
-    """The text of an object of ours."""
+    """Return the text of an object of ours."""
     return zstd.decompress(data)

@@ -1,9 +1,9 @@
-"""Windows as files: one file a window, published whole and never replaced. Exactly once.
+"""Windows as files: one file a window, published whole and never replaced. This is exactly once.
 
-A file is written under a temporary name, made durable, and then gets its name by a hard link, which fails
-when the name is taken: of several writers one wins, and no reader ever sees half a file. So the file system
-has to know hard links and ``link`` has to be atomic between all workers: local file systems, NFS, CephFS and
-the like; not FAT, most FUSE mounts of object stores, or one local disk for each host of a fleet.
+A file is written under a temporary name and made durable. Then it gets its name by a hard link, which fails
+if the name is taken: of several writers one wins, and no reader ever sees half a file. So the file system
+must have hard links, and ``link`` must be atomic between all workers: local file systems, NFS, CephFS and the
+like; not FAT, most FUSE mounts of object stores, or one local disk for each host of a fleet.
 """
 
 import errno
@@ -29,22 +29,26 @@ from flagstream.sinks.objects.sink import ObjectSink
 log = structlog.get_logger(__name__)
 
 STAGING = ".flagstream-tmp"
-"""The folder below ``path`` for files that are not whole yet: one place to clean up, and no reader's glob
-meets them. With the names in it, it is shorter than any file's name (two offsets alone are 38 bytes), so that
-what fits as a file fits as a temporary one.
+"""The folder below ``path`` for incomplete files: one place to clean up, and no reader's glob finds them.
+With the names in it, it is shorter than any file's name (two offsets alone are 38 bytes), so if the name of a
+file fits, that of its temporary file does too.
 """
 
 LONGEST_NAME, LONGEST_PATH = 255, 4095
-"""Bytes that Linux and nearly all file systems take (NAME_MAX, PATH_MAX without its closing zero)."""
+"""Most bytes of names and paths in Linux and nearly all file systems (NAME_MAX, PATH_MAX without its
+final zero).
+"""
 
 STALE_AFTER = 86_400.0
-"""Seconds after which a temporary file is taken for a dead process's. A frozen one that wakes later finds its
-file gone and delivers again.
+"""Seconds after which a temporary file counts as one of a dead process. If the process was frozen and wakes
+later, its file is gone and it delivers again.
 """
 
 _NO_LINKS = {errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS}
 _DENIED = _NO_LINKS | {errno.EACCES, errno.EROFS}
-"""Rights and mounts, which people take away and give back. The others below judge the file's name or size."""
+"""Errors about rights and mounts, which people take away and give back. The others below are about the file's
+name or size.
+"""
 _REFUSED = _DENIED | {
     errno.ENOTDIR,
     errno.EISDIR,
@@ -56,8 +60,8 @@ _REFUSED = _DENIED | {
 
 
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EISDIR}
-"""What file systems answer that cannot sync a folder (FUSE, 9p, CIFS): files are whole there too, but their
-names are not made durable on demand.
+"""Errors of file systems that cannot sync a folder (FUSE, 9p, CIFS). Files are complete there too, but their
+names cannot be made durable on demand.
 """
 
 
@@ -100,7 +104,8 @@ class FileSink(ObjectSink):
 
     def open(self) -> None:
         super().open()
-        # Less on some, such as 143 with eCryptfs; all workers share one file system, so they find the same.
+        # Some have less, such as 143 with eCryptfs. All workers share one file system, so they find the same
+        # limits.
         with _translated(self._root):
             limits = [os.pathconf(self._root, what) for what in ("PC_PATH_MAX", "PC_NAME_MAX")]
         path, name = (limit if limit > 0 else LONGEST_PATH for limit in limits)
@@ -116,8 +121,8 @@ class FileStore:
         self._unsynced: str | None = None
 
     def open(self) -> None:
-        """Creates the folder, proves it by writing, linking and deleting a file, and clears old temporary
-        files. Warns where folders cannot be synced.
+        """Create the folder, write, link and delete a file in it, and remove old temporary files. It logs a
+        warning if folders cannot be synced.
         """
         self._prepare()
         if self._unsynced is not None:
@@ -137,7 +142,7 @@ class FileStore:
                 self._clear_stale()
 
     def _sync(self, folder: Path) -> None:
-        """Make the names in ``folder`` durable, where the file system can."""
+        """Make the names in ``folder`` durable, if the file system can."""
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -153,8 +158,8 @@ class FileStore:
     def create(self, name: str, content: EncodedObject, kind: Format) -> bool:
         target = self._root / name
         with _translated(target):
-            # Staged first: the staging folder is made by open() alone, so a file system that is no longer
-            # mounted shows as an error here and is not filled with folders of the same names.
+            # Stage first: only open() makes the staging folder, so if the file system is no longer mounted,
+            # this fails and makes no folders of the same names.
             with self._staged(content.parts) as staged:
                 _make_folders(target.parent, self._sync)
                 try:
@@ -164,12 +169,12 @@ class FileStore:
                 except FileExistsError:
                     _compare(target, content, kind)
                     created = False
-            # Also when it was there: its writer may have died before these.
+            # Even if it was there: its writer may have died before it synced them.
             self._sync_folders(target.parent)
         return created
 
     def _sync_folders(self, folder: Path) -> None:
-        """Sync ``folder`` and its parents up to the root; a folder with nothing new costs next to nothing."""
+        """Sync ``folder`` and its parents up to the root. A folder without changes costs next to nothing."""
         self._sync(folder)
         if folder != self._root:
             self._sync_folders(folder.parent)
@@ -204,11 +209,13 @@ class FileStore:
             yield Proof("write", "failed", str(error))
 
     def close(self) -> None:
-        """Nothing is held between calls."""
+        """Do nothing: the store holds nothing between calls."""
 
     @contextmanager
     def _staged(self, parts: Sequence[bytes]) -> Iterator[Path]:
-        """A temporary file with ``parts``, durable; gone when the block ends, however it ends."""
+        """Give the block a durable temporary file with ``parts``, and remove it when the block ends in
+        any way.
+        """
         path = self._root / STAGING / f"{secrets.token_hex(8)}.tmp"
         try:
             with _call("open"):
@@ -234,7 +241,7 @@ class FileStore:
 
 
 def _compare(target: Path, content: EncodedObject, kind: Format) -> None:
-    """Raises ObjectConflict unless ``target`` is our object, whole; makes its bytes durable."""
+    """Make the bytes of ``target`` durable. Raises ObjectConflict unless it is our object, complete."""
     with _call("stat"):
         mode = target.stat().st_mode
     if not stat.S_ISREG(mode):
@@ -247,7 +254,7 @@ def _compare(target: Path, content: EncodedObject, kind: Format) -> None:
 
 
 def _walk(folder: Path | str, prefix: str) -> Iterator[str]:
-    """Names of the files below ``folder``, each with ``prefix``; none when the folder is missing."""
+    """Yield the names of the files below ``folder``, each with ``prefix``; none if the folder is missing."""
     try:
         entries = os.scandir(folder)
     except FileNotFoundError:
@@ -263,7 +270,7 @@ def _walk(folder: Path | str, prefix: str) -> Iterator[str]:
 
 
 def _make_folders(folder: Path, sync: Callable[[Path], None]) -> None:
-    """Create ``folder`` with its parents, durably: each parent is synced so that the new entry outlives a
+    """Create ``folder`` with its parents, durably: each parent is synced, so that the new entry survives a
     power cut.
     """
     try:
@@ -282,7 +289,7 @@ def _make_folders(folder: Path, sync: Callable[[Path], None]) -> None:
 
 @contextmanager
 def _call(name: str) -> Iterator[None]:
-    """Keeps with an OSError which call it came from, the innermost one: the system's text does not say."""
+    """Note in an OSError which call raised it, the innermost one: the system's text does not say it."""
     try:
         yield
     except OSError as error:
@@ -292,7 +299,7 @@ def _call(name: str) -> Iterator[None]:
 
 @contextmanager
 def _translated(path: Path) -> Iterator[None]:
-    """Turns an OSError into the SinkError that says who must act."""
+    """Turn an OSError into the SinkError that says who must act."""
     try:
         yield
     except OSError as error:
@@ -300,8 +307,8 @@ def _translated(path: Path) -> Iterator[None]:
 
 
 def failure(error: OSError, path: Path) -> SinkError:
-    """SinkRefused for what only a person can mend, SinkUnavailable for the rest (disk full, quota, I/O, stale
-    NFS).
+    """Return SinkRefused for an error that only a person can mend, and SinkUnavailable for all others (disk
+    full, quota, I/O, stale NFS).
     """
     call = next(iter(getattr(error, "__notes__", ())), "")
     text = f"{_concerned(error, path)}: {error.strerror or error}" + (f" ({call})" if call else "")
@@ -313,6 +320,6 @@ def failure(error: OSError, path: Path) -> SinkError:
 
 
 def _concerned(error: OSError, path: Path) -> str:
-    """The file that people know: a temporary one has no meaning for them, and is gone when they look."""
+    """Return the file that people know: a temporary one means nothing to them, and is gone when they look."""
     named = str(error.filename2 or error.filename or path)
     return f"{path} (its temporary file)" if STAGING in Path(named).parts else named

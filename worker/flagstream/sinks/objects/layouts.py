@@ -1,7 +1,7 @@
 """Layouts: one window as several objects, each named after the events in it (``date=2026-11-22/flag=x/…``).
 
-Every object of a window carries the window's range in its name. Since names then differ by content, nobody
-could ask with one listing which ranges a sink holds; so each window first stores a small index object,
+Every object of a window has the window's range in its name. Because such names differ by content, one listing
+cannot show which ranges a sink holds. So each window first stores a small index object,
 ``_index/topic/partition/start-end.json``, with its count, its digest and the names of the objects to come.
 """
 
@@ -27,18 +27,18 @@ from flagstream.sinks.objects.places import NameLimits
 from flagstream.window import ContentDigest, Manifest, OffsetRange
 
 ABSENT = "__HIVE_DEFAULT_PARTITION__"
-"""Stands for a value that is empty or absent: Hive's word, which its readers turn into NULL."""
+"""The path value for an empty or absent one: Hive's word, which its readers turn into NULL."""
 PATH_MEMORY = 64 * 1024
 """Bytes that an object takes while its window is closed; *measured*: Parquet 70 KB, Avro 9, gzip 3. It bounds
 how many objects a window can become.
 """
 FINISHED_MEMORY = 4 * 1024
-"""Bytes that an object takes beside its content once its encoder is gone; *measured*: Parquet 3.2 KB, others
-less than 1.
+"""Bytes that an object takes besides its content after its encoder is gone; *measured*: Parquet 3.2 KB,
+others less than 1.
 """
 LONGEST_VALUE = 120
-"""Bytes (UTF-8) of a value in a name; a longer one is cut and told apart by a hash. Object stores take names
-of 1,024 bytes, file systems 255 a folder.
+"""Most bytes (UTF-8) of a value in a name. A longer one is cut, and a hash makes it unique. Object stores
+take names of 1,024 bytes, file systems 255 a folder.
 """
 ESCAPED = "".join(map(chr, range(0x20))) + "\"#%'*/:=?\\\x7f{[]^"
 """The characters that Hive's FileUtils.charToEscape names, and Spark's ExternalCatalogUtils after it."""
@@ -81,8 +81,8 @@ class Index:
 
 
 class Layout:
-    """Where the events of a window belong. ``zone``: of the times in names; ``place``: where those have to
-    fit.
+    """The objects that the events of a window belong to. ``zone`` is the time zone of times in names,
+    ``place`` says how long names may be.
     """
 
     def __init__(self, names: NameTemplate, form: Format, zone: str, place: NameLimits) -> None:
@@ -93,15 +93,15 @@ class Layout:
         self._of_window = [name for name in fields if name.name == "Time"]
         self._of_event = [name for name in fields if name.name != "Time"]
         self._time = _clock(zone)
-        # Of the window's own fields the longest that there can be: whether an event fits must not depend on
-        # the first one of its window.
+        # The longest possible values of the window's own fields: whether an event fits must not depend on the
+        # first event of its window.
         self._longest = tuple([_times(name.form, zone)[1] for name in self._of_window])
         self._shortest = {
             name: _times(name.form, zone)[0] if name.form else "x" for name in names.event_fields
         }
 
     def path(self, value: bytes) -> tuple[str, ...]:
-        """The values of the event fields in the event ``value``. Raises ValueError for an event without
+        """Return the values of the event fields in the event ``value``. Raises ValueError if it lacks
         them.
         """
         if not self._of_event:
@@ -110,12 +110,12 @@ class Layout:
         return tuple([self._value(name, event) for name in self._of_event])
 
     def moment(self, first: bytes) -> tuple[str, ...]:
-        """The values of the window's own fields; ``first`` is its first event."""
+        """Return the values of the window's own fields; ``first`` is its first event."""
         event = _decode_event(first) if self._of_window else {}
         return tuple([self._value(name, event) for name in self._of_window])
 
     def name(self, range_: OffsetRange, path: tuple[str, ...], moment: tuple[str, ...]) -> str:
-        """The name of the object of ``path``."""
+        """Return the name of the object of ``path``."""
         values = {
             **dict(zip(self._of_event, path, strict=True)),
             **dict(zip(self._of_window, moment, strict=True)),
@@ -123,23 +123,23 @@ class Layout:
         return self.names.render(range_, values)
 
     def too_long(self, partition: Partition, path: tuple[str, ...]) -> str | None:
-        """Why no object of ``path`` can be stored: its name would be too long. None if it can be."""
+        """Return why no object of ``path`` can be stored (its name would be too long); None if it can be."""
         return self.place.fault(self.name(OffsetRange(partition, 0, 0), path, self._longest))
 
     def always_too_long(self, partition: Partition) -> str | None:
-        """Why nothing at all of ``partition`` can be stored: also the shortest name is too long."""
+        """Return why nothing of ``partition`` can be stored (even the shortest name is too long), or None."""
         range_ = OffsetRange(partition, 0, 0)
         shortest = self.names.render(range_, self._shortest)
         index = self.index_name(range_) if self._shortest else ""
         return self.place.fault(shortest) or self.place.fault(index)
 
     def index_name(self, range_: OffsetRange) -> str:
-        """The name of the index object of ``range_``."""
+        """Return the name of the index object of ``range_``."""
         digits = f"0{OFFSET_DIGITS}"
         return f"{self.index_prefix(range_.partition)}{range_.start:{digits}}-{range_.end:{digits}}.json"
 
     def index_prefix(self, partition: Partition) -> str:
-        """What the index objects of ``partition`` are listed by."""
+        """Return the prefix of the names of ``partition``'s index objects."""
         return f"{self.names.folder}_index/{partition.topic}/{partition.index}/"
 
     def _value(self, name: Field, event: Event) -> str:
@@ -191,7 +191,7 @@ class LayoutEncoder:
         for index, value in enumerate(values):
             try:
                 path = self._layout.path(value)
-                self._layout.moment(value)  # any may turn out to be the window's first one
+                self._layout.moment(value)  # any event may become the window's first one
             except (ValueError, RecursionError) as error:
                 rejects.append(Reject(index, "no_path", f"has no place in the layout: {error}"))
                 continue
@@ -210,7 +210,7 @@ class LayoutEncoder:
         objects: list[NamedObject] = []
         for path in sorted(self._paths):
             name = self._layout.name(manifest.range, path, moment)
-            # Each encoder goes when its object is there: thousands of them at once would hold up all threads.
+            # Free each encoder after its object is made: thousands at once would block all threads.
             content = self._paths.pop(path).finish(manifest, "/".join((*moment, *path)))
             self._finished += content.size + FINISHED_MEMORY
             objects.append(NamedObject(name, content, self._layout.format))
@@ -225,7 +225,7 @@ class LayoutEncoder:
             }
             for each in objects
         ]
-        # Also the names: those made by another host or build (zone data, settings) would be further objects.
+        # The names count too: another host or build (zone data, settings) would make further objects.
         names = sha256("\n".join(each.name for each in objects).encode()).hexdigest()[:16]
         manifest = replace(manifest, path=f"_index/{names}")
         text = json.dumps(
@@ -235,7 +235,7 @@ class LayoutEncoder:
 
 
 Prepare = Callable[[Sequence[bytes], Sequence[Record]], Sequence[bytes]]
-"""Gives events their ids, if they are to have some."""
+"""A function that gives events their ids, if they should have some."""
 
 
 class _PathObject:
@@ -249,7 +249,7 @@ class _PathObject:
     def add(
         self, originals: Sequence[bytes], values: Sequence[bytes], records: Sequence[Record]
     ) -> Sequence[Reject]:
-        """Take ``values``, which are ``originals`` with ids; the digest is over these."""
+        """Add ``values``, which are ``originals`` with ids. The digest covers the originals."""
         rejects = self.encoder.add(values, records)
         gone = {reject.index for reject in rejects}
         kept = [value for index, value in enumerate(originals) if index not in gone]
@@ -263,7 +263,9 @@ class _PathObject:
 
 
 def _clock(zone: str) -> Callable[[str, int], str]:
-    """strftime in ``zone``, for seconds since 1970; events come in bursts of one second."""
+    """Return a strftime in ``zone`` for seconds since 1970. It remembers results: many events share a
+    second.
+    """
     where = ZoneInfo(zone)
 
     @lru_cache(maxsize=4096)
@@ -274,10 +276,10 @@ def _clock(zone: str) -> Callable[[str, int], str]:
 
 
 def _times(form: str, zone: str) -> tuple[str, str]:
-    """The shortest that ``form`` gives, and something that is longer than all that it can give.
+    """Return the shortest text that ``form`` gives, and a text at least as long as the longest.
 
-    Tried out on every day of a year, which has each month with each weekday, at an hour of two digits; a zone
-    may have had a longer name or an odder offset (``+005328``) in former times.
+    Both come from every day of a year, which has each month with each weekday, at an hour of two digits. A
+    zone may have had a longer name or a longer offset (``+005328``) in former times.
     """
     last = datetime(2026, 12, 31, 22, 59, 59, tzinfo=ZoneInfo(zone))
     shown = sorted(((last - timedelta(days=days)).strftime(form) for days in range(365)), key=len)
@@ -285,8 +287,8 @@ def _times(form: str, zone: str) -> tuple[str, str]:
 
 
 def path_safe(text: str) -> str:
-    """``text`` as a folder's name, as Hive and Spark write it and all readers of their layouts understand it:
-    ``ESCAPED`` as %XX, letters of any script as they are.
+    """Return ``text`` as the name of a folder, as Hive and Spark write it and all readers of their layouts
+    understand it: ``ESCAPED`` as %XX, letters of any script as they are.
     """
     if not text:
         return ABSENT
@@ -299,8 +301,8 @@ def path_safe(text: str) -> str:
 
 
 def _cut(safe: str, size: int) -> str:
-    """The first ``size`` bytes of an escaped value, or up to three less: no character and no %XX is cut, for
-    readers refuse a whole archive over half of one.
+    """Return the first ``size`` bytes of an escaped value, or up to three fewer: no character and no %XX is
+    cut, because readers refuse a whole archive for half of one.
     """
     kept = safe.encode()[:size].decode(errors="ignore")
     return kept if (at := kept.rfind("%", -2)) < 0 else kept[:at]

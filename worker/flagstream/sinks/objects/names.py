@@ -31,7 +31,7 @@ order.
 """
 
 EXTENSIONS = ("jsonl.gz", "jsonl.zst", "jsonl", "csv.gz", "csv.zst", "csv", "avro", "parquet")
-"""All there are: a range that was stored in another format is held all the same."""
+"""Extensions of all formats: a sink also holds the ranges that it stored in another format."""
 
 FORMATS = ("jsonl", "csv", "avro", "parquet")
 
@@ -85,7 +85,7 @@ class Field:
 
     @property
     def sample(self) -> str:
-        """Some time in this form. The slashes of any other are at the same places."""
+        """Some time in this form. Every other time has its slashes at the same places."""
         return _SAMPLE.strftime(self.form)
 
 
@@ -93,7 +93,7 @@ Piece = str | Field
 
 
 class NameTemplate:
-    """A checked template; ``format`` and ``extension`` are what new names get.
+    """A checked template. New names get ``format`` and ``extension``.
 
     Raises ValueError with what is wrong and what would be right.
     """
@@ -106,12 +106,14 @@ class NameTemplate:
 
     @property
     def event_fields(self) -> Sequence[Field]:
-        """The fields that are filled from events, in order; none: a name is a function of the range."""
+        """The fields that are filled from events, in order. If there are none, the range alone makes the
+        name.
+        """
         return [piece for piece in self.pieces if isinstance(piece, Field) and piece.name not in _OF_RANGE]
 
     def render(self, range_: OffsetRange, values: Mapping[Field, str] | None = None) -> str:
-        """The name of ``range_``'s object, with ``/`` between folders; ``values`` are those of the event
-        fields.
+        """Return the name of ``range_``'s object, with ``/`` between folders. ``values`` holds the values of
+        the event fields.
         """
         known = {
             "Topic": range_.partition.topic,
@@ -127,14 +129,14 @@ class NameTemplate:
         )
 
     def parse(self, name: str, partition: Partition) -> OffsetRange | None:
-        """The range of ``partition`` that ``name`` stands for; None when it is another's, or no name of ours.
+        """Return the range of ``partition`` in ``name``; None for another partition or a foreign name.
 
         For many names use :meth:`parser`, which prepares the pattern once.
         """
         return self.parser(partition)(name)
 
     def parser(self, partition: Partition) -> "NameParser":
-        """What :meth:`parse` does, for many names of one partition. Only without event fields."""
+        """Return a parser for many names of one partition. The template must not have event fields."""
         seen: set[str] = set()
         pattern = ""
         for piece in self.pieces:
@@ -144,13 +146,15 @@ class NameTemplate:
         return NameParser(partition, re.compile(pattern))
 
     def prefix(self, partition: Partition) -> str:
-        """What all names of ``partition`` begin with; the place to list from. Other partitions' names may
-        share it.
+        """Return the beginning of all names of ``partition``, for a listing. Names of other partitions may
+        begin with it too.
         """
         return self._leading(partition)[0]
 
     def after(self, partition: Partition, start: int) -> str:
-        """Names of ranges that start at ``start`` or later sort behind this; empty where they need not."""
+        """Return a text that sorts before the names of all ranges from ``start`` on; "" if names do not
+        sort so.
+        """
         prefix, following = self._leading(partition)
         if following is None or following.name != "Start":
             return ""
@@ -202,7 +206,7 @@ class NameParser:
 
 
 def _pieces(text: str) -> list[Piece]:
-    """``text`` as literals and fields, in order."""
+    """Return ``text`` as literals and fields, in order."""
     return [_field(piece) if isinstance(piece, Mark) else piece for piece in marked(text)]
 
 
@@ -267,19 +271,21 @@ def _check(text: str, pieces: list[Piece]) -> None:
 
 
 def _not_alone(pieces: list[Piece]) -> Iterator[Field]:
-    """Fields of events, whose values can hold any character that is allowed but ``/`` and ``=``."""
+    """Yield fields of events that do not stand alone: their values can hold any character but ``/`` and
+    ``=``.
+    """
     for at, piece in enumerate(pieces):
         if isinstance(piece, str) or piece.name not in EVENT_FIELDS:
             continue
         before = pieces[at - 1] if at else "/"
-        behind = pieces[at + 1] if at + 1 < len(pieces) else ""
+        after = pieces[at + 1] if at + 1 < len(pieces) else ""
         closed = isinstance(before, str) and before.endswith(("/", "="))
-        if not closed or not (isinstance(behind, str) and behind.startswith("/")):
+        if not closed or not (isinstance(after, str) and after.startswith("/")):
             yield piece
 
 
 def _unseparated(pieces: list[Piece]) -> Iterator[tuple[str, str]]:
-    """Neighbouring fields of which one has no fixed width, with nothing but digits between them.
+    """Yield neighbouring fields of which one has no fixed width, with nothing but digits between them.
 
     Start and End have a fixed width: ``{{.Start}}{{.End}}`` can be read again. ``{{.Partition}}{{.Start}}``
     or ``{{.Topic}}1{{.Partition}}`` (topic a, partition 11 or topic a1, partition 1: both a111) cannot.

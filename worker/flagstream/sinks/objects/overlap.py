@@ -1,9 +1,9 @@
-"""Whether two templates can give the same name: then two sinks in one place take each other's objects for
-their own.
+"""Finds out whether two templates can give the same name. Then two sinks in one place would take each other's
+objects for their own.
 
-A name is read as a row of symbols: a character that is given, or one of a kind, once or several times. Two
-rows have a name in common if they can be walked through side by side. Nothing is remembered on the way (that
-a partition stands twice, say), so what is told apart here is told apart for certain.
+A name is a row of symbols: a given character, or one of a kind, once or several times. Two rows share a name
+if one can walk through both side by side. The walk remembers nothing (such as a partition that occurs twice),
+so templates that differ here differ for certain.
 """
 
 import re
@@ -24,7 +24,7 @@ from flagstream.sinks.objects.names import (
 
 _DIGITS = frozenset(string.digits)
 _NO_VALUE = ESCAPED.replace("%", "")
-"""What ``layouts.path_safe`` leaves in no value."""
+"""The characters that ``layouts.path_safe`` removes from every value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,13 @@ class _Symbol:
 
 
 Names = tuple[str, Sequence[NameTemplate]]
-"""All names of a sink: what stands in front of them, and their templates."""
+"""All names of a sink: the text before them, and their templates."""
 
 
 def overlap(one: Names, other: Names, topic: str) -> bool:
-    """Whether two sinks can give one name to objects of ``topic``.
+    """Return whether two sinks can give the same name to objects of ``topic``.
 
-    Formats make no difference: a sink takes a range that is stored in another one for stored.
+    Formats make no difference: to a sink, a range that is stored in another format is stored.
     """
     (root, templates), (other_root, other_templates) = one, other
     return any(
@@ -88,7 +88,7 @@ def _field(field: Field) -> list[_Symbol]:
 
 
 def _meet(one: Sequence[_Symbol], other: Sequence[_Symbol]) -> bool:
-    """Whether some text is both."""
+    """Return whether some text matches both rows."""
     reached, ahead = {(0, 0)}, [(0, 0)]
     while ahead:
         at, there = ahead.pop()

@@ -9,12 +9,12 @@ from typing import Generic, TypeVar
 from flagstream.errors import SinkRefused
 
 IDLE_SECONDS = 200.0
-"""A client that nobody used for so long is replaced: networks forget connections that are silent (a NAT
-gateway of AWS after 350 s, a load balancer of Azure after 240 s) and drop what comes later without an answer.
+"""A client that nobody used for so long is replaced: networks forget idle connections (a NAT gateway of AWS
+after 350 s, a load balancer of Azure after 240 s) and drop later packets silently.
 """
 AGE_SECONDS = 1_800.0
-"""A client that old is replaced: its connections go to the addresses that the store's name had then, and its
-credentials are those that were found then.
+"""A client that is older is replaced: its connections go to the addresses that the store's name had when it
+was made, and its credentials are those of that time.
 """
 
 Client = TypeVar("Client")
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 class _InThread(threading.local):
     number = 0
-    """Of the client that this thread used last; 0 for none in the call under way."""
+    """The number of the client that this thread used last; 0 if it has used none in the call under way."""
 
 
 class Renewed(Generic[Client]):
@@ -51,7 +51,7 @@ class Renewed(Generic[Client]):
         self._clock = clock
         self._lock = threading.Lock()
         self._made: Client | None = None
-        self._number = 0  # of the client: how many have been made
+        self._number = 0  # of the current client: how many were made so far
         self._since = self._used = 0.0
         self._calls = 0
         self._replaced: list[Client] = []
@@ -59,7 +59,7 @@ class Renewed(Generic[Client]):
 
     @property
     def client(self) -> Client:
-        """The client; made now if there is none that can be used."""
+        """The client. It is made now if there is none that can be used."""
         # One at a time: boto3 must not make two clients at the same moment.
         with self._lock:
             now = self._clock()
@@ -107,12 +107,12 @@ class Renewed(Generic[Client]):
                 with self._lock:
                     if used == self._number:
                         self._retire()
-                # 0: none could be made, which was tried just now
+                # 0: no client could be made, just now
                 if not 0 < used <= before:
                     raise
 
     def close(self) -> None:
-        """Close the client, if there is one; no call is under way. A later call makes another."""
+        """Close the client, if there is one. No call is under way. A later call makes another one."""
         with self._lock:
             self._retire()
             self._close_replaced()

@@ -1,4 +1,4 @@
-"""What can be set for every sink of objects; each kind of store adds its own settings in a subclass."""
+"""The settings of every sink of objects; each kind of store adds its own in a subclass."""
 
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal
@@ -33,7 +33,7 @@ _COMPRESSIONS: dict[FormatName, tuple[CompressionName, ...]] = {
     "avro": ("gzip", "none", "zstd", "snappy"),
     "parquet": ("snappy", "none", "gzip", "zstd", "lz4"),
 }
-"""Those that each format has, its default first."""
+"""The compressions of each format, its default first."""
 
 
 def _zone(name: str) -> str:
@@ -56,7 +56,9 @@ class ObjectSettings(SinkSettings):
     """Settings of a sink of objects."""
 
     keeps_manifests: ClassVar[bool] = False
-    """The store keeps an object's manifest beside it and compares by that, so that it need not be inside."""
+    """Whether the store keeps an object's manifest beside it and compares that, so that the object needs
+    none inside.
+    """
 
     name: ObjectName = Field(
         default=DEFAULT_NAME,
@@ -131,50 +133,60 @@ class ObjectSettings(SinkSettings):
                 yield "format", "parquet needs pyarrow: install flagstream[parquet]"
 
     def place(self) -> NameLimits:
-        """Where the objects are to be, and how long names may be there; by the configuration alone."""
+        """Return where the objects are stored and how long their names may be, from the configuration
+        alone.
+        """
         return NameLimits()
 
     def where(self) -> str:
-        """What people write in front of a name to find the object, the prefix included."""
+        """Return the text that people write before a name to find the object, the prefix included."""
         return ""
 
     def templates(self) -> Sequence[NameTemplate]:
-        """Those of all names that this sink gives. Raises ImportError where a format's library is missing."""
+        """Return the templates of all names of this sink. Raises ImportError if a format's library is
+        missing.
+        """
         form = self.make_format()
         names = NameTemplate(self.name, form.name, form.extension)
         index = NameTemplate(f"{names.folder}_index/{INDEX_NAME}", "index", "json")
         return (names, index) if names.event_fields else (names,)
 
     def shares_names(self, other: "ObjectSettings", topic: str) -> bool:
-        """Whether an object of this sink can have the name of one of ``other``, in the same place."""
+        """Return whether an object of this sink can have the same name, in the same place, as one of
+        ``other``.
+        """
         here, there = self.place(), other.place()
         if not here.store or here.store != there.store:
             return False
         try:
             return overlap((here.root, self.templates()), (there.root, other.templates()), topic)
         except ImportError:
-            return False  # another problem, told elsewhere
+            return False  # another problem, which another check reports
 
     def takes_own_index(self, topic: str) -> bool:
-        """Whether an event with the right value in it would give an object the name of its window's index."""
+        """Return whether an event with a suitable value would give an object the name of its window's
+        index.
+        """
         try:
             names, *index = self.templates()
         except ImportError:
-            return False  # another problem, told elsewhere
+            return False  # another problem, which another check reports
         return overlap(("", (names,)), ("", index), topic)
 
     def name_problem(self, topic: str) -> str | None:
-        """Why no object of ``topic`` could ever be stored: its name would be too long. None if it can be."""
+        """Return why no object of ``topic`` could ever be stored (its name would be too long); None if it
+        can be.
+        """
         try:
             form = self.make_format()
         except ImportError:
-            return None  # another problem, told elsewhere
+            return None  # another problem, which another check reports
         names = NameTemplate(self.name, form.name, form.extension)
         layout = Layout(names, form, self.time_zone, self.place())
         return layout.always_too_long(Partition(topic, LAST_PARTITION))
 
     def make_format(self) -> Format:
-        """The format. Raises ImportError where its library is missing."""
+        """Return the format. Raises ImportError if its library is missing."""
         kind: Any = _COMPRESSIONS[self.format][0] if self.compression == "auto" else self.compression
         match self.format:
             case "jsonl":

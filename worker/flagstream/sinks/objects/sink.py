@@ -19,33 +19,39 @@ from flagstream.sinks.protocol import Delivery, Preview, WindowEncoder
 from flagstream.window import Manifest, OffsetRange, OtherwiseNamed
 
 PARALLEL_OBJECTS = 8
-"""Objects of one window that are stored at a time."""
+"""Objects of one window that are stored at the same time."""
 WIDEST_WINDOW = 1_000_000
-"""Offsets, and ten times ``max_events``: how far before a position a listing looks for a window that reaches
-beyond it. Offsets have gaps, at each transaction one, so a window may span more of them than it has events.
+"""How many offsets before a position a listing begins, to find a window that reaches beyond the position; ten
+times ``max_events`` if that is more. Offsets have gaps, one at each transaction, so a window may span more
+offsets than it has events.
 """
 
 
 class ObjectStore(Protocol):
-    """A place for create-only objects. Calls block, and come from several threads at once."""
+    """A store of create-only objects. The sink calls it from several threads at once, and every call may
+    block.
+    """
 
     place: str
-    """Which place this is; part of the fingerprint: elsewhere, what is already there would not be found."""
+    """The place of the store. It is part of the fingerprint: in another place, stored objects would not
+    be found.
+    """
 
     def open(self) -> None:
         """As :meth:`flagstream.sinks.protocol.Sink.open`."""
         ...
 
     def create(self, name: str, content: EncodedObject, kind: Format) -> bool:
-        """Store an object that is durable when this returns. True: by this call; False: it was there already
-        and says of itself that it is the same.
+        """Store an object; it is durable when this returns. Return True if this call stored it, and False if
+        it was there already and its manifest says that it is the same.
 
         Raises ObjectConflict, SinkRefused or SinkUnavailable.
         """
         ...
 
     def names(self, prefix: str, after: str = "") -> Iterator[str]:
-        """The names of whole objects that begin with ``prefix``; those up to ``after`` may be left out.
+        """Yield the names of complete objects that begin with ``prefix``. Those up to ``after`` may be left
+        out.
 
         Raises SinkRefused or SinkUnavailable.
         """
@@ -56,13 +62,13 @@ class ObjectStore(Protocol):
         ...
 
     def close(self) -> None:
-        """Release what ``open`` took."""
+        """Release everything that ``open`` took."""
         ...
 
 
 class ObjectSink:
-    """A :class:`~flagstream.sinks.protocol.Sink` on ``store``. Exactly once, as far as the store creates
-    once.
+    """A :class:`~flagstream.sinks.protocol.Sink` on ``store``. It is exactly once if the store creates each
+    object only once.
     """
 
     unit = "objects"
@@ -75,7 +81,7 @@ class ObjectSink:
         self._several = bool(self._names.event_fields)
         self._event_ids = settings.event_ids
         self._where = settings.where()
-        # Events that are left out count for no limit: such a window can be as wide as the topic.
+        # Events that are left out do not count for limits, so such a window can be as wide as the topic.
         filtered = settings.events != "both"
         self._reach = 1 << 63 if filtered else max(WIDEST_WINDOW, 10 * settings.max_events)
         self._condemns = settings.on_refused == "dead_letter"
@@ -93,11 +99,13 @@ class ObjectSink:
         self.fingerprint = sha256("\0".join(shape).encode()).hexdigest()[:16]
 
     def open(self) -> None:
-        """Proves that the store can be used; see the store."""
+        """Check that the store can be used; see the store."""
         self._store.open()
 
     def limit_names(self, longest: int, part: int) -> None:
-        """The store turned out to take names of so many bytes only; before the first window."""
+        """Limit names to so many bytes, because the store takes no longer ones. Call it before the first
+        window.
+        """
         self._layout.place = self._layout.place.limited(longest, part)
 
     def begin(self, partition: Partition, start: int) -> WindowEncoder[Sequence[NamedObject]]:
@@ -109,7 +117,8 @@ class ObjectSink:
         return _OneObject(self._names, self._format, partition, prepare)
 
     def deliver(self, manifest: Manifest, payload: Sequence[NamedObject]) -> Delivery:
-        # In a layout the index comes first: who takes the window over then knows what may be there of it.
+        # In a layout the index comes first: a worker that takes the window over then knows which objects may
+        # be there.
         first, *others = payload
         outcomes = [self._create(first)]
         if outcomes[0] and others:
@@ -119,7 +128,7 @@ class ObjectSink:
         return Delivery(sum(outcomes), len(outcomes) - sum(outcomes), stored)
 
     def _create_all(self, objects: Sequence[NamedObject]) -> Sequence[bool]:
-        """None is still under way when this returns or raises."""
+        """Store all objects. None is still under way when this returns or raises."""
         futures = [self._threads.submit(self._create, each) for each in objects]
         _, late = wait(futures, return_when=FIRST_EXCEPTION)
         for future in late:
@@ -148,7 +157,7 @@ class ObjectSink:
             listed = self._store.names(names.prefix(partition), names.after(partition, low))
             ranges = {self._named(range_, name) for name in listed if (range_ := parse(name))}
         held = (range_ for range_ in ranges if range_ and range_.end > start)
-        # Of one that is held under both names, ours counts: it is found there.
+        # If a range is held under two names, ours counts: a delivery finds it there.
         ours = sorted(held, key=lambda range_: (range_.start, range_.end, isinstance(range_, OtherwiseNamed)))
         return [next(same) for _, same in groupby(ours, lambda range_: (range_.start, range_.end))]
 

@@ -1,4 +1,4 @@
-"""The client of Google Cloud Storage: the one maker for sinks and sources of flags."""
+"""The client of Google Cloud Storage, for sinks and sources of flags."""
 
 import logging
 import os

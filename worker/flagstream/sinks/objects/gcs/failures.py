@@ -1,6 +1,6 @@
-"""What an error of Google's client library means: who has to act, and what to tell them.
+"""What an error of Google's client library means: who has to act, and the text for them.
 
-No text of the library or of a server is handed on: it may quote a header, an address (that of a resumable
+No text of the library or of a server is passed on: it may quote a header, an address (that of a resumable
 upload lets its holder write), a variable of the environment or a part of a key. What is said is said in words
 of our own, by the error's code or class.
 """
@@ -24,7 +24,7 @@ from flagstream.errors import FlagstreamError, SinkError, SinkRefused, SinkUnava
 from flagstream.sinks.retry_after import seconds_to_wait
 
 _PASSING = {307, 408, 409, 412, 425, 429}
-"""Answers below 500 that a retry mends. 412 only gets here without an object that could explain it."""
+"""Answers below 500 that a retry mends. A 412 gets here only without an object that could explain it."""
 _SESSION_LOST = {404, 410}
 """Answers to a piece of a resumable upload whose session has ended: the upload has to begin again."""
 _PASSING_REASONS = {
@@ -37,7 +37,7 @@ _PASSING_REASONS = {
 }
 """Reasons that ask to slow down or to come again, with whatever status."""
 _ABOUT_CONTENT = {"uploadTooLarge", "metadataTooLarge", "wrongContentLength"}
-"""Reasons that judge what was sent, and not who sends it where; also status 413."""
+"""Reasons that judge the content, not who sends it where; so does status 413."""
 
 _WORDS = {
     400: "the store does not accept the request",
@@ -65,9 +65,9 @@ _BROKEN_OFF = re.compile(r"EOF|reset|timed out|closed", re.IGNORECASE)
 
 @contextmanager
 def translated(what: str, *, preparing: bool = False) -> Iterator[None]:
-    """Turns whatever is raised into the SinkError that says who must act; ``what`` was being done.
+    """Turn any error into the SinkError that says who must act; ``what`` says what was being done.
 
-    ``preparing``: nothing was asked of the store yet, so what nobody foresaw comes from settings, files or
+    ``preparing``: the store was not asked yet, so an unforeseen error comes from settings, files or
     variables for credentials, which people mend.
     """
     try:
@@ -106,7 +106,7 @@ def _answered(response: requests.Response, what: str) -> SinkError:
 
 
 def _unanswered(error: BaseException, what: str) -> SinkError:
-    """For a request that has no answer."""
+    """Return the error for a request without an answer."""
     if isinstance(error, requests.exceptions.SSLError):
         if _BROKEN_OFF.search(str(error)):
             return SinkUnavailable(f"{what}: the connection broke while TLS was agreed on")
@@ -155,7 +155,7 @@ def _status(error: BaseException | None) -> int:
 
 
 def _unforeseen(error: Exception, what: str, preparing: bool) -> SinkError:
-    """For errors outside the library's own."""
+    """Return the error for an error that is not one of the library's own."""
     if isinstance(error, OSError) and error.errno is None and not preparing:
         # requests checks REQUESTS_CA_BUNDLE and quotes it
         return _refused(what, "the file with certificates cannot be used", error)

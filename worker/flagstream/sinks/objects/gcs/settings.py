@@ -35,7 +35,7 @@ CHUNK_UNIT = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class GcsAccess:
-    """How a store is reached, and as whom; what is empty is found as Google's library finds it."""
+    """How to reach a store, and as whom. Google's library finds out what is empty here."""
 
     endpoint: str = ""
     credentials_file: Path | None = None
@@ -126,7 +126,7 @@ class GcsSettings(ObjectSettings):
     )
 
     def access(self) -> GcsAccess:
-        """How the store is reached."""
+        """Return how to reach the store."""
         return GcsAccess(self.endpoint, self.credentials_file, self.anonymous, self.project)
 
     def place(self) -> NameLimits:

@@ -105,17 +105,17 @@ class GcsStore:
         )
 
     def close(self) -> None:
-        """Closes the connections; nothing when there was no use for any."""
+        """Close the connections, if there are any."""
         self._connection.close()
 
     @property
     def _bucket(self) -> Any:
-        """The bucket, of the client in use. Sends nothing."""
+        """The bucket, of the client in use. It sends nothing."""
         settings = self._settings
         return self._connection.client.bucket(settings.bucket, user_project=settings.project or None)
 
     def _put(self, name: str, parts: Sequence[bytes], content_type: str, manifest: Manifest) -> Any:
-        """The stored blob, or None when there is one of that name already."""
+        """Store the object; return its blob, or None if there is one of that name already."""
         settings = self._settings
         blob = self._blob(name)
         blob.crc32c = _crc32c(parts)
@@ -146,7 +146,7 @@ class GcsStore:
         return blob
 
     def _compare(self, name: str, manifest: Manifest) -> None:
-        """Raises ObjectConflict unless the object that is there is ours, whole."""
+        """Raise ObjectConflict unless the object that is there is ours, complete."""
         target = f"{self.place}{name}"
         found = self._find(name)
         if found is None:
@@ -164,7 +164,7 @@ class GcsStore:
             raise ObjectConflict(f"{target} was changed: its content has another checksum than it says")
 
     def _find(self, name: str) -> Any:
-        """The object with what it says of itself; None if it is not there."""
+        """Return the object with its metadata; None if it is not there."""
         return self._bucket.get_blob(self._settings.prefix + name, timeout=self._settings.timeout, retry=None)
 
     def _delete(self, name: str) -> None:
@@ -182,7 +182,7 @@ class GcsStore:
         )
 
     def _probe(self, name: str) -> bool:
-        """Whether a probe was stored; False: there is one."""
+        """Store a probe; return False if there is one already."""
         return self._connection.call(
             f"storing {self.place}{name}",
             lambda: self._put(name, _PROBE, "text/plain", PROBE_MANIFEST) is not None,
@@ -193,7 +193,7 @@ class GcsStore:
         return f"stored {self.place}{name}"
 
     def _prove_condition(self, name: str) -> str:
-        """Raises SinkRefused when the store lets an object be replaced, unless that was accepted."""
+        """Try to replace an object. Raises SinkRefused if the store allows it, unless that is accepted."""
         if not self._probe(name):
             return "an object that is there is not replaced"
         if self._settings.at_least_once:
@@ -204,7 +204,9 @@ class GcsStore:
         )
 
     def _prove_read(self, name: str) -> str:
-        """What is there already is recognised by what it says of itself, and what is not there as that."""
+        """Check that a stored object is recognised by its metadata, and that a missing one counts as
+        missing.
+        """
         missing = f"{name}-missing"
 
         def look() -> bool:
@@ -233,8 +235,8 @@ class GcsStore:
 
 
 class Pieces:
-    """The parts of an object as a file that is read once, from front to back: never all of it twice in
-    memory.
+    """The parts of an object as a file that is read once, from front to back, so that it is never in memory
+    twice.
     """
 
     def __init__(self, parts: Sequence[bytes]) -> None:
@@ -258,7 +260,7 @@ class Pieces:
 
 
 def _crc32c(parts: Sequence[bytes]) -> str:
-    """CRC-32C as Cloud Storage writes it: four bytes, big-endian, in base64."""
+    """Return the CRC-32C as Cloud Storage writes it: four bytes, big-endian, in base64."""
     checksum = 0
     for part in parts:
         checksum = google_crc32c.extend(checksum, part)

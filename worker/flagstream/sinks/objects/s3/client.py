@@ -1,4 +1,4 @@
-"""The client of an S3 store: the one maker for sinks and sources of flags."""
+"""The client of an S3 store, for sinks and sources of flags."""
 
 import logging
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ for _quoting in ("boto3", "botocore", "s3transfer", "urllib3"):
 
 
 class _Answer(botocore.awsrequest.AWSResponse):  # type: ignore[misc]  # botocore has no types
-    """Takes no more of an answer into memory than a store gives; bodies of objects are read as they come."""
+    """Takes no more of an answer into memory than a store sends; bodies of objects are read as they come."""
 
     _content: bytes | None
 
@@ -123,8 +123,9 @@ def _connect(access: S3Access) -> _Connected:
 
 
 def _not_asked(**_: object) -> tuple[object, dict[str, Any]]:
-    """The answer to the one caller of HeadBucket: the library, which asks where a bucket is when a redirect
-    does not say so. That would be redirected as well (307, a new bucket), and so on: 80 requests were seen.
+    """Answer in place of HeadBucket. Only the library sends it, to find out where a bucket is if a redirect
+    does not say so. The store would redirect it as well (307, a new bucket), and so on: 80 requests were
+    seen.
     """
     return SimpleNamespace(status_code=404), {
         "Error": {"Code": "404"},

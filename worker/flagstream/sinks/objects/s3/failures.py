@@ -1,6 +1,6 @@
-"""What an error of Amazon's client library means: who has to act, and what to tell them.
+"""What an error of Amazon's client library means: who has to act, and the text for them.
 
-No text of the library or of a server is handed on: it may quote a header, an address, a variable of the
+No text of the library or of a server is passed on: it may quote a header, an address, a variable of the
 environment or what a credential command printed. What is said is said in words of our own, by the error's
 code or class.
 """
@@ -58,7 +58,7 @@ _PASSING = {307, 408, 409, 412, 425, 429}
 """Statuses below 500 that pass by themselves. 409 and 412 only get here without an object to explain them."""
 
 _ABOUT_CONTENT = {"EntityTooLarge", "EntityTooSmall", "KeyTooLongError", "MetadataTooLarge"}
-"""Codes that judge what was sent, and not who sends it where."""
+"""Codes that judge the content, not who sends it where."""
 
 _WORDS = {
     "AccessDenied": "the credentials have no right to this",
@@ -108,7 +108,7 @@ _TROUBLE: dict[type[BaseException], str] = {
     boto.InvalidRegionError: "the region is not a name of one; it may come from AWS_DEFAULT_REGION",
     boto.ParamValidationError: "bucket, prefix or another setting is not possible for the store",
 }
-"""For a person to mend. The first that an error is an instance of counts."""
+"""Errors for a person to mend. The first class that an error is an instance of counts."""
 
 _MALFORMED = (
     "a credential, an address or what a credential command printed is malformed, often by a line break at "
@@ -126,7 +126,7 @@ _SILENCE: dict[type[BaseException], str] = {
     boto.HTTPClientError: "the connection broke",
     boto.ConnectionError: "no connection",
 }
-"""Passes by itself."""
+"""Errors that pass by themselves."""
 
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9.]{2,59}")
 _REGION = re.compile(r"[a-z]{2,}(?:-[a-z]+)+-\d{1,2}")
@@ -138,9 +138,9 @@ _BROKEN_OFF = re.compile(r"EOF|reset|timed out|closed", re.IGNORECASE)
 
 @contextmanager
 def translated(what: str, *, preparing: bool = False) -> Iterator[None]:
-    """Turns whatever is raised into the SinkError that says who must act; ``what`` was being done.
+    """Turn any error into the SinkError that says who must act; ``what`` says what was being done.
 
-    ``preparing``: nothing was asked of the store yet, so what nobody foresaw comes from settings, files,
+    ``preparing``: the store was not asked yet, so an unforeseen error comes from settings, files,
     variables or commands for credentials, which people mend.
     """
     try:
@@ -154,12 +154,12 @@ def translated(what: str, *, preparing: bool = False) -> Iterator[None]:
 
 
 def status(error: ClientError) -> int:
-    """The answer's HTTP status; 0 when there was none."""
+    """Return the answer's HTTP status; 0 if there was none."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def code(error: ClientError) -> str:
-    """The store's own word for the error; for an answer without a body, the status."""
+    """Return the store's own word for the error, or the status for an answer without a body."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
@@ -185,7 +185,7 @@ def _answered(error: ClientError, what: str) -> SinkError:
 
 
 def _failed(error: Exception, what: str, preparing: bool) -> SinkError:
-    """For everything that is no answer."""
+    """Return the error for a request without an answer."""
     ours = isinstance(error, BotoCoreError)
     inner = error.kwargs.get("error") if isinstance(error, BotoCoreError) else None
     if isinstance(inner, AnswerTooLarge):

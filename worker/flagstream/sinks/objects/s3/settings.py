@@ -46,7 +46,7 @@ MAX_TAGS = 10
 
 @dataclass(frozen=True, slots=True)
 class S3Access:
-    """How a store is reached, and as whom; what is empty is found as Amazon's library finds it. Seconds."""
+    """How to reach a store, and as whom. Amazon's library finds out what is empty here. Seconds."""
 
     endpoint: str = ""
     region: str = ""
@@ -155,7 +155,7 @@ class S3Settings(ObjectSettings):
     )
 
     def access(self) -> S3Access:
-        """How the store is reached."""
+        """Return how to reach the store."""
         return S3Access(
             endpoint=self.endpoint,
             region=self.region,

@@ -1,9 +1,9 @@
 """Windows as objects in S3, created and never replaced. Exactly once.
 
 Every object is written with ``If-None-Match: *``, also when it is put together from parts: the write succeeds
-only when no object of that name exists, so of several writers one wins. All others are told 412, or 409 while
-the winner is still at it, and then what the object says of itself decides. A write whose answer was lost gets
-that 412 too when it is sent again, and finds its own object.
+only when no object of that name exists, so of several writers one wins. All others get 412, or 409 while the
+winner is still writing, and then the object's metadata decides. A write whose answer was lost also gets that
+412 when it is sent again, and finds its own object.
 
 Parts that were uploaded and never put together are invisible, but paid for. They are dropped when an upload
 fails; and when an object is there, whoever wrote it, all other uploads under its name are dropped too, for
@@ -35,12 +35,12 @@ MANIFEST = "flagstream"
 """Key of an object's metadata (``x-amz-meta-flagstream``) that holds its manifest."""
 
 LARGEST_PUT = 5 * 1024**3
-"""Bytes that S3 takes in one request (Amazon S3 quotas)."""
+"""Most bytes that S3 takes in one request (Amazon S3 quotas)."""
 
 _PROBE = b"probe\n"
 _TAKEN_CODES = {"ConditionalRequestConflict", "PreconditionFailed"}
 _NOT_UNDERSTOOD = {400, 501}
-"""What stores answer that have no conditions on writes and say so."""
+"""Statuses of stores that have no conditions on writes and say so."""
 
 
 class S3Store:
@@ -52,15 +52,15 @@ class S3Store:
         # The same bucket's name at another store is another place.
         self.place = f"s3://{host}{'/' if host else ''}{settings.bucket}/{settings.prefix}"
         self._connection = S3Client(settings.access(), self.place)
-        # What the store honours, as open() finds out.
+        # open() finds out what the store honours.
         self._create_only = True
         self._largest_put = settings.part_size
 
     def open(self) -> None:
-        """Proves the create-only condition, on single writes and on those in parts, listing, and that the
-        store keeps what an object says of itself, on an object of its own name.
+        """Try the create-only condition, on single writes and on writes in parts, a listing, and whether the
+        store keeps an object's metadata. All this is done with an object of its own name.
 
-        That object is deleted again where that is allowed; without the right to delete it stays, six bytes
+        That object is deleted at the end if that is allowed. Without the right to delete it stays: six bytes
         for each start.
         """
         name = probe_name()
@@ -114,7 +114,7 @@ class S3Store:
     # writing
 
     def _attributes(self, content_type: str, manifest: Manifest) -> dict[str, Any]:
-        """What goes with every object beside its content."""
+        """Return the attributes that every object gets besides its content."""
         settings = self._settings
         attributes = {
             "ContentType": settings.content_type or content_type,
@@ -148,7 +148,7 @@ class S3Store:
         return {"IfNoneMatch": "*"} if self._create_only else {}
 
     def _put(self, name: str, body: bytes, extra: dict[str, Any]) -> bool:
-        """Whether this call stored it; False: something is there, or about to be."""
+        """Store the object; return False if another one is there, or is just being written."""
         try:
             self._client.put_object(
                 **self._at(name), **extra, **self._condition(), Body=body, ContentMD5=_md5(body)
@@ -160,7 +160,9 @@ class S3Store:
         return True
 
     def _put_in_parts(self, name: str, parts: Sequence[bytes], extra: dict[str, Any]) -> bool:
-        """As :meth:`_put`. An upload that fails is dropped."""
+        """Store the object in parts, with the same result as :meth:`_put`. An upload that fails is
+        dropped.
+        """
         at = self._at(name)
         upload = {**at, "UploadId": self._client.create_multipart_upload(**at, **extra)["UploadId"]}
         try:
@@ -181,7 +183,7 @@ class S3Store:
         return True
 
     def _drop(self, upload: dict[str, str]) -> None:
-        # What cannot be dropped now is dropped when the object is there, or by the bucket's own rule.
+        # If it cannot be dropped now, it is dropped when the object is there, or by the bucket's own rule.
         with suppress(Exception):
             self._client.abort_multipart_upload(**upload)
 
@@ -195,7 +197,7 @@ class S3Store:
                     self._drop({**at, "UploadId": found["UploadId"]})
 
     def _holds(self, name: str, manifest: Manifest) -> bool:
-        """Whether the object is there; raises ObjectConflict when it is another one."""
+        """Return whether the object is there. Raises ObjectConflict if it is another one."""
         try:
             answer = self._client.head_object(**self._at(name))
         except ClientError as error:
@@ -213,8 +215,8 @@ class S3Store:
     # proving
 
     def _learn_conditions(self, name: str) -> None:
-        """Try on the existing ``name`` which writes are create-only; raises SinkRefused if none is, unless
-        that is accepted.
+        """Find out, on the existing ``name``, which writes are create-only. Raises SinkRefused if none is,
+        unless that is accepted.
         """
         try:
             self._prove_condition(name)
@@ -268,7 +270,9 @@ class S3Store:
         return "an object that is there is not replaced by one in parts; the parts were dropped"
 
     def _prove_looking(self, name: str) -> None:
-        """What is there already is recognised by what it says of itself, and what is not there as that."""
+        """Check that a stored object is recognised by its metadata, and that a missing one counts as
+        missing.
+        """
         missing = f"{name}-missing"
 
         def look() -> tuple[bool, bool]:
@@ -311,7 +315,7 @@ class S3Store:
 
 
 def cut(parts: Sequence[bytes], size: int) -> Iterator[bytes]:
-    """The bytes of ``parts`` in pieces of exactly ``size``, the last one excepted."""
+    """Yield the bytes of ``parts`` in pieces of exactly ``size``, except the last one."""
     piece = bytearray()
     for part in parts:
         rest = memoryview(part)
@@ -327,13 +331,14 @@ def cut(parts: Sequence[bytes], size: int) -> Iterator[bytes]:
 
 
 def _taken(error: ClientError) -> bool:
-    """Whether the answer to a conditional write is that something is there (412) or being written (409).
+    """Return whether the answer to a conditional write says that an object is there (412) or being written
+    (409).
 
-    Judged by the code too: putting parts together can be answered with 200 and an error in the body.
+    The code counts too: a store can answer 200 to the completion of parts, with an error in the body.
     """
     return status(error) in (409, 412) or code(error) in _TAKEN_CODES
 
 
 def _md5(body: bytes) -> str:
-    # Checked by the store on arrival, against damage on the way; nothing to do with security.
+    # The store checks it on arrival, against damage on the way; it has nothing to do with security.
     return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
