@@ -46,7 +46,7 @@ def test_chunks_of_a_partition_join() -> None:
 
 
 def test_a_chunk_carries_the_epoch_in_which_it_was_fetched() -> None:
-    """Later work is checked against it."""
+    """A chunk carries the epoch of its tenure, which the stage checks."""
     rig = Rig()
 
     [chunk] = rig.cut((1, 7, 9)).chunks
@@ -55,7 +55,7 @@ def test_a_chunk_carries_the_epoch_in_which_it_was_fetched() -> None:
 
 
 def test_messages_of_a_partition_that_is_not_held_are_dropped() -> None:
-    """Nobody would commit them, and there is nothing to seek."""
+    """Messages of a partition that is not held are dropped, and nothing is sought."""
     rig = Rig()
     rig.assignment.release([FIRST])
 
@@ -63,7 +63,9 @@ def test_messages_of_a_partition_that_is_not_held_are_dropped() -> None:
 
 
 def test_messages_from_before_a_rewind_are_void() -> None:
-    """They lie before the next offset; the partition is fetched again, and nothing is stepped over."""
+    """Messages before the next offset are void; the partition is fetched again, so that nothing is stepped
+    over.
+    """
     rig = Rig()
 
     assert rig.cut((0, 3, 9)) == Cut([], [FIRST])
@@ -71,8 +73,8 @@ def test_messages_from_before_a_rewind_are_void() -> None:
 
 
 def test_messages_around_a_callback_are_void() -> None:
-    """A rebalance ran inside the `consume()` that returned them: they may be of an earlier tenure, at offsets
-    that look right.
+    """Messages that come with a callback are void: they may be of an earlier tenure, at offsets that look
+    right.
     """
     rig = Rig()
     before = rig.assignment.changes
@@ -86,7 +88,7 @@ def test_messages_around_a_callback_are_void() -> None:
 
 
 def test_a_rewind_and_a_give_back_make_fetched_messages_void() -> None:
-    """Both may be served while a callback waits, inside the `consume()` that returns them."""
+    """A rewind and a give-back that run inside a `consume()` make what it returns void."""
     rig = Rig()
     rig.cut((0, 5, 20))
     before = rig.assignment.changes
@@ -117,7 +119,9 @@ def test_work_counts_in_its_own_epoch_only() -> None:
 
 
 def test_a_tenure_that_is_ended_commits_nothing_from_then_on() -> None:
-    """Before its new position is known, too. Only tenures whose epochs stand are ended."""
+    """A tenure that is ended commits nothing, even before the new position is known. Only tenures whose
+    epochs stand are ended.
+    """
     rig = Rig()
     first, second = rig.epoch(FIRST), rig.epoch(SECOND)
 
@@ -130,7 +134,7 @@ def test_a_tenure_that_is_ended_commits_nothing_from_then_on() -> None:
 
 
 def test_what_is_released_is_forgotten() -> None:
-    """Also that it was paused: it may come back."""
+    """A released partition is forgotten, with its pause: it may come back."""
     rig = Rig()
     rig.assignment.paused.add(FIRST)
 
@@ -152,7 +156,7 @@ def test_what_is_released_is_forgotten() -> None:
     ids=["small", "large", "one too large", "each too large", "a tombstone"],
 )
 def test_chunks_are_cut_by_weight(sizes: list[int], expected: list[int]) -> None:
-    """They join without a hole, and none is heavier than a chunk may be unless it is a single record."""
+    """Chunks join without a hole, and none is heavier than allowed unless it is a single record."""
     memory = MemoryShare(4 * MIB)
     assert memory.chunk == 256 * KIB
     rig = Rig(memory)

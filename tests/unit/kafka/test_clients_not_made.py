@@ -1,6 +1,7 @@
-"""A Kafka client that cannot be made in a running worker, such as while a file of certificates is replaced.
+"""A Kafka client that cannot be made in a running worker, for instance while a file of certificates is
+replaced.
 
-It is that call's failure, which passes, and its reason is told.
+The call fails with the reason, and a later call may succeed.
 """
 
 from pathlib import Path
@@ -24,7 +25,7 @@ from flagstream.sinks.kafka.settings import KafkaSinkSettings
 
 @pytest.fixture
 def properties(tmp_path: Path) -> dict[str, Any]:
-    """Of a client whose file of certificates is not there."""
+    """Return properties of a client whose file of certificates does not exist."""
     return {
         "bootstrap.servers": "127.0.0.1:1",
         "security.protocol": "ssl",
@@ -33,19 +34,21 @@ def properties(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_the_id_of_a_topic_is_asked_again(properties: dict[str, Any]) -> None:
-    """Commits wait for it, and the page says for what."""
+    """While no client can be made, the question for a topic's id is repeated, and the page says what commits
+    wait for.
+    """
     with pytest.raises(TopicsNotReady, match=r"ssl\.ca\.location"):
         TopicIds(properties).now("t")
 
 
 def test_topics_are_examined_again(properties: dict[str, Any]) -> None:
-    """A stage that starts waits."""
+    """A stage that starts waits until a client can be made."""
     with pytest.raises(TopicsNotReady, match=r"ssl\.ca\.location"):
         prepare_topics(properties, TopicSettings(), ["t"])
 
 
 def test_where_partitions_end_is_not_known_meanwhile(properties: dict[str, Any]) -> None:
-    """The figures of lag become unknown; the task that asks goes on."""
+    """Without a client the figures of lag become unknown, and the task that asks for them goes on."""
     with capture_logs() as logs:
         assert TopicEnds(properties).ask([Partition("t", 0)]) == {}
 
@@ -53,13 +56,13 @@ def test_where_partitions_end_is_not_known_meanwhile(properties: dict[str, Any])
 
 
 def test_an_earlier_name_is_not_looked_for(properties: dict[str, Any]) -> None:
-    """It is a hint, no condition."""
+    """The search for an earlier name is only a hint, so its failure keeps nothing from starting."""
     with pytest.raises(NotTold, match=r"ssl\.ca\.location"):
         earlier_output(properties, Settings())
 
 
 def test_rights_that_cannot_be_asked_for_fail_the_check(properties: dict[str, Any]) -> None:
-    """The check ends with the reason and without a trace."""
+    """The check ends with the reason and without a traceback."""
     [proof] = prove_rights(properties, {"t": ["READ"]}, ["g"])
 
     assert proof.outcome == "failed"
@@ -67,7 +70,9 @@ def test_rights_that_cannot_be_asked_for_fail_the_check(properties: dict[str, An
 
 
 def test_a_sink_of_another_cluster_tells_the_reason(properties: dict[str, Any]) -> None:
-    """Both of its clients are made in a delivery; it is tried again."""
+    """A sink of another cluster makes both of its clients in a delivery, which fails with the reason and is
+    tried again.
+    """
     own = {name: value for name, value in properties.items() if name != "bootstrap.servers"}
     sink = OtherClusterSink(
         KafkaSinkSettings(topic="copies", bootstrap_servers="127.0.0.1:1", properties=own)
@@ -80,7 +85,7 @@ def test_a_sink_of_another_cluster_tells_the_reason(properties: dict[str, Any]) 
 
 
 class Fickle:
-    """Makes no client the first two times."""
+    """Fails to make a client the first two times."""
 
     def __init__(self) -> None:
         self.tries = 0
@@ -92,11 +97,11 @@ class Fickle:
         return self
 
     def init_transactions(self, timeout: float) -> None:
-        """Succeeds."""
+        """Succeed."""
 
 
 def test_a_producer_is_made_again_until_it_can_be() -> None:
-    """The registration pauses between tries, and says what it waits for."""
+    """The registration of a producer pauses between tries, and reports what it waits for."""
     make = Fickle()
     pauses: list[float] = []
     with capture_logs() as logs:

@@ -146,7 +146,7 @@ async def running(monkeypatch: pytest.MonkeyPatch, *, fails: bool = False) -> As
 
 @on_a_loop
 async def test_a_commit_carries_its_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the stage gave it, and progress is told."""
+    """A commit carries the metadata of the stage."""
     async with running(monkeypatch) as rig:
         [tenure] = await rig.begun(0)
 
@@ -157,7 +157,9 @@ async def test_a_commit_carries_its_metadata(monkeypatch: pytest.MonkeyPatch) ->
 
 @on_a_loop
 async def test_a_tenure_that_is_over_commits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither after a loss, nor after a rewind, nor when the partition has come back."""
+    """A tenure that a loss or a rewind has ended raises OwnershipLost, also after the partition has come
+    back.
+    """
     async with running(monkeypatch) as rig:
         [first, second] = await rig.begun(0, 1)
         await rig.consumes(lambda: rig.consumer.lose(0))
@@ -209,7 +211,9 @@ async def test_the_check_and_the_groups_metadata_are_one_step(monkeypatch: pytes
 
 @on_a_loop
 async def test_metadata_needs_every_epoch_and_is_asked_for_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It holds the member's generation, which changes; one tenure that is over is enough to refuse it."""
+    """The group's metadata holds the member's generation, so it is read each time, and refused if one tenure
+    is over.
+    """
     async with running(monkeypatch) as rig:
         first, second = await rig.begun(0, 1)
 
@@ -232,7 +236,7 @@ NOT_LOST = [KafkaError.ILLEGAL_GENERATION, KafkaError.STALE_MEMBER_EPOCH, KafkaE
 async def test_a_commit_during_a_rebalance_is_repeated_the_same(
     monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    """The member mostly still owns the partition; nothing is dropped."""
+    """A commit that a rebalance interrupts is repeated unchanged, and nothing is dropped."""
     async with running(monkeypatch) as rig:
         [tenure] = await rig.begun(0)
         rig.consumer.commit_errors.extend([code, code])
@@ -246,7 +250,7 @@ async def test_a_commit_during_a_rebalance_is_repeated_the_same(
 
 @on_a_loop
 async def test_a_commit_that_is_repeated_is_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rebalance may have taken the partition away in between."""
+    """A repeated commit checks its epoch again, as the rebalance may have taken the partition away."""
     async with running(monkeypatch) as rig:
         [tenure] = await rig.begun(0)
         rig.consumer.commit_errors.append(KafkaError.REBALANCE_IN_PROGRESS)
@@ -307,7 +311,7 @@ async def test_a_commit_that_takes_too_long_counts_as_unknown(monkeypatch: pytes
 
 @on_a_loop
 async def test_who_joins_again_and_again_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each joining makes the whole group share out its partitions. A commit that succeeds ends the row."""
+    """A row of joins is counted, and a commit that succeeds ends it."""
     monkeypatch.setattr(rejoining, "FIRST_PAUSE", 0.001)
     async with running(monkeypatch) as rig:
         for count in (1, 2, 3):
@@ -324,7 +328,7 @@ async def test_who_joins_again_and_again_pauses(monkeypatch: pytest.MonkeyPatch)
 
 @on_a_loop
 async def test_a_member_that_is_fenced_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process uses its group.instance.id."""
+    """A member whose group.instance.id another process uses ends its process."""
     async with running(monkeypatch, fails=True) as rig:
         [tenure] = await rig.begun(0)
         rig.consumer.commit_errors.append(KafkaError.FENCED_INSTANCE_ID)
@@ -345,7 +349,7 @@ async def test_a_member_that_is_fenced_ends_the_process(monkeypatch: pytest.Monk
 
 @on_a_loop
 async def test_a_revoke_may_commit_until_it_returns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread serves calls while the callback waits, or this would deadlock. Then nothing is committed."""
+    """The thread serves calls while a revoke waits, so that the stage can commit until it returns."""
     async with running(monkeypatch) as rig:
         [tenure] = await rig.begun(0)
         rig.stage.on_revoke = lambda: tenure.commit(7, "bye")
@@ -402,7 +406,7 @@ async def test_records_that_come_with_a_rebalance_are_void(monkeypatch: pytest.M
 async def test_every_callback_makes_what_comes_with_it_void(
     monkeypatch: pytest.MonkeyPatch, happens: str
 ) -> None:
-    """Whichever partition it is about; what stays is fetched again."""
+    """Records that come with a callback are void, whichever partition the callback is about."""
     async with running(monkeypatch) as rig:
         await rig.begun(0, 1)
 
@@ -442,7 +446,9 @@ async def test_records_from_before_a_rewind_inside_a_callback_are_void(
 
 @on_a_loop
 async def test_a_rewind_starts_at_the_committed_offset(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a new epoch, with the metadata that is there; or where it is told to."""
+    """A rewind starts a new epoch at the committed offset, with its metadata, or at the offset that is asked
+    for.
+    """
     async with running(monkeypatch) as rig:
         [first] = await rig.begun(0)
         await first.commit(4, "a plan")
@@ -464,7 +470,7 @@ async def test_a_rewind_starts_at_the_committed_offset(monkeypatch: pytest.Monke
 
 @on_a_loop
 async def test_several_tenures_rewind_with_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is over is left out."""
+    """Several tenures rewind together; one that is over is left out."""
     async with running(monkeypatch) as rig:
         first, second = await rig.begun(0, 1)
         await rig.consumes(lambda: rig.consumer.lose(1))
@@ -481,7 +487,9 @@ async def test_several_tenures_rewind_with_one_question(monkeypatch: pytest.Monk
 async def test_an_error_of_one_committed_offset_is_not_taken_for_none(
     monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    """Without an offset the partition would be read from its start: all is asked for again."""
+    """If the answer for one partition is an error, all are asked for again: without an offset it would be
+    read from its start.
+    """
     async with running(monkeypatch) as rig:
         rig.consumer.committed_offsets = {0: (5, ""), 1: (6, "")}
         rig.consumer.offset_errors.append({1: code})
@@ -498,7 +506,7 @@ async def test_an_error_of_one_committed_offset_is_not_taken_for_none(
 async def test_a_partition_is_fetched_again_where_its_last_chunk_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each resume seeks: what librdkafka had fetched before the pause may be gone."""
+    """A resume seeks to the end of the last chunk, as librdkafka may have dropped what it had fetched."""
     async with running(monkeypatch) as rig:
         [tenure] = await rig.begun(0)
         await rig.consumes(lambda: records(0, 0, 3))
@@ -512,7 +520,7 @@ async def test_a_partition_is_fetched_again_where_its_last_chunk_ended(
 
 @on_a_loop
 async def test_chunks_that_were_given_back_are_fetched_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From their first offset on. The stage learns up to where chunks may still be under way."""
+    """Chunks that were given back are fetched again. The stage learns up to where chunks may still arrive."""
     async with running(monkeypatch) as rig:
         [tenure] = await rig.begun(0)
         await rig.consumes(lambda: records(0, 0, 9))
@@ -528,7 +536,7 @@ async def test_chunks_that_were_given_back_are_fetched_again(monkeypatch: pytest
 
 @on_a_loop
 async def test_nothing_is_fetched_once_the_process_is_about_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though there is room; and what the stage resumes is not fetched either."""
+    """Before a stop nothing is fetched, although there is room and the stage resumes a partition."""
     async with running(monkeypatch) as rig:
         [tenure] = await rig.begun(0)
         await tenure.pause()
@@ -563,7 +571,7 @@ class ErrorMessage:
 
 @on_a_loop
 async def test_records_that_are_gone_are_reported_with_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After what was read before them."""
+    """Deleted records are reported to the stage with the next offset and the offsets that the topic holds."""
     async with running(monkeypatch) as rig:
         await rig.begun(0)
         await rig.consumes(lambda: records(0, 0, 3))
@@ -580,7 +588,9 @@ async def test_records_that_are_gone_are_reported_with_what_is_there(monkeypatch
 async def test_an_error_of_an_offset_from_before_a_rewind_is_not_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The topic holds the next record, so that is fetched."""
+    """If the topic holds the next record, an error of an earlier offset is not reported, and the partition is
+    sought.
+    """
     async with running(monkeypatch) as rig:
         await rig.begun(0)
 

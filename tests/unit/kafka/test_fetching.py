@@ -45,7 +45,7 @@ def test_a_partition_that_is_resumed_is_sought() -> None:
 
 
 def test_every_partition_is_sought_when_there_is_room_again() -> None:
-    """As after each resume."""
+    """When there is room again every partition is resumed and sought."""
     rig = Rig()
     rig.fetching.throttle()
     assert rig.trace == [("pause", 0), ("pause", 1)]
@@ -56,7 +56,7 @@ def test_every_partition_is_sought_when_there_is_room_again() -> None:
 
 
 def test_what_the_stage_has_paused_stays_paused_when_there_is_room_again() -> None:
-    """Also if the stage paused it while nothing was fetched."""
+    """A partition that the stage paused while the consumer was throttled stays paused afterwards."""
     rig = Rig()
     rig.fetching.throttle()
     rig.fetching.pause(FIRST)
@@ -68,7 +68,9 @@ def test_what_the_stage_has_paused_stays_paused_when_there_is_room_again() -> No
 
 
 def test_what_the_stage_resumes_is_not_fetched_while_there_is_no_room() -> None:
-    """It is fetched with all others."""
+    """A partition that the stage resumes while the consumer is throttled is fetched later, with all
+    others.
+    """
     rig = Rig()
     rig.fetching.pause(FIRST)
     rig.fetching.throttle()
@@ -82,7 +84,7 @@ def test_what_the_stage_resumes_is_not_fetched_while_there_is_no_room() -> None:
 
 
 def test_a_rewound_partition_is_fetched_although_it_was_paused() -> None:
-    """Whoever paused it is gone with the former tenure."""
+    """A rewind ends a pause, because whoever paused the partition is gone with the former tenure."""
     rig = Rig()
     rig.fetching.pause(FIRST)
     rig.assignment.hold(FIRST, Position(3, 2))
@@ -94,7 +96,7 @@ def test_a_rewound_partition_is_fetched_although_it_was_paused() -> None:
 
 
 def test_a_rewound_partition_is_not_fetched_while_there_is_no_room() -> None:
-    """Its position is set all the same."""
+    """A rewind of a throttled consumer sets the position, and resumes nothing."""
     rig = Rig()
     rig.fetching.pause(FIRST)
     rig.fetching.throttle()
@@ -107,7 +109,9 @@ def test_a_rewound_partition_is_not_fetched_while_there_is_no_room() -> None:
 
 @pytest.mark.parametrize("throttled", [False, True])
 def test_a_new_partition_is_fetched_unless_there_is_no_room(throttled: bool) -> None:
-    """librdkafka keeps a partition paused that was taken away while it was, so both are set."""
+    """A new partition is resumed or paused explicitly: librdkafka keeps one paused that was paused when it
+    was taken away.
+    """
     rig = Rig()
     rig.fetching.throttled = throttled
 
@@ -117,7 +121,7 @@ def test_a_new_partition_is_fetched_unless_there_is_no_room(throttled: bool) -> 
 
 
 def test_an_assignment_of_nothing_is_confirmed() -> None:
-    """librdkafka waits for it."""
+    """An assignment without partitions resumes and pauses nothing."""
     rig = Rig()
     rig.fetching.assign({})
 
@@ -126,7 +130,9 @@ def test_an_assignment_of_nothing_is_confirmed() -> None:
 
 @pytest.mark.parametrize("paused", [False, True])
 def test_a_partition_that_is_not_fetched_yet_is_assigned_at_its_offset(paused: bool) -> None:
-    """librdkafka cannot seek then. A pause would be forgotten, so it is repeated."""
+    """librdkafka cannot seek a partition that it does not fetch yet, so it is assigned again at the offset.
+    That forgets a pause, which is repeated.
+    """
     rig = Rig()
     if paused:
         rig.assignment.paused.add(FIRST)

@@ -19,7 +19,7 @@ KIB = 1024
 
 
 def test_small_records_are_taken_by_the_thousand() -> None:
-    """After a few looks at how small they are."""
+    """A ration of small records grows to the maximum within a few polls."""
     ration = Ration(8 * MIB)
     for _ in range(5):
         ration.took(ration.records, ration.records * 600)
@@ -28,7 +28,7 @@ def test_small_records_are_taken_by_the_thousand() -> None:
 
 
 def test_large_records_are_taken_few_at_a_time() -> None:
-    """As many as weigh what may be taken, at once after the first that were large."""
+    """Right after the first large records a ration holds only as many as weigh the limit."""
     ration = Ration(8 * MIB)
     ration.took(FIRST_RECORDS, FIRST_RECORDS * 80 * KIB)
 
@@ -36,7 +36,7 @@ def test_large_records_are_taken_few_at_a_time() -> None:
 
 
 def test_a_record_that_is_larger_than_all_that_may_be_taken_is_taken_alone() -> None:
-    """There is no other way to get past it."""
+    """A record that is heavier than the limit is taken alone."""
     ration = Ration(MIB)
     ration.took(1, 100 * MIB)
 
@@ -44,7 +44,7 @@ def test_a_record_that_is_larger_than_all_that_may_be_taken_is_taken_alone() -> 
 
 
 def test_large_records_among_small_ones_are_not_forgotten_at_once() -> None:
-    """What comes in turns is as heavy as the heavier of them."""
+    """Records of alternating weight are rationed as if all had the larger one."""
     ration = Ration(MIB)
     ration.took(10, 10 * 100 * KIB)
     ration.took(10, 10 * KIB)
@@ -135,7 +135,7 @@ class Rig:
 def test_chunks_are_put_in_order_and_no_sooner_than_those_before_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Their order is their meaning."""
+    """Chunks wait until those before them are in the channel."""
     rig = Rig(monkeypatch)
     handover = rig.handover
 
@@ -154,7 +154,7 @@ def test_chunks_are_put_in_order_and_no_sooner_than_those_before_them(
 
 
 def test_an_error_of_the_channel_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks that did not get there would be missing."""
+    """An error of the channel is raised in the thread, as the chunks would be missing."""
     rig = Rig(monkeypatch)
     rig.handover.add([rig.chunk(0)])
     rig.calls.finish(SystemError("nobody foresaw this"))
@@ -164,7 +164,7 @@ def test_an_error_of_the_channel_is_not_lost(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_room_that_comes_in_time_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To throttle would throw away what librdkafka has fetched."""
+    """The thread waits for room that comes in time, because to throttle drops what librdkafka has fetched."""
     rig = Rig(monkeypatch)
     rig.handover.add([rig.chunk(0)])
     rig.handover.add([rig.chunk(1)])
@@ -175,7 +175,7 @@ def test_room_that_comes_in_time_is_waited_for(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_stage_that_takes_nothing_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then the consumer throttles, so that it stays in the group."""
+    """If the stage takes nothing, the wait ends so that the consumer can throttle and stay in the group."""
     rig = Rig(monkeypatch)
     rig.handover.add([rig.chunk(0)])
     rig.handover.add([rig.chunk(1)])
@@ -185,7 +185,7 @@ def test_a_stage_that_takes_nothing_is_not_waited_for_long(monkeypatch: pytest.M
 
 
 def test_a_consumer_that_stops_waits_for_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It leaves the group."""
+    """A consumer that stops does not wait for room."""
     rig = Rig(monkeypatch)
     rig.handover.add([rig.chunk(0)])
     rig.handover.add([rig.chunk(1)])
@@ -194,7 +194,7 @@ def test_a_consumer_that_stops_waits_for_no_room(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_thread_is_woken_once_and_when_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not at each of the many releases before; and not when nobody waits."""
+    """Of many releases only the one that makes room wakes the thread, and none does when nobody waits."""
     rig = Rig(monkeypatch)
     weights = [Weight(rig.handover.account, 100 * KIB) for _ in range(15)]
     weights.pop().release()
@@ -215,7 +215,7 @@ def test_the_thread_is_woken_once_and_when_there_is_room(monkeypatch: pytest.Mon
 
 
 def test_what_is_released_before_the_wait_begins_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the look at the account and the wait any thread may release all that there is."""
+    """A release between the look at the account and the wait ends the wait at once."""
     rig = Rig(monkeypatch)
     weight = Weight(rig.handover.account, 2 * MIB)
     missing = type(rig.handover.account).missing
@@ -235,7 +235,7 @@ def test_what_is_released_before_the_wait_begins_ends_it(monkeypatch: pytest.Mon
 
 
 def test_the_stage_is_asked_to_give_back_what_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once a second, and only while the memory is full: a stage that is merely slow keeps what it has."""
+    """The stage is asked to give records back once a second, and only while the memory is full."""
     rig = Rig(monkeypatch)
     rig.handover.on_full = lambda: None
     rig.handover.ask_to_give_back()

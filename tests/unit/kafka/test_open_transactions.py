@@ -1,4 +1,4 @@
-"""Records that wait for the end of somebody's transaction."""
+"""Records that wait for the end of an open transaction."""
 
 from flagstream.chunk import Partition
 from flagstream.kafka.ends import Ends
@@ -8,7 +8,7 @@ ONE = Partition("events", 1)
 
 
 class Rig:
-    """Two clocks that are moved."""
+    """Open transactions with two clocks that the test moves."""
 
     def __init__(self) -> None:
         self.at, self.now = 100.0, 1_000_000.0
@@ -24,7 +24,9 @@ class Rig:
 
 
 def test_a_transaction_that_stays_open_is_told() -> None:
-    """How many records wait, where, and since when; more may come meanwhile."""
+    """A transaction that stays open is reported: how many records wait, where, and since when. More may come
+    meanwhile.
+    """
     rig = Rig()
     rig.open.measured(ONE, Ends(0, 40, 50), reached=True)
     assert rig.problems == []
@@ -40,7 +42,7 @@ def test_a_transaction_that_stays_open_is_told() -> None:
 
 
 def test_transactions_that_follow_each_other_are_well() -> None:
-    """A busy topic always has one open, but never the same for long."""
+    """A busy topic always has an open transaction, but never the same one for long, so nothing is reported."""
     rig = Rig()
     for second in range(60):
         rig.open.measured(ONE, Ends(0, 40 + second, 50 + second), reached=True)
@@ -49,7 +51,7 @@ def test_transactions_that_follow_each_other_are_well() -> None:
 
 
 def test_who_has_not_come_so_far_does_not_wait_for_it() -> None:
-    """There is enough to read before it."""
+    """A reader that has not reached the open transaction does not wait for it."""
     rig = Rig()
     for _ in range(5):
         rig.open.measured(ONE, Ends(0, 40, 50), reached=False)
@@ -59,7 +61,7 @@ def test_who_has_not_come_so_far_does_not_wait_for_it() -> None:
 
 
 def test_a_partition_that_is_let_go_is_forgotten() -> None:
-    """Its next owner tells."""
+    """A partition that is not held any more is not reported: its next owner does that."""
     rig = Rig()
     rig.open.measured(ONE, Ends(0, 40, 50), reached=True)
     rig.passed(OPEN_SECONDS)

@@ -1,4 +1,4 @@
-"""How far a stage is with a partition: figures that are true, or not there."""
+"""How far a stage is with a partition: the figures are true, or unknown."""
 
 import math
 
@@ -12,7 +12,7 @@ ONE = Partition("events", 1)
 
 
 class Rig:
-    """Progress with two clocks that are moved, of a partition that holds 10 to 40 and is begun at 20."""
+    """Progress with two clocks that the test moves, of a partition that holds 10 to 40 and begins at 20."""
 
     def __init__(self, committed: int | None = 20) -> None:
         self.at, self.now = 100.0, 1_000_000.0
@@ -29,7 +29,7 @@ class Rig:
 
 
 def test_what_is_read_and_not_committed_is_lag() -> None:
-    """A webhook that is down does not make the lag disappear with what waits for it."""
+    """Records that are read and wait for a delivery still count as lag."""
     rig = Rig()
     rig.progress.read(ONE, 40, rig.now - 30)
     rig.progress.looked(ONE, 40)
@@ -41,7 +41,9 @@ def test_what_is_read_and_not_committed_is_lag() -> None:
 
 
 def test_at_the_end_there_is_none() -> None:
-    """Though the topic ends in markers, which nobody reads, and others come while it is idle."""
+    """At the end of a topic the lag is 0, although markers follow the last record and more come while it is
+    idle.
+    """
     rig = Rig()
     rig.progress.read(ONE, 39, rig.now)
     rig.progress.looked(ONE, 40)
@@ -54,7 +56,7 @@ def test_at_the_end_there_is_none() -> None:
 
 
 def test_a_plan_is_no_progress() -> None:
-    """It commits the offset that was committed before, with metadata."""
+    """A plan commits the same offset again, with metadata, which is not a delivery."""
     rig = Rig()
     rig.passed(7)
     rig.progress.read(ONE, 30, rig.now)
@@ -66,7 +68,7 @@ def test_a_plan_is_no_progress() -> None:
 
 
 def test_while_the_brokers_are_away_nothing_is_known_but_time_passes() -> None:
-    """No old figure stands for a true one; the age of what is held grows."""
+    """While the brokers do not answer the lag is unknown, and the age of what is held grows."""
     rig = Rig()
     rig.progress.read(ONE, 40, rig.now)
     rig.passed(KNOWN_SECONDS + 1)
@@ -79,7 +81,7 @@ def test_while_the_brokers_are_away_nothing_is_known_but_time_passes() -> None:
 
 
 def test_nothing_is_known_of_a_partition_without_a_leader() -> None:
-    """Its ends could not be asked for when it was assigned; nothing of it was read."""
+    """If the ends could not be asked for at assignment and nothing was read, all figures are unknown."""
     progress = Progress("archive", ONE.topic)
     progress.begin(ONE, Position(1, 20, 20, "", 0, 2**63 - 1))
 
@@ -90,7 +92,7 @@ def test_nothing_is_known_of_a_partition_without_a_leader() -> None:
 
 
 def test_records_of_open_transactions_count_apart() -> None:
-    """Readers cannot have them, so they are in no lag that an alert looks at."""
+    """Readers cannot get records of open transactions, so these are not in the lag that alerts watch."""
     rig = Rig()
     rig.progress.looked(ONE, 20)
     rig.progress.measured({ONE: Ends(10, 20, 2_020)})
@@ -99,7 +101,7 @@ def test_records_of_open_transactions_count_apart() -> None:
 
 
 def test_retention_comes_nearer() -> None:
-    """It has ten records to delete, then five, before it comes to those that are not committed."""
+    """The margin is ten records, then five, that retention can delete before one that is not committed."""
     rig = Rig()
 
     assert rig.figures.margin == 10
@@ -111,7 +113,7 @@ def test_retention_comes_nearer() -> None:
 
 @pytest.mark.parametrize("ahead", [3_600, 10**9])
 def test_a_clock_that_is_ahead_hides_no_delay(ahead: float) -> None:
-    """A record is as old as its arrival, at least."""
+    """If the producer's clock is ahead, a record is at least as old as its arrival."""
     rig = Rig()
     rig.progress.read(ONE, 40, rig.now + ahead)
     rig.passed(12)
@@ -120,7 +122,7 @@ def test_a_clock_that_is_ahead_hides_no_delay(ahead: float) -> None:
 
 
 def test_what_is_not_even_read_grows_old_too() -> None:
-    """From when it was seen first."""
+    """The age of records that are not read yet counts from when they were first seen."""
     rig = Rig()
 
     assert rig.figures.behind == 0
@@ -129,7 +131,9 @@ def test_what_is_not_even_read_grows_old_too() -> None:
 
 
 def test_a_partition_that_starts_over_forgets_what_it_read_and_not_when_it_delivered() -> None:
-    """All of it is read again."""
+    """A rewind forgets the chunks that were read, as they are read again, and keeps the time of the last
+    delivery.
+    """
     rig = Rig()
     rig.progress.read(ONE, 40, rig.now - 500)
     rig.passed(5)
@@ -139,12 +143,12 @@ def test_a_partition_that_starts_over_forgets_what_it_read_and_not_when_it_deliv
 
 
 def test_a_group_without_an_offset_begins_where_it_reads() -> None:
-    """What lies before is not its concern."""
+    """For a group without an offset, records before its start are not lag."""
     assert Rig(committed=None).figures.lag == 20
 
 
 def test_a_partition_that_is_let_go_of_has_no_figures() -> None:
-    """Whoever has it now shows them; a late word of it changes nothing."""
+    """A partition that is not held has no figures, and a late report about it changes nothing."""
     rig = Rig()
     rig.progress.end(ONE)
     rig.progress.committed(ONE, 40)
@@ -154,7 +158,9 @@ def test_a_partition_that_is_let_go_of_has_no_figures() -> None:
 
 
 def test_a_lag_that_grows_is_told() -> None:
-    """Where the oldest record is late and the least that waited in a whole cycle is more than before."""
+    """A lag counts as growing if the oldest record is late and the smallest lag of a whole cycle is larger
+    than the lag before it.
+    """
     rig = Rig()
     rig.progress.cycle = 4.0
     rig.progress.read(ONE, 40, rig.now)
@@ -166,7 +172,7 @@ def test_a_lag_that_grows_is_told() -> None:
 
 
 def test_a_lag_that_comes_and_goes_with_windows_does_not_grow() -> None:
-    """Between two commits it always does."""
+    """The lag between two commits always grows, which does not count."""
     rig = Rig()
     rig.progress.cycle = 9.0
     for end in range(40, 400, 10):
@@ -180,7 +186,7 @@ def test_a_lag_that_comes_and_goes_with_windows_does_not_grow() -> None:
 
 
 def test_a_backlog_that_shrinks_does_not_grow() -> None:
-    """However late its records are."""
+    """A shrinking backlog does not count as growing, however late its records are."""
     rig = Rig()
     rig.progress.cycle = 4.0
     rig.progress.read(ONE, 4_000, rig.now - 10_000)
@@ -193,7 +199,7 @@ def test_a_backlog_that_shrinks_does_not_grow() -> None:
 
 
 def test_what_is_given_back_counts_as_not_read() -> None:
-    """It is read again later, and is no older for having been read twice."""
+    """Records that were given back count as not read, and are no older for being read twice."""
     rig = Rig()
     rig.progress.read(ONE, 30, rig.now - 50)
     rig.progress.read(ONE, 40, rig.now - 20)

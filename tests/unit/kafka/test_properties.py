@@ -1,4 +1,4 @@
-"""What librdkafka is told, and what users cannot tell it."""
+"""The properties that librdkafka gets, and those that users cannot set."""
 
 import pytest
 from confluent_kafka import Consumer, Producer
@@ -30,12 +30,12 @@ HIDDEN = "hunter2"
 
 
 def settings(**kafka: object) -> Settings:
-    """Settings with these in ``[kafka]``."""
+    """Return settings with these values in ``[kafka]``."""
     return Settings(name="prod", kafka=KafkaSettings(**kafka))  # type: ignore[arg-type]
 
 
 def test_names_hold_name_stage_and_instance() -> None:
-    """Groups and ids of two workers in one cluster differ by name."""
+    """The groups and ids of two workers in one cluster differ by the name."""
     named = settings(instance="pod-0", static_membership=True)
     assert enrich_group(named) == "prod.enrich"
     assert sink_group(named, "archive") == "prod.sink.archive"
@@ -44,13 +44,17 @@ def test_names_hold_name_stage_and_instance() -> None:
 
 
 def test_without_an_instance_each_process_has_a_random_one() -> None:
-    """Two live processes of one name would fence each other for ever; and nobody is a static member."""
+    """Two live processes of one name would fence each other, so each gets a random instance; none is a static
+    member.
+    """
     assert process_instance(settings()) != process_instance(settings())
     assert static_member(settings(instance="pod-0"), "enrich") is None
 
 
 def test_a_classic_consumer() -> None:
-    """Everything that exactly-once depends on is set, cooperative rebalancing too."""
+    """A consumer of the classic protocol has everything that exactly-once depends on, with cooperative
+    rebalancing.
+    """
     found = consumer_properties(settings(session_timeout=6), "g", "member")
     wanted = {
         "bootstrap.servers": "localhost:9092",
@@ -71,19 +75,19 @@ def test_a_classic_consumer() -> None:
 
 
 def test_a_consumer_of_the_new_protocol_leaves_to_the_broker_what_is_the_brokers() -> None:
-    """librdkafka refuses session times and assignors there."""
+    """Under the new protocol librdkafka refuses session times and assignors, so they are not set."""
     found = consumer_properties(settings(group_protocol="consumer"), "g", None)
     assert found["group.protocol"] == "consumer"
     assert not {"session.timeout.ms", "partition.assignment.strategy", "group.instance.id"} & set(found)
 
 
 def test_a_long_session_lengthens_the_poll_interval() -> None:
-    """librdkafka refuses a poll interval below the session."""
+    """The poll interval is at least the session time-out, as librdkafka demands."""
     assert consumer_properties(settings(session_timeout=600), "g", None)["max.poll.interval.ms"] == 600_000
 
 
 def test_a_producer() -> None:
-    """Transactional, and with room for the transaction that fills while the last one commits."""
+    """The producer is transactional, with room for the transaction that fills while the last one commits."""
     enrich = EnrichSettings(
         transaction_timeout=5, max_transaction_events=300_000, max_transaction_bytes=2**30
     )
@@ -101,7 +105,9 @@ def test_a_producer() -> None:
 
 
 def test_what_is_handed_through_replaces_our_defaults_with_secrets_uncovered() -> None:
-    """The special tables are stronger than the general one, and each client gets only its own."""
+    """Users' properties replace defaults. The tables of one client override the general one, and each client
+    gets only its own.
+    """
     given = settings(
         properties={"sasl.password": HIDDEN, "client.id": "mine", "socket.timeout.ms": 5000},
         consumer_properties={"client.id": "my consumer", "fetch.min.bytes": 10},
@@ -130,7 +136,7 @@ def test_what_is_handed_through_replaces_our_defaults_with_secrets_uncovered() -
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 @pytest.mark.parametrize("timeout", [1.0, 10.0, 900.0])
 def test_librdkafka_takes_our_configuration(protocol: str, timeout: float) -> None:
-    """Under both protocols, at the ends of what can be set."""
+    """librdkafka takes the configuration under both protocols, at the limits of what can be set."""
     enrich = EnrichSettings(
         transaction_timeout=timeout, max_transaction_events=1_000_000, max_transaction_bytes=2**31
     )
@@ -140,14 +146,14 @@ def test_librdkafka_takes_our_configuration(protocol: str, timeout: float) -> No
 
 @pytest.mark.parametrize("name", RESERVED)
 def test_reserved_properties_are_refused_with_the_reason(name: str) -> None:
-    """Each says why, or which setting to use."""
+    """The refusal of a reserved property says why, or which setting to use."""
     assert [(name, f"cannot be handed through: {RESERVED[name]}")] == list(
         problems({name: HIDDEN}, "classic")
     )
 
 
 def test_everything_that_we_fix_is_reserved() -> None:
-    """What a user could hand through without effect has to be refused."""
+    """Every property that the worker fixes is refused, since setting it would have no effect."""
     plain = settings()
     ours = consumer_properties(plain, "g", "member").keys() | producer_properties(plain, "id").keys()
     free = settings(properties=dict.fromkeys(ours, "theirs"))
@@ -158,7 +164,9 @@ def test_everything_that_we_fix_is_reserved() -> None:
 
 @pytest.mark.parametrize("name", RESERVED_UNDER_CONSUMER_PROTOCOL)
 def test_what_the_broker_decides_under_kip_848_is_refused_only_there(name: str) -> None:
-    """And not judged while the protocol is unknown."""
+    """Properties that the broker decides under KIP-848 are refused only there, and not while the protocol is
+    unknown.
+    """
     value = "consumer" if name == "group.protocol.type" else 1000
     assert [name] == [found for found, _ in problems({name: value}, "consumer")]
     assert list(problems({name: value}, "classic")) == []
@@ -166,7 +174,7 @@ def test_what_the_broker_decides_under_kip_848_is_refused_only_there(name: str) 
 
 
 def test_an_unknown_property_is_refused_with_the_nearest_name() -> None:
-    """librdkafka itself decides what exists."""
+    """librdkafka itself decides which properties exist."""
     assert list(problems({"sasl.pasword": HIDDEN, "qqqqqqqq": 1}, "classic")) == [
         ("sasl.pasword", "librdkafka knows no such property; did you mean sasl.password?"),
         ("qqqqqqqq", "librdkafka knows no such property"),
@@ -174,14 +182,14 @@ def test_an_unknown_property_is_refused_with_the_nearest_name() -> None:
 
 
 def test_a_value_that_librdkafka_refuses_is_told() -> None:
-    """All of them, not only the first."""
+    """Every value that librdkafka refuses is reported, not only the first."""
     found = dict(problems({"linger.ms": -5, "security.protocol": "tls", "client.id": "fine"}, "classic"))
     assert list(found) == ["linger.ms", "security.protocol"]
     assert 'Invalid value "tls"' in found["security.protocol"]
 
 
 def test_every_suggested_name_exists() -> None:
-    """But for those that are refused anyway, librdkafka knows them all."""
+    """librdkafka knows every suggested name, except those that are refused anyway."""
     unknown = "librdkafka knows no such property"
     names = [name for name in COMMON if name not in RESERVED]
     assert [name for name in names for _, message in problems({name: "x"}, None) if unknown in message] == []
@@ -200,13 +208,13 @@ def test_every_suggested_name_exists() -> None:
     ],
 )
 def test_passwords_and_keys_are_secret(name: str) -> None:
-    """What unlocks something is never shown."""
+    """A value that unlocks something is never shown."""
     assert is_secret(name)
     assert HIDDEN not in repr(settings(properties={name: HIDDEN}))
 
 
 def test_a_contradiction_is_told_once_and_without_secrets() -> None:
-    """One reason for both kinds of client is one line."""
+    """A reason that holds for both kinds of client is one line, without secrets."""
     (problem,) = check_properties(
         settings(properties={"security.protocol": "ssl", "ssl.key.pem": HIDDEN, "ssl.ca.location": "/none"})
     )
@@ -215,7 +223,7 @@ def test_a_contradiction_is_told_once_and_without_secrets() -> None:
 
 
 def test_a_property_that_only_one_kind_of_client_cannot_take_names_it() -> None:
-    """Idempotent producers have limits that consumers have not."""
+    """Idempotent producers have limits that consumers do not have; the reason names the kind of client."""
     assert check_properties(settings(producer_properties={"max.in.flight": 6})) == [
         "kafka.properties: librdkafka cannot make producers: "
         "`max.in.flight` must be set <= 5 when `enable.idempotence` is true"
@@ -223,7 +231,7 @@ def test_a_property_that_only_one_kind_of_client_cannot_take_names_it() -> None:
 
 
 def test_oauth_needs_nothing_but_properties() -> None:
-    """librdkafka's own OIDC client is configured like everything else."""
+    """librdkafka's own OIDC client is configured with properties alone."""
     oauth = {
         "security.protocol": "sasl_ssl",
         "sasl.mechanisms": "OAUTHBEARER",
@@ -238,8 +246,8 @@ def test_oauth_needs_nothing_but_properties() -> None:
 
 @pytest.mark.parametrize("total", [MIB, 64 * MIB, 10_240 * MIB])
 def test_what_waits_in_a_client_is_part_of_the_share(total: int) -> None:
-    """What a consumer fetches ahead, what brokers may answer at once, and what a producer has not delivered;
-    librdkafka takes all of it, with whatever share.
+    """The share bounds what a consumer fetches ahead, what brokers may answer at once, and what a producer
+    has not delivered. librdkafka takes the properties with any share.
     """
     memory = MemoryShare(total)
     consumer = consumer_properties(Settings(), "g", None, memory)
@@ -255,7 +263,9 @@ def test_what_waits_in_a_client_is_part_of_the_share(total: int) -> None:
 @pytest.mark.parametrize("name", ["message.max.bytes", "fetch.max.bytes"])
 @pytest.mark.parametrize("value", [5_000, 50_000_000])
 def test_sizes_that_are_handed_through_do_not_contradict_ours(name: str, value: int) -> None:
-    """The first is meant for producers, the second is for who has memory to fetch more at a time."""
+    """Sizes that users set, for producers or to fetch more at a time, do not contradict those of the
+    worker.
+    """
     given = settings(properties={name: value})
 
     assert check_properties(Settings(kafka=given.kafka)) == []

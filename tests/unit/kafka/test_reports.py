@@ -1,5 +1,5 @@
-"""What is made of librdkafka's errors and statistics; these are like those seen when brokers were stopped and
-frozen, and topics deleted.
+"""What becomes of librdkafka's errors and statistics. The ones here are like those seen when brokers were
+stopped and frozen, and topics deleted.
 """
 
 import json
@@ -35,7 +35,7 @@ GONE = {"leader": -1, "unknown": True}
 
 
 class Kafka:
-    """Reports, and a client that was made when the clock said 100."""
+    """Reports, and a client that was made when the clock showed 100."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -43,7 +43,9 @@ class Kafka:
         self.positions = {Partition(TOPIC, 0): 7}
 
     def tell(self, seconds: float, late: float = 0.0, **facts: Any) -> str:
-        """After ``seconds`` there are statistics, which wait for ``late`` more; the problem that is left."""
+        """Report statistics after ``seconds`` that wait for ``late`` more. Returns the problem that is
+        left.
+        """
         self.now += seconds
         text = statistics(self.now - 100.0, **facts)
         self.now += late
@@ -80,7 +82,9 @@ def statistics(age: float, **facts: Any) -> str:
 
 
 def test_a_broker_that_answers_again_has_recovered() -> None:
-    """With its connections up, the partition's leader known, and an answer since the error."""
+    """Connections that are up, a known leader of the partition, and an answer since the error prove a
+    recovery.
+    """
     kafka = Kafka()
     kafka.tell(5)
     kafka.reports.error(DOWN)
@@ -100,7 +104,7 @@ def test_a_broker_that_answers_again_has_recovered() -> None:
     ],
 )
 def test_a_member_whose_session_has_not_ended_yet_proves_nothing(facts: dict[str, Any]) -> None:
-    """``steady`` is what librdkafka calls it until then."""
+    """librdkafka calls a member ``steady`` until its session has ended, so that alone proves nothing."""
     kafka = Kafka()
     kafka.tell(5)
     kafka.reports.error(DOWN)
@@ -110,7 +114,7 @@ def test_a_member_whose_session_has_not_ended_yet_proves_nothing(facts: dict[str
 
 
 def test_to_wait_for_a_dead_member_is_no_error() -> None:
-    """The broker is back, and holds our JoinGroup until the session of another has ended."""
+    """While the group waits for the session of a dead member, a broker that answers again has recovered."""
     kafka = Kafka()
     kafka.tell(5)
     kafka.reports.error(DOWN)
@@ -120,8 +124,9 @@ def test_to_wait_for_a_dead_member_is_no_error() -> None:
 
 
 def test_statistics_that_waited_prove_nothing() -> None:
-    """The thread hangs in a call while librdkafka goes on collecting: what is told first afterwards is from
-    before the error."""
+    """While the thread hangs in a call librdkafka goes on collecting, so the first statistics afterwards are
+    older than the error.
+    """
     kafka = Kafka()
     kafka.tell(5)
     kafka.tell(5, late=20)
@@ -134,8 +139,9 @@ def test_statistics_that_waited_prove_nothing() -> None:
 
 
 def test_a_deleted_topic_is_not_well_until_it_is_back() -> None:
-    """Nothing else is wrong, and librdkafka tells it once. When its partitions were taken away for it, only a
-    new assignment proves that it is back."""
+    """librdkafka reports a deleted topic once. After its partitions were taken away only a new assignment
+    proves that it is back.
+    """
     kafka = Kafka()
     kafka.tell(5)
     kafka.reports.error(NO_TOPIC)
@@ -149,7 +155,9 @@ def test_a_deleted_topic_is_not_well_until_it_is_back() -> None:
 
 
 def test_what_is_forbidden_is_over_when_records_come_or_the_group_gave_partitions_anew() -> None:
-    """librdkafka tells it once, then tries again without a word."""
+    """librdkafka reports a missing right once and then tries again silently: records, or a new assignment,
+    prove that it was granted.
+    """
     kafka = Kafka()
     kafka.tell(5)
     kafka.reports.error(FORBIDDEN)
@@ -163,7 +171,7 @@ def test_what_is_forbidden_is_over_when_records_come_or_the_group_gave_partition
 
 
 def test_a_group_that_may_not_be_used_is_over_when_it_is_joined() -> None:
-    """Brokers answer all the while: that we may not."""
+    """Brokers answer all the while; only membership proves that the right to use the group was granted."""
     kafka = Kafka()
     kafka.tell(5)
     kafka.positions = {}
@@ -174,7 +182,7 @@ def test_a_group_that_may_not_be_used_is_over_when_it_is_joined() -> None:
 
 
 def test_one_error_may_be_over_and_another_not() -> None:
-    """Each has a proof of its own."""
+    """Each error has a proof of its own."""
     kafka = Kafka()
     kafka.tell(5)
     kafka.reports.error(NO_TOPIC)
@@ -187,7 +195,9 @@ def test_one_error_may_be_over_and_another_not() -> None:
 
 
 def test_the_log_has_an_error_once_a_minute_and_its_end() -> None:
-    """However often it comes and goes; an end is told only of what was told."""
+    """An error is logged once a minute however often it comes and goes, and its end only if the error was
+    logged.
+    """
     kafka = Kafka()
     kafka.tell(5)
     with capture_logs() as lines:
@@ -205,7 +215,7 @@ def test_the_log_has_an_error_once_a_minute_and_its_end() -> None:
 
 
 def test_a_member_is_who_was_steady_once() -> None:
-    """Also without partitions, and also while it joins again."""
+    """A consumer that was steady once is a member, even without partitions or while it joins again."""
     kafka = Kafka()
     kafka.positions = {}
 
@@ -225,7 +235,7 @@ def test_a_member_is_who_was_steady_once() -> None:
     ],
 )
 def test_what_a_person_has_to_act_on_is_named(code: int, name: str) -> None:
-    """The page knows a sink's name alone, and rights are given to topics and groups."""
+    """A hint names the topic or group to which a right is missing, as the page knows only a sink's name."""
     kafka = Kafka()
 
     with capture_logs() as lines:

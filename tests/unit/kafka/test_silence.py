@@ -1,4 +1,6 @@
-"""A broker that keeps its connections and answers nothing: figures like those seen with a frozen one."""
+"""A broker that keeps its connections and does not answer. The figures are like those seen with a frozen
+one.
+"""
 
 from typing import Any
 
@@ -8,7 +10,9 @@ from flagstream.kafka.silence import BrokerSilence
 
 
 def broker(state: str, owed: int, received: float, asked: float, source: str = "learned") -> dict[str, Any]:
-    """What librdkafka says of a broker; times in seconds ago, of which it knows none on a new connection."""
+    """Return what librdkafka reports about a broker, in seconds ago; of a new connection it knows no
+    times.
+    """
     return {
         "source": source,
         "state": state,
@@ -32,7 +36,9 @@ class Watch:
 
 
 def test_a_broker_that_owes_an_answer_is_named_until_it_answers() -> None:
-    """Also while librdkafka connects to it again, which the system of a frozen process accepts."""
+    """A silent broker stays named while librdkafka connects to it again, which a frozen process's system
+    accepts.
+    """
     watch = Watch()
 
     assert watch.told(a=broker("UP", 1, 0.3, 0.3)) == ""
@@ -59,7 +65,7 @@ def test_others_are_not_silent(other: dict[str, Any]) -> None:
 
 
 def test_a_process_that_stood_still_blames_no_broker() -> None:
-    """What it did not read while it was frozen is an answer that came."""
+    """A process that was frozen has not read the answers that came meanwhile, so it blames no broker."""
     watch = Watch()
     watch.told(a=broker("UP", 1, 0.3, 0.3))
 

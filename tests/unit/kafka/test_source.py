@@ -1,4 +1,4 @@
-"""What people are told of a consumer: in the log, once, and in /health."""
+"""What people learn about a consumer: once in the log, and in /health."""
 
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -19,7 +19,7 @@ from flagstream.operate.health import Problem
 
 @dataclass
 class Reports:
-    """What librdkafka has told."""
+    """What librdkafka has reported."""
 
     problem: str = ""
     member: bool = True
@@ -41,7 +41,9 @@ class Thread:
 
 
 class Rig:
-    """A source with a clock that is moved, and a thread that polls all the while unless it is ``stuck``."""
+    """A source with a clock that the test moves, and a thread that polls all the while unless it is
+    ``stuck``.
+    """
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -62,11 +64,11 @@ class Rig:
 
     @property
     def problems(self) -> list[Problem]:
-        """What the source finds wrong now."""
+        """Return what the source finds wrong now."""
         return list(self.source.problems())
 
     def passed(self, seconds: float, *, stuck: bool = False) -> list[str]:
-        """The events that are logged meanwhile, looking every second."""
+        """Return the events that are logged while this time passes, with a look every second."""
         with capture_logs() as lines:
             for _ in range(int(seconds)):
                 self.now += 1
@@ -76,7 +78,7 @@ class Rig:
 
 
 def test_a_consumer_that_works_is_not_spoken_of() -> None:
-    """It polls and holds partitions."""
+    """A consumer that polls and holds partitions has no problem and logs nothing."""
     rig = Rig()
 
     assert rig.passed(600) == []
@@ -85,8 +87,9 @@ def test_a_consumer_that_works_is_not_spoken_of() -> None:
 
 @pytest.mark.parametrize("member", [False, True])
 def test_a_consumer_without_partitions_says_once_what_it_waits_for(member: bool) -> None:
-    """After five seconds, and again after it has held some. It is ready if it is a member, for then others
-    hold the partitions; else it says what it waits for."""
+    """A consumer without partitions logs the reason after five seconds, and again after it has held some. A
+    member is ready, as others hold the partitions; any other consumer has a problem.
+    """
     rig = Rig()
     held, rig.thread.assignment.positions = rig.thread.assignment.positions, {}
     rig.thread.reports.member = member
@@ -110,7 +113,7 @@ def test_a_consumer_without_partitions_says_once_what_it_waits_for(member: bool)
 
 
 def test_while_kafka_is_away_that_is_what_is_told() -> None:
-    """Not what follows from it."""
+    """While no broker answers only that is reported, and not what follows from it."""
     rig = Rig()
     rig.thread.assignment.positions = {}
     rig.thread.reports = Reports("no broker answers", member=False)
@@ -122,7 +125,7 @@ def test_while_kafka_is_away_that_is_what_is_told() -> None:
 
 
 def test_a_consumer_that_does_not_poll_is_logged_once() -> None:
-    """And again when it has polled in between."""
+    """A silent consumer is logged once, and again after it has polled in between."""
     rig = Rig()
 
     assert rig.passed(SILENT_SECONDS, stuck=True) == []
@@ -133,7 +136,7 @@ def test_a_consumer_that_does_not_poll_is_logged_once() -> None:
 
 
 def test_a_consumer_that_has_not_begun_or_has_ended_is_not_spoken_of() -> None:
-    """The stage says what it waits for; at the end everything is let go."""
+    """Before the start the stage reports what it waits for, and at the end nothing is held."""
     rig = Rig()
     rig.thread.running = False
     rig.thread.assignment.positions = {}
@@ -143,7 +146,9 @@ def test_a_consumer_that_has_not_begun_or_has_ended_is_not_spoken_of() -> None:
 
 
 def test_commits_that_always_fail_are_a_problem() -> None:
-    """Each makes the consumer leave the group and join it again, which by itself may happen at any time."""
+    """A failed commit makes the consumer leave the group and join it again. Once is normal; twice in a row is
+    a problem.
+    """
     rig = Rig()
     rig.thread.rejoining.count, rig.thread.rejoining.reason = 1, "GROUP_AUTHORIZATION_FAILED"
     assert rig.problems == []
@@ -155,7 +160,9 @@ def test_commits_that_always_fail_are_a_problem() -> None:
 
 
 def test_a_lag_that_grows_for_a_known_reason_is_not_told_as_one() -> None:
-    """More workers are no help while transactions fail; when that is over and the lag goes on, it is told."""
+    """More workers do not help while transactions fail, so a growing lag is logged only when nothing else is
+    wrong.
+    """
     rig = Rig()
     rig.source._thread.progress.growing = lambda: (10.0, 70.0)  # type: ignore[method-assign]
 

@@ -1,4 +1,4 @@
-"""Which topic bears a name now: asked late enough, and no oftener than need be."""
+"""The id of the topic that has a name now: it is asked for late enough, and no more often than necessary."""
 
 import asyncio
 import threading
@@ -9,7 +9,9 @@ from tests.support.virtual_time import in_virtual_time
 
 
 class Brokers:
-    """Tell `id` when `answering` is set; `asked` counts. `silent`: how often they do not answer before."""
+    """Report `id` once `answering` is set. `asked` counts the questions; `silent` of them get no answer
+    first.
+    """
 
     def __init__(self, silent: int = 0) -> None:
         self.id = "old"
@@ -31,7 +33,9 @@ class Brokers:
 
 
 def test_who_asks_while_others_wait_shares_an_answer_that_is_late_enough() -> None:
-    """The question that is under way may have been answered before the others' records were fetched."""
+    """A question that is under way may have been answered before these records were fetched, so the next
+    answer counts.
+    """
 
     async def ask() -> None:
         brokers = Brokers()
@@ -52,7 +56,9 @@ def test_who_asks_while_others_wait_shares_an_answer_that_is_late_enough() -> No
 
 
 def test_who_gives_up_leaves_no_answer_to_others() -> None:
-    """A partition that goes while its question is under way: the next one asks anew."""
+    """A partition that ends while its question is under way leaves no answer: the next partition asks
+    again.
+    """
 
     async def ask() -> None:
         brokers = Brokers()
@@ -73,7 +79,7 @@ def test_who_gives_up_leaves_no_answer_to_others() -> None:
 
 @in_virtual_time
 async def test_brokers_that_do_not_answer_are_asked_again() -> None:
-    """As long as it takes, and it shows meanwhile."""
+    """Brokers that do not answer are asked again for as long as it takes, and the problem shows meanwhile."""
     brokers = Brokers(silent=3)
     brokers.answering.set()
     identity = TopicIdentity(brokers)

@@ -1,4 +1,4 @@
-"""What a broker reports of a topic, and what becomes of figures that no client takes."""
+"""What a broker reports about a topic, and what becomes of values that no client takes."""
 
 import pytest
 from structlog.testing import capture_logs
@@ -11,7 +11,7 @@ from flagstream.record_limits import too_small
 
 @pytest.fixture(autouse=True)
 def nothing_logged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing was logged yet."""
+    """Start without any topic that was logged before."""
     monkeypatch.setattr(topics, "_logged_limit", {})
 
 
@@ -20,13 +20,15 @@ def nothing_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     [("4000", 4_000), ("1048588", 1_048_588), ("1000000000", 1_000_000_000), ("2147483647", 1_000_000_000)],
 )
 def test_the_limit_is_the_topics_own_as_far_as_a_client_takes_it(reported: str, limit: int) -> None:
-    """librdkafka's message.max.bytes ends at 1,000,000,000; a topic's goes on to 2,147,483,647."""
+    """The limit is the topic's own, up to librdkafka's 1,000,000,000; a topic's setting goes up to
+    2,147,483,647.
+    """
     assert record_limit("t", {"max.message.bytes": reported}) == limit
 
 
 @pytest.mark.parametrize("config", [{}, {"max.message.bytes": ""}, {"max.message.bytes": "None"}])
 def test_a_limit_that_the_broker_does_not_report_is_the_default_said_once(config: dict[str, str]) -> None:
-    """Gateways leave the setting out: the default holds, and the log says so once for each topic."""
+    """Gateways do not report the limit: then the default holds, and the log says so once for each topic."""
     with capture_logs() as logs:
         assert record_limit("t", config) == record_limit("t", config) == 1_000_000
         assert record_limit("u", config) == 1_000_000
@@ -38,8 +40,9 @@ def test_a_limit_that_the_broker_does_not_report_is_the_default_said_once(config
 
 
 def test_a_topic_that_takes_too_little_is_a_mistake_in_its_configuration() -> None:
-    """Below 2,000 bytes no dead letter keeps its headers; the text names the setting. The ingest topic is
-    only read, so its limit does not count."""
+    """A topic below 2,000 bytes is refused with the name of the setting, as no dead letter would keep its
+    headers. The ingest topic is only read, so its limit does not count.
+    """
     settings = TopicSettings()
     small = {"cleanup.policy": "delete", "max.message.bytes": "999"}
 
