@@ -42,7 +42,7 @@ def test_a_transaction_that_stays_open_is_told() -> None:
 
 
 def test_transactions_that_follow_each_other_are_well() -> None:
-    """A busy topic always has an open transaction, but never the same one for long, so nothing is reported."""
+    """A busy topic always has an open transaction, but never the same one for long: nothing is reported."""
     rig = Rig()
     for second in range(60):
         rig.open.measured(ONE, Ends(0, 40 + second, 50 + second), reached=True)
