@@ -117,7 +117,7 @@ def test_ten_mistakes_give_ten_lines(tmp_path: Path) -> None:
         level = "inf"
     """
     assert problems(tmp_path, text) == [
-        'name: "my worker" is no name; use up to 100 letters, digits, ".", "_" and "-"',
+        'name: "my worker" is not a name; use up to 100 letters, digits, ".", "_" and "-"',
         "kafka.bootstrap_server: unknown key; did you mean bootstrap_servers?",
         "kafka.static_membership: needs kafka.instance, a name that this process keeps and no other has",
         'kafka.properties."group.id": cannot be handed through: '
@@ -127,7 +127,7 @@ def test_ten_mistakes_give_ten_lines(tmp_path: Path) -> None:
         'enrich.start: "yesterday" is not a start; '
         'write "beginning", "latest" or a time such as "2026-01-31T00:00:00Z"',
         'sinks.archive.flush_interval: "60x" is not a duration; write 60s, 5m or 1h',
-        'sinks.other.type: "fil" is no sink; did you mean file?',
+        'sinks.other.type: "fil" is not a sink; did you mean file?',
         'log.level: "inf" is not possible; '
         'write "debug" or "info" or "warning" or "error"; did you mean "info"?',
     ]
@@ -138,8 +138,8 @@ def test_ten_mistakes_give_ten_lines(tmp_path: Path) -> None:
     [
         ('[topics]\ncreate = "maybe"', 'topics.create: "maybe" is neither true nor false'),
         ("[topics]\npartitions = true", "topics.partitions: true is not a number"),
-        ('[topics]\npartitions = "x"', 'topics.partitions: "x" is no whole number'),
-        ("[topics]\ningest = 5", 'topics.ingest: 5 is no text; write it in quotes: "..."'),
+        ('[topics]\npartitions = "x"', 'topics.partitions: "x" is not a whole number'),
+        ("[topics]\ningest = 5", 'topics.ingest: 5 is not a text; write it in quotes: "..."'),
         (
             '[topics]\ningest = ".."',
             'topics.ingest: ".." is not a topic name; use up to 249 letters, digits, ".", "_" and "-"',
@@ -168,7 +168,7 @@ def test_ten_mistakes_give_ten_lines(tmp_path: Path) -> None:
         ),
         (
             '[sinks.Bad]\ntype = "log"',
-            'sinks.Bad: "Bad" is no sink name; use up to 63 lower-case letters, digits, "_" and "-"',
+            'sinks.Bad: "Bad" is not a sink name; use up to 63 lower-case letters, digits, "_" and "-"',
         ),
         (
             '[sinks.enrich]\ntype = "log"',
@@ -268,7 +268,7 @@ def test_two_sinks_that_would_share_objects_are_refused(tmp_path: Path) -> None:
 def test_a_flag_file_of_unknown_format_is_refused(tmp_path: Path) -> None:
     """Its suffix decides the format, or the setting does."""
     assert problems(tmp_path, "", {"FLAGSTREAM_FLAGS__PATH": "flags"}) == [
-        'flags.format: is missing, and "flags" does not tell it; write "yaml", "json" or "toml"'
+        'flags.format: is missing, and the name "flags" does not show it; write "yaml", "json" or "toml"'
     ]
 
 
@@ -299,14 +299,14 @@ def test_contradictions_are_told_also_when_single_settings_fail(tmp_path: Path) 
 def test_a_setting_that_cannot_be_read_is_not_judged_by_its_default(tmp_path: Path) -> None:
     """An instance that fails its own check is not also reported as missing."""
     assert problems(tmp_path, '[kafka]\nstatic_membership = true\ninstance = "a b"') == [
-        'kafka.instance: "a b" is no instance; use up to 100 letters, digits, ".", "_" and "-"'
+        'kafka.instance: "a b" is not an instance name; use up to 100 letters, digits, ".", "_" and "-"'
     ]
 
 
 def test_broken_toml_is_one_line_with_the_position(tmp_path: Path) -> None:
     """The parser knows the line; nothing else can be said."""
     (problem,) = problems(tmp_path, 'name = "x"\n[kafka\n')
-    assert "is no TOML" in problem
+    assert "is not TOML" in problem
     assert "line 2" in problem
     assert "\n" not in problem
 
@@ -321,7 +321,7 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
 def test_a_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
     """TOML is UTF-8."""
     (tmp_path / "x.toml").write_bytes(b'name = "\xff"')
-    with pytest.raises(ConfigError, match="is no UTF-8 text at byte 8"):
+    with pytest.raises(ConfigError, match="is not UTF-8 text at byte 8"):
         load(tmp_path / "x.toml", {})
 
 
@@ -393,7 +393,7 @@ def test_the_environment_is_stronger_than_the_file(tmp_path: Path) -> None:
             "x",
             "FLAGSTREAM_KAFKA: names a table; set one of its keys: FLAGSTREAM_KAFKA__<KEY>",
         ),
-        ("FLAGSTREAM_WEB__PORT", "x", 'web.port (from FLAGSTREAM_WEB__PORT): "x" is no whole number'),
+        ("FLAGSTREAM_WEB__PORT", "x", 'web.port (from FLAGSTREAM_WEB__PORT): "x" is not a whole number'),
         (
             "FLAGSTREAM_KAFKA__PROPERTIES__GROUP_ID",
             "x",

@@ -64,8 +64,8 @@ def test_a_form_of_kubernetes_with_another_value_is_not_passed_over(
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("FLAGSTREAM_SINKS__LOG__TYPE__X", "unknown variable; what it stands below is no table"),
-        ("FLAGSTREAM_FLAGS__PATH__X", "unknown variable; what it stands below is no table"),
+        ("FLAGSTREAM_SINKS__LOG__TYPE__X", "unknown variable; what it stands below is not a table"),
+        ("FLAGSTREAM_FLAGS__PATH__X", "unknown variable; what it stands below is not a table"),
         ("FLAGSTREAM___", "unknown variable"),
         ("FLAGSTREAM_KAFKA__", "unknown variable"),
     ],

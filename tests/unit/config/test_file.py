@@ -35,7 +35,7 @@ def test_an_empty_file_is_refused(tmp_path: Path, content: str | bytes) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("a = " + "[" * 20_000, "is no TOML that can be read: it is nested too deeply"),
+        ("a = " + "[" * 20_000, "cannot be read as TOML: it is nested too deeply"),
         (f"[web]\nport = {'9' * 5_000}", "holds a number with thousands of digits; write a smaller one"),
     ],
     ids=["nested", "digits"],
@@ -129,7 +129,7 @@ def test_a_flag_file_is_recognised(tmp_path: Path, content: str) -> None:
         (
             'type = "sqs"',
             [
-                'sinks.a.type: "sqs" is no sink; read the output topic with a connector, or write a '
+                'sinks.a.type: "sqs" is not a sink; read the output topic with a connector, or write a '
                 "sink of your "
                 "own: docs/write-a-sink.md"
             ],
@@ -179,7 +179,7 @@ def test_words_of_an_exporter_are_told(tmp_path: Path, lines: str, found: list[s
         ),
         (
             'type = "github"',
-            'flags.sources.0: type "github" is no source; write type = "http" and url = '
+            'flags.sources.0: type "github" is not a source; write type = "http" and url = '
             '"https://raw.githubusercontent.com/OWNER/REPOSITORY/BRANCH/PATH"',
         ),
         (

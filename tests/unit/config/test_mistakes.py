@@ -171,9 +171,9 @@ def properties(lines: str) -> str:
         ),
         (
             f"{WHOLE}[web]\nhost = 'localhost:6066'",
-            'web.host: "localhost:6066" is no address; write "127.0.0.1", "::1"',
+            'web.host: "localhost:6066" is not an address; write "127.0.0.1", "::1"',
         ),
-        (f"{WHOLE}[web]\nhost = 'http://0.0.0.0'", 'web.host: "http://0.0.0.0" is no address'),
+        (f"{WHOLE}[web]\nhost = 'http://0.0.0.0'", 'web.host: "http://0.0.0.0" is not an address'),
         (
             f"{LOG}[flags]\npath = 'f.yaml'\ncache_path = './f.yaml'",
             'flags.cache_path: "f.yaml" is the flag file itself',
@@ -364,7 +364,7 @@ def properties(lines: str) -> str:
         ),
         (
             f"{LOG}[flags]\nsources = ['a.yaml']",
-            "flags.sources.0: is no table; write a table [[flags.sources]] for each",
+            "flags.sources.0: is not a table; write a table [[flags.sources]] for each",
         ),
         (
             f"{LOG}[flags]\npath = ['a.yaml', 'b.yaml']",
@@ -375,14 +375,17 @@ def properties(lines: str) -> str:
             "flags.cache_path: holds a control character (U+0000) at its end; write the path on one line",
         ),
         *(
-            (f"{WHOLE}[web]\nhost = '{host}'", f'web.host: "{host}" is no address; write "127.0.0.1", "::1"')
+            (
+                f"{WHOLE}[web]\nhost = '{host}'",
+                f'web.host: "{host}" is not an address; write "127.0.0.1", "::1"',
+            )
             for host in ("a..b", ".a")
         ),
         (
             f"{WHOLE}[web]\nhost = '{'a' * 64}'",
             'web.host: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa',
         ),
-        (f'{FLAGS}[[sinks]]\ntype = "log"', "sinks: is no list; write [sinks.<name>] for each"),
+        (f'{FLAGS}[[sinks]]\ntype = "log"', "sinks: is a list; write [sinks.<name>] for each"),
         (f'{WHOLE}[web]\nname = "x"', "web.name: unknown key; did you mean name, above all tables?"),
         (webhook('url = "https://x/"'), "sinks.a.url: unknown key; did you mean endpoint_url?"),
         # ── sources of flags ──
@@ -410,7 +413,7 @@ def properties(lines: str) -> str:
         ),
         (
             source('type = "http"\nurl = "http://h/a b"'),
-            "flags.sources.0.url: is no address, as it holds white space",
+            "flags.sources.0.url: is not an address, as it holds white space",
         ),
         (
             source('type = "http"\nurl = "http://h"\nheaders = { "a b" = "x" }'),
@@ -530,7 +533,7 @@ def test_a_problem_is_one_line_whatever_was_written(tmp_path: Path) -> None:
     text = file('time_zone = "a\\nb"') + '[web]\nhost = "\\u001b[2J"'
     assert problems(tmp_path, text) == [
         'sinks.a.time_zone: "a\\nb" is not a time zone; write UTC, Europe/Berlin and so on',
-        'web.host: "\\x1b[2J" is no address; write "127.0.0.1", "::1" or "*", and the port in web.port',
+        'web.host: "\\x1b[2J" is not an address; write "127.0.0.1", "::1" or "*", and the port in web.port',
     ]
 
 

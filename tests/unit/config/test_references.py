@@ -143,10 +143,8 @@ def test_values_do_not_show_in_problems(tmp_path: Path, text: str, value: str) -
 def test_a_flag_path_of_a_variable_does_not_show_in_part(tmp_path: Path) -> None:
     """Where the format is missing, the message does not quote the file's name."""
     (problem,) = problems(tmp_path, '[flags]\npath = "${P}"\n[sinks.l]\ntype = "log"', {"P": f"/x/{CANARY}"})
-    assert (
-        problem
-        == 'flags.format: is missing, and "**********" does not tell it; write "yaml", "json" or "toml"'
-    )
+    hidden = 'flags.format: is missing, and the name "**********" does not show it; '
+    assert problem == f'{hidden}write "yaml", "json" or "toml"'
 
 
 def test_values_show_neither_in_render_nor_in_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

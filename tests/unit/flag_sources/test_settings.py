@@ -36,9 +36,9 @@ def test_all_mistakes_are_told_at_once_without_secrets(tmp_path: Path, environ: 
         type = "relay"
     """
     assert problems(tmp_path, text, environ) == [
-        "flags.sources.0.url: is no address; write https://HOST/PATH",
+        "flags.sources.0.url: is not an address; write https://HOST/PATH",
         "flags.sources.0.tiemout: unknown key; did you mean timeout?",
-        'flags.sources.1: type "htp" is no source; did you mean http?',
+        'flags.sources.1: type "htp" is not a source; did you mean http?',
         "flags.sources.2: type is missing; write one of file, http, s3, gcs, relay",
         "flags.sources.3.url: is missing: The relay's address, without a path unless it has a prefix",
     ]

@@ -115,7 +115,7 @@ def test_a_misspelt_type_is_told_the_nearest(install: Install, tmp_path: Path) -
 
     text = '[sinks.a]\ntype = "mines"'
     assert problems(tmp_path, text, known_sinks=InstalledSinks()) == [
-        'sinks.a.type: "mines" is no sink; did you mean mine?'
+        'sinks.a.type: "mines" is not a sink; did you mean mine?'
     ]
 
 

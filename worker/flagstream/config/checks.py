@@ -176,7 +176,7 @@ def _flags(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
     if not told and not _unread(failed, ("flags", "format")):
         yield (
             ("flags", "format"),
-            f'is missing, and "{path.name}" does not tell it; write "yaml", "json" or "toml"',
+            f'is missing, and the name "{path.name}" does not show it; write "yaml", "json" or "toml"',
         )
 
 

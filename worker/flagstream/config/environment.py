@@ -79,7 +79,7 @@ def merge(raw: MutableMapping[str, object], environ: Mapping[str, str], declared
         elif _put(raw, path, value):
             found.origins[path] = name
         else:
-            found.problems.append(f"{name}: unknown variable; what it stands below is no table")
+            found.problems.append(f"{name}: unknown variable; what it stands below is not a table")
     found.problems += _in_small_letters(environ, raw, declared)
     return found
 

@@ -15,7 +15,7 @@ from flagstream.units import Count, Written, shown, wrong
 def _named(what: str, pattern: str, right: str) -> Callable[[str], str]:
     def check(name: str) -> str:
         if not re.fullmatch(pattern, name):
-            raise wrong(f"{shown(name)} is no {what}; use {right}")
+            raise wrong(f"{shown(name)} is not {what}; use {right}")
         return name
 
     return check
@@ -34,7 +34,7 @@ def _registry_url(url: str) -> str:
         raise wrong("is a place inside the registry; write its address without /subjects and so on")
     plain = re.fullmatch(r"https?://[^/@\s]+(/[^\s?#]*)?", url) is not None
     if url and not (plain and address.is_address(url)):  # not shown: it may hold a password
-        raise wrong("is no address; write https://HOST/PATH, and user and password apart")
+        raise wrong("is not an address; write https://HOST/PATH, and user and password apart")
     return url
 
 
@@ -43,9 +43,11 @@ def _web_host(host: str) -> str:
     if host != "*" and not re.fullmatch(
         rf"{label}(\.{label})*\.?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%\w+)?", host
     ):
-        raise wrong(f'{shown(host)} is no address; write "127.0.0.1", "::1" or "*", and the port in web.port')
+        raise wrong(
+            f'{shown(host)} is not an address; write "127.0.0.1", "::1" or "*", and the port in web.port'
+        )
     if ":" in host and not _is_ipv6(host):
-        raise wrong(f"{shown(host)} is no address; write the host alone, and the port in web.port")
+        raise wrong(f"{shown(host)} is not an address; write the host alone, and the port in web.port")
     return host
 
 
@@ -70,14 +72,14 @@ def _scalar(value: object) -> object:
 
 
 _LETTERS = 'letters, digits, ".", "_" and "-"'
-Name = Annotated[str, AfterValidator(_named("name", r"[A-Za-z0-9._-]{1,100}", f"up to 100 {_LETTERS}"))]
+Name = Annotated[str, AfterValidator(_named("a name", r"[A-Za-z0-9._-]{1,100}", f"up to 100 {_LETTERS}"))]
 Instance = Annotated[
-    str, AfterValidator(_named("instance", r"[A-Za-z0-9._-]{0,100}", f"up to 100 {_LETTERS}"))
+    str, AfterValidator(_named("an instance name", r"[A-Za-z0-9._-]{0,100}", f"up to 100 {_LETTERS}"))
 ]
 SinkName = Annotated[
     str,
     AfterValidator(
-        _named("sink name", r"[a-z0-9][a-z0-9_-]{0,62}", 'up to 63 lower-case letters, digits, "_" and "-"')
+        _named("a sink name", r"[a-z0-9][a-z0-9_-]{0,62}", 'up to 63 lower-case letters, digits, "_" and "-"')
     ),
     AfterValidator(_not_the_stage),
 ]

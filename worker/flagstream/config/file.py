@@ -22,14 +22,14 @@ def read_file(path: Path) -> dict[str, object]:
     try:
         text = decoded(content)
     except UnicodeDecodeError as error:
-        raise ConfigError([f"{path}: is no UTF-8 text at byte {error.start}"]) from None
+        raise ConfigError([f"{path}: is not UTF-8 text at byte {error.start}"]) from None
     text = text.replace("\r\n", "\n")
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{path}: {problem}" for problem in _no_toml(text, str(error))]) from None
     except RecursionError:
-        raise ConfigError([f"{path}: is no TOML that can be read: it is nested too deeply"]) from None
+        raise ConfigError([f"{path}: cannot be read as TOML: it is nested too deeply"]) from None
     except ValueError:  # of Python's own bound, in words about Python
         raise ConfigError([f"{path}: holds a number with thousands of digits; write a smaller one"]) from None
     if not raw:
@@ -60,7 +60,7 @@ def _no_toml(text: str, error: str) -> Iterator[str]:
     elif _YAML.match(_without_comments(text)):
         yield f'is YAML, not TOML; write tables as [kafka] and values as key = "text" ({_EXAMPLE})'
     else:
-        yield f"is no TOML: {error}"
+        yield f"is not TOML: {error}"
 
 
 def _without_comments(text: str) -> str:

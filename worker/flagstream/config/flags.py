@@ -23,9 +23,9 @@ RELAY_PATH = "/v1/flag/configuration"
 
 def _checked_url(url: SecretStr) -> SecretStr:
     if not address.is_address(url.get_secret_value()):
-        raise wrong("is no address; write https://HOST/PATH")
+        raise wrong("is not an address; write https://HOST/PATH")
     if re.search(r"\s", url.get_secret_value()):
-        raise wrong("is no address, as it holds white space; write %20 for a space in a path")
+        raise wrong("is not an address, as it holds white space; write %20 for a space in a path")
     return url
 
 

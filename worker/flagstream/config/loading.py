@@ -179,7 +179,7 @@ class _Reading:
                 if (sink := self._model(model, table, here)) is not None:
                     return sink
         elif "type" in table:
-            self._report((*here, "type"), f"{shown(kind)} is no sink{sink_type(str(kind), known)}")
+            self._report((*here, "type"), f"{shown(kind)} is not a sink{sink_type(str(kind), known)}")
         else:
             message = f"is missing; write one of {', '.join(sorted(known))}"
             self.problems[*here, "type"] = line((*here, "type"), message, self._made_by(here, table))

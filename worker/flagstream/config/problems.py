@@ -175,15 +175,15 @@ def _message(details: ErrorDetails, field: FieldInfo | None, path: Path) -> str:
         return f"type is missing; write one of {', '.join(SOURCES)}"
     if kind == "union_tag_invalid":
         tag = str(context["tag"])
-        return f"type {shown(tag)} is no source{_source_type(tag)}"
+        return f"type {shown(tag)} is not a source{_source_type(tag)}"
     if kind == "literal_error":
         return f"{text} is not possible; write {_alternatives(field)}" + _near_literal(found, field)
     if kind == "dict_type" and path == ("sinks",) and isinstance(found, list):
-        return "is no list; write [sinks.<name>] for each, with a name of your own"
+        return "is a list; write [sinks.<name>] for each, with a name of your own"
     if kind == "list_type" and path[-1] != "sources":
         return 'is a list; write ["a", "b"] in the file'
     if kind in ("model_type", "model_attributes_type") and path[:-1] == ("flags", "sources"):
-        return "is no table; write a table [[flags.sources]] for each"
+        return "is not a table; write a table [[flags.sources]] for each"
     if kind == "path_type" and isinstance(found, list):
         more = (
             '; write a table [[flags.sources]] with type = "file" for each'
@@ -208,14 +208,14 @@ def _message(details: ErrorDetails, field: FieldInfo | None, path: Path) -> str:
 
 
 _WRONG_TYPE = {
-    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "{text} is no whole number"),
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "{text} is not a whole number"),
     **dict.fromkeys(("float_parsing", "float_type"), "{text} is not a number"),
     **dict.fromkeys(("bool_parsing", "bool_type"), "{text} is neither true nor false"),
-    **dict.fromkeys(("string_type", "path_type"), '{text} is no text; write it in quotes: "..."'),
+    **dict.fromkeys(("string_type", "path_type"), '{text} is not a text; write it in quotes: "..."'),
     **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "is a table; write [{table}]"),
     "list_type": "is a list; write a table [[{table}]] for each",
     "string_too_short": "must not be empty",
-    "finite_number": "{text} is no finite number",
+    "finite_number": "{text} is not a finite number",
 }
 _BOUND = {
     "greater_than": "more than",

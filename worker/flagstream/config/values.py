@@ -87,7 +87,7 @@ def unfit_in_secret(text: str) -> str | None:
     found = control_character(re.sub(r"[\r\n\t]", " ", text) if lines else text)
     if found is None:
         return None
-    return f"holds {found}, which is no part of a secret; take it out (a file often ends with one)"
+    return f"holds {found}, which is not a part of a secret; take it out (a file often ends with one)"
 
 
 def _may_have_lines(text: str) -> bool:
