@@ -33,11 +33,11 @@ class Document:
 
     content: bytes
     format: FlagFormat
-    told_by: str = field(default="", compare=False)
+    decided_by: str = field(default="", compare=False)
     """What decided the format, for people: if the format is wrong, this has to change."""
 
 
-def told_format(given: FlagFormat | None, content_type: str | None, name: str) -> tuple[FlagFormat, str]:
+def format_of(given: FlagFormat | None, content_type: str | None, name: str) -> tuple[FlagFormat, str]:
     """Return the format, and what decided it: the one that is ``given``, else the content type, else the
     suffix of ``name``, else the content type's structure (``+json``), else YAML. A type that says nothing
     about the format, such as text/plain, is ignored.

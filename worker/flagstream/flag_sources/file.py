@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from flagstream.flag_sources.document import Document, told_format
+from flagstream.flag_sources.document import Document, format_of
 from flagstream.flags import FlagFormat
 
 SETTLED_SECONDS: Final = 2.0
@@ -45,7 +45,7 @@ class FileLocation:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._path = path
-        self._format = told_format(format, None, path.name)
+        self._format = format_of(format, None, path.name)
         self._clock = clock
         self._sleep = sleep
         self._stamp: Stamp | None = None

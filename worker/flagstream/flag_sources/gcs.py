@@ -5,7 +5,7 @@ from typing import Any
 from flagstream.config.flags import GcsFlagSettings
 from flagstream.errors import SinkError, SinkUnavailable
 from flagstream.flag_sources import unread
-from flagstream.flag_sources.document import Document, told_format
+from flagstream.flag_sources.document import Document, format_of
 from flagstream.sinks.objects.gcs.client import GcsClient
 
 
@@ -43,4 +43,4 @@ class GcsLocation:
             return None
         blob, content = found
         self._generation = blob.generation
-        return Document(content, *told_format(settings.format, blob.content_type, settings.object))
+        return Document(content, *format_of(settings.format, blob.content_type, settings.object))

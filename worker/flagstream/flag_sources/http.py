@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from flagstream.config.flags import HttpFlagSettings
-from flagstream.flag_sources.document import Document, told_format
+from flagstream.flag_sources.document import Document, format_of
 from flagstream.flag_sources.web import WebClient
 
 
@@ -24,4 +24,4 @@ class HttpLocation:
         if answer is None:
             return None
         self._validators = answer.validators
-        return Document(answer.content, *told_format(self._format, answer.content_type, self._path))
+        return Document(answer.content, *format_of(self._format, answer.content_type, self._path))

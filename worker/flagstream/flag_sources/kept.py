@@ -112,7 +112,7 @@ class KeptFlags:
         try:
             flags = parse_flags(document.content, document.format, self._clock())
         except FlagFileError as error:
-            told = f" (read as {document.format} {document.told_by})" if document.told_by else ""
-            raise FlagFileError(f"{self.name}: {error}{told}") from error
+            how = f" (read as {document.format} {document.decided_by})" if document.decided_by else ""
+            raise FlagFileError(f"{self.name}: {error}{how}") from error
         self._next_change = flags.next_change
         return flags

@@ -16,7 +16,7 @@ from flagstream.flag_sources import FlagLocation
 from flagstream.flag_sources.cache import FlagCache
 from flagstream.flag_sources.file import FileLocation
 from flagstream.flag_sources.kept import KeptFlags
-from flagstream.flag_sources.watching import EXPORTED, LONGEST_NAME, MOST_TOLD, FlagWatch, words
+from flagstream.flag_sources.watching import EXPORTED, LONGEST_NAME, MOST_NAMED, FlagWatch, words
 from flagstream.flags import FlagSet
 from flagstream.outcomes import Proof
 
@@ -37,7 +37,7 @@ def probe(settings: FlagSettings) -> Iterator[Proof]:
         except Exception as error:  # whatever a client library raises
             yield Proof("flags", "failed", words(error))
             continue
-        named = islice(flags.invalid.items(), MOST_TOLD)
+        named = islice(flags.invalid.items(), MOST_NAMED)
         faults = "; ".join(f"{name[:LONGEST_NAME]} {why}" for name, why in named)
         invalid = f"; {len(flags.invalid)} with mistakes, {EXPORTED}: {faults}" if faults else ""
         yield Proof("flags", "proved", f"{len(flags)} from {source.name}{invalid}")

@@ -7,7 +7,7 @@ from botocore.exceptions import ClientError
 from flagstream.config.flags import S3FlagSettings
 from flagstream.errors import SinkError
 from flagstream.flag_sources import unread
-from flagstream.flag_sources.document import Document, told_format
+from flagstream.flag_sources.document import Document, format_of
 from flagstream.sinks.objects.s3.client import S3Client
 from flagstream.sinks.objects.s3.failures import status
 
@@ -46,4 +46,4 @@ class S3Location:
         if len(content) > settings.max_bytes:
             raise OSError(f"{settings.place()}: holds more than {settings.max_bytes} bytes")
         self._etag = answer.get("ETag")
-        return Document(content, *told_format(settings.format, answer.get("ContentType"), settings.key))
+        return Document(content, *format_of(settings.format, answer.get("ContentType"), settings.key))

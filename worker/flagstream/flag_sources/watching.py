@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import islice
-from typing import TypeVar
 
 import structlog
 
@@ -14,12 +13,12 @@ from flagstream.flag_sources import FlagSource
 from flagstream.flag_sources.cache import FlagCache
 from flagstream.flag_sources.document import Document
 from flagstream.flag_sources.merging import contradictions, merged
+from flagstream.flag_sources.unanswered import HANGS_SECONDS, Unanswered
 from flagstream.flags import FlagFileError, FlagSet
 from flagstream.operate import metrics
 from flagstream.operate.health import Problem
 
 log = structlog.get_logger(__name__)
-T = TypeVar("T")
 
 JITTER = 0.1
 """A poll comes early or late by up to this share of the interval, so that a fleet that started together does
@@ -29,14 +28,11 @@ not poll together. The figure is GO Feature Flag's.
 
 LONGEST_NAME = 200
 """Characters of a flag's name in the log."""
-MOST_TOLD = 20
+MOST_NAMED = 20
 """Flags that one line of the log names."""
 
 STAY = "older flags stay in use: mend the source, it is looked at again"
 
-HANGS_SECONDS = 30.0
-"""Seconds after which a source without an answer is reported. Requests have their own time-outs; a file on a
-file system whose server is away has none."""
 WAITS = "the start waits for it: mend the source"
 
 EXPORTED = "exported unless they say trackEvents: false"
@@ -51,7 +47,7 @@ def report_flags(flags: FlagSet) -> None:
     if flags.invalid:
         log.warning(
             "flags_invalid",
-            invalid={name[:LONGEST_NAME]: why for name, why in islice(flags.invalid.items(), MOST_TOLD)},
+            invalid={name[:LONGEST_NAME]: why for name, why in islice(flags.invalid.items(), MOST_NAMED)},
             count=len(flags.invalid),
             hint=f"what cannot be read of them is passed over; events of invalid ones are {EXPORTED}",
         )
@@ -76,10 +72,7 @@ class FlagWatch:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._clock = clock
-        self._asked: dict[str, float] = {}
-        """Sources that have not answered yet, and since when."""
-        self._told_hanging: set[str] = set()
+        self._unanswered = Unanswered(clock)
         self._begun = False
         self._sources = sources
         self._interval = interval
@@ -115,7 +108,7 @@ class FlagWatch:
         Before flags are in use, only sources without an answer count: :meth:`begin` raises for all other
         failures.
         """
-        hanging = self._hanging()
+        hanging = self._unanswered.hanging()
         for name, seconds in hanging.items():
             yield Problem("flags", f"{name}: no answer for {seconds:.0f} s; {self._hint}")
         for name, text in self._failing.items():
@@ -124,29 +117,15 @@ class FlagWatch:
 
     def look(self) -> None:
         """Log once which source does not answer. It is called every second or so, on the event loop."""
-        hanging = self._hanging()
-        for name in hanging.keys() - self._told_hanging:
+        for name in sorted(self._unanswered.newly_hanging()):
             metrics.FLAG_ERRORS.inc()
             metrics.FLAG_SOURCE_FAILING.labels(name).set(1)
             error = f"{name}: no answer for {HANGS_SECONDS:g} s"
             log.error("flags_unreadable", source=name, error=error, hint=self._hint)
-        self._told_hanging = set(hanging)
 
     @property
     def _hint(self) -> str:
         return STAY if self._begun else WAITS
-
-    def _hanging(self) -> dict[str, float]:
-        waited = {name: self._clock() - since for name, since in self._asked.copy().items()}
-        return {name: seconds for name, seconds in waited.items() if seconds >= HANGS_SECONDS}
-
-    def _ask(self, source: FlagSource, question: Callable[[], T]) -> T:
-        """Ask the source, in a thread."""
-        self._asked[source.name] = self._clock()
-        try:
-            return question()
-        finally:
-            del self._asked[source.name]
 
     def load(self) -> FlagSet:
         """Return the flags of all sources. For a source that cannot be read now, the cache's flags are used.
@@ -164,7 +143,7 @@ class FlagWatch:
         if source.name in self._flags:
             return None
         try:
-            self._flags[source.name] = self._ask(source, source.load)
+            self._flags[source.name] = self._unanswered.ask(source.name, source.load)
         except Exception as error:  # whatever a client library raises: the start waits, or uses the cache
             metrics.FLAG_SOURCE_FAILING.labels(source.name).set(1)
             self._failing[source.name] = words(error)
@@ -209,7 +188,7 @@ class FlagWatch:
         while True:
             await self._sleep(self._interval * (1 + JITTER * (2 * self._chance() - 1)))
             try:
-                flags = await asyncio.to_thread(self._ask, source, source.poll)
+                flags = await asyncio.to_thread(self._unanswered.ask, source.name, source.poll)
             except Exception as error:  # unforeseen errors too: the other sources go on, and so does this one
                 metrics.FLAG_ERRORS.inc()
                 failing.set(1)
@@ -260,7 +239,7 @@ class FlagWatch:
         if found and found != self._contradictions:
             log.warning(
                 "flag_sources_contradict",
-                flags=dict(sorted(found.items())[:MOST_TOLD]),
+                flags=dict(sorted(found.items())[:MOST_NAMED]),
                 count=len(found),
                 hint="sources differ in trackEvents of a flag; the last one counts for all events. If they "
                 "are flag sets or environments of their own, run one worker for each",

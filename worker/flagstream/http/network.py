@@ -9,7 +9,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Any, Final
 
 import httpcore2
@@ -43,12 +43,14 @@ class Exchange:
         self._connect = connect
         self._answer = answer
         self._until = time.monotonic() + answer
+        self._token: Token[Exchange] | None = None
 
     def __enter__(self) -> "Exchange":
         self._token = _exchange.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
+        assert self._token is not None, "it was entered"
         _exchange.reset(self._token)
 
     def failed(self) -> None:
@@ -117,14 +119,15 @@ class Network(httpcore2.NetworkBackend):
 
 
 class Connection(httpcore2.NetworkStream):
-    """Return a connection to the first of ``endpoints`` that accepts one, before ``until``."""
+    """A connection to the first of ``endpoints`` that accepts one, before ``until``. Making it connects."""
 
     def __init__(self, network: Network, endpoints: Iterable[Endpoint], until: float) -> None:
         self._network = network
         self._left = list(endpoints)
         self._until = until
         self._used = False
-        self._connect()
+        self._socket, self._endpoint = self._connect()
+        self._made = network.clock()
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         exchange = _exchange.get()
@@ -176,7 +179,8 @@ class Connection(httpcore2.NetworkStream):
                 self._network.addresses.failed(self._endpoint.address)
                 if not self._left:
                     raise
-                self._connect()
+                self._socket, self._endpoint = self._connect()
+                self._made = self._network.clock()
             else:
                 exchange.begin()
                 return self
@@ -195,15 +199,15 @@ class Connection(httpcore2.NetworkStream):
         """Note that nothing came over this connection: other addresses go before its own."""
         self._network.addresses.failed(self._endpoint.address)
 
-    def _connect(self) -> None:
+    def _connect(self) -> tuple[socket.socket, Endpoint]:
         failed = self._network.addresses.failed
         try:
-            self._socket, self._endpoint = connect(self._left, self._until, failed)
+            connected, endpoint = connect(self._left, self._until, failed)
         except TimeoutError:
             raise httpcore2.ConnectTimeout from None
-        self._left.remove(self._endpoint)
-        self._made = self._network.clock()
+        self._left.remove(endpoint)
         _exchange.get().begin()
+        return connected, endpoint
 
     def _handshake(self, context: ssl.SSLContext, host: str | None) -> None:
         left = self._until - time.monotonic()

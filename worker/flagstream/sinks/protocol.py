@@ -245,7 +245,7 @@ class ConfiguredTransactionalSink(TransactionalSink[Payload], Protocol[Payload])
     """How keys choose partitions, by librdkafka's names."""
     limit: int
     """Bytes of the largest record that ``topic`` takes. Set by the engine before the first window, and when
-    the topic turns out to take less; the windows that are open then are begun anew.
+    the topic turns out to take less; then the windows that are open are started again.
     """
 
     def probe(self) -> Iterator[Proof]:

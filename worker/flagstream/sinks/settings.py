@@ -76,7 +76,7 @@ class SinkSettings(BaseModel):
         description=(
             "When the group has no offset for a partition of which the sink already holds windows (group "
             "expired or deleted): stop that partition, or deliver the last window again, of which only what "
-            "is missing is stored, and go on behind it."
+            "is missing is stored, and go on after it."
         ),
     )
 
