@@ -230,7 +230,7 @@ def test_folder_in_the_way(sink: FileSink, folder: Path) -> None:
     """A folder with the file's name is a conflict, not a success."""
     window = fill(sink, events(1))
     (folder / "evaluations/3/0000000000000000000-0000000000000000001.jsonl.gz").mkdir(parents=True)
-    with pytest.raises(ObjectConflict, match="no regular file"):
+    with pytest.raises(ObjectConflict, match="not a regular file"):
         sink.deliver(window.manifest, window.payload)
 
 
@@ -324,7 +324,7 @@ def test_a_refusal_names_the_file_and_not_its_temporary_one(folder: Path) -> Non
 
 
 def test_size_limit_of_the_process(tmp_path: Path) -> None:
-    """A write that fails half-way leaves neither a file nor a temporary one; the reason is told."""
+    """A write that fails half-way leaves neither a file nor a temporary one; the reason is reported."""
     ended = subprocess.run(
         [sys.executable, "-c", LIMITED, str(tmp_path)], stderr=subprocess.PIPE, text=True, timeout=60
     )

@@ -191,7 +191,7 @@ def test_longest_topic(gcs: SmallGcs, gcs_bucket: str, settings: GcsSettings) ->
 def test_foreign_object_is_a_conflict(
     gcs: SmallGcs, gcs_bucket: str, settings: GcsSettings, metadata: dict[str, str]
 ) -> None:
-    """An object under our name that does not say what it holds is left as it is, and told."""
+    """An object under our name that does not say what it holds is left as it is, and reported."""
     sink = opened(settings)
     window = fill(sink, events(3))
     gcs.put(gcs_bucket, NAME, b"theirs", metadata)

@@ -176,7 +176,7 @@ def test_the_longest_key(folder: Folder, settings: S3Settings) -> None:
 
 @pytest.mark.parametrize("metadata", [{}, {MANIFEST: "{}"}])
 def test_foreign_object_is_a_conflict(sink: Sink[Any], folder: Folder, metadata: dict[str, str]) -> None:
-    """An object under our name that does not say what it holds is left as it is, and told."""
+    """An object under our name that does not say what it holds is left as it is, and reported."""
     window = fill(sink, events(3))
     name = "evaluations/3/0000000000000000000-0000000000000000003.jsonl.gz"
     folder.put(name, b"theirs", metadata)

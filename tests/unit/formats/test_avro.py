@@ -130,7 +130,7 @@ def test_event_ids() -> None:
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_same_object(compression: AvroCompression) -> None:
-    """A stored file is known again by its metadata; one that is cut short or of others is told."""
+    """A stored file is recognised by its metadata; one that is cut short, or foreign, is reported."""
     format = AvroFormat(compression)
     ours = encoded(format, events(2500))
     stored = b"".join(ours.parts)
