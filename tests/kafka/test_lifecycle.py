@@ -358,12 +358,15 @@ class TestBrokerTrouble:
         settings = configuration(bootstrap, tmp_path, topics, kafka=kafka)
         with RunningWorker(settings, tmp_path, arguments=ENRICH) as worker:
             worker.healthy()
+            # On a busy machine the impatient client can have met an error while it started. That was logged,
+            # so the same error is not logged again for a minute, and neither is its end.
+            before = len(worker.seen("kafka_recovered"))
             with frozen(broker):
-                worker.await_event("kafka_error")
+                worker.await_problem(lambda problems: "retried until" in str(problems))
                 for_certain(lambda: bool(worker.problems()), STATISTICS_SECONDS)
                 eventually(lambda: math.isnan(worker.value("flagstream_lag_records")))
                 assert worker.value("flagstream_problems", source="enrich", kind="kafka") == 1
-                assert worker.seen("kafka_recovered") == []
+                assert len(worker.seen("kafka_recovered")) == before
             worker.await_event("kafka_recovered")
             worker.healthy()
             eventually(lambda: worker.value("flagstream_lag_records") == 0)

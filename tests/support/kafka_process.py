@@ -1,5 +1,6 @@
 """Runs one Kafka broker as a process of its own, for tests that also stop, restart and freeze it."""
 
+import os
 import random
 import shutil
 import signal
@@ -143,8 +144,14 @@ class KafkaBroker:
             process.wait()
 
     def freeze(self) -> None:
-        """Stop its clock (SIGSTOP): connections stay open, nothing is answered."""
-        self._running().send_signal(signal.SIGSTOP)
+        """Stop its clock (SIGSTOP): connections stay open. Returns when nothing is answered any more.
+
+        The signal is sent at once, but on a busy machine some threads of the broker run on for a while.
+        """
+        process = self._running()
+        process.send_signal(signal.SIGSTOP)
+        # The kernel reports a stopped child when its last thread has stopped.
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Let it go on after `freeze` (SIGCONT)."""
