@@ -46,7 +46,7 @@ check: .venv/.installed-dev ## Check format, lint, types, the direction of impor
 proof: .venv/.installed-dev ## Prove exactly-once with a million events and killed workers
 	$(BROKER) $(BIN)/python -m tests.chaos.proof --sink $(or $(SINK),file)
 
-wheel: .venv/.python ## Build the wheel and test it, installed in an environment of its own, outside this checkout
+wheel: .venv/.installed-dev ## Build the wheel and test it, installed in an environment of its own, outside this checkout
 	$(BIN)/python -m tests.support.wheel
 
 bench: .venv/.installed-dev ## Compare the enrich stage with bare confluent-kafka and stock Faust

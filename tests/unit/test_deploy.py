@@ -13,6 +13,8 @@ import yaml
 from flagstream.config import load
 from tests.support.dockerfile import Stage, assignments, copy_context, stages
 
+pytestmark = pytest.mark.checkout
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCKERFILE = (REPOSITORY / "deploy/Dockerfile").read_text()
 ARGUMENTS, (BUILD, FINAL) = stages(DOCKERFILE)

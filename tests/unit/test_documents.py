@@ -12,6 +12,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+import flagstream
 from flagstream.chunk import Partition
 from flagstream.config import load
 from flagstream.config.settings import Settings
@@ -76,7 +77,7 @@ def logged_events() -> set[str]:
     """Every literal that the worker hands to a logger as the event."""
     return {
         node.args[0].value
-        for path in (REPOSITORY / "worker").rglob("*.py")
+        for path in Path(flagstream.__file__).parent.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)

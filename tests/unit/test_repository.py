@@ -6,7 +6,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+
+pytestmark = pytest.mark.checkout
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+import flagstream
 from flagstream.config import load
 from flagstream.host import Host
 from flagstream.operate.health import ALIVE_SECONDS, KINDS, Health, Problem
 from flagstream.operate.pages import healthy, live, ready
 
-WORKER = Path(__file__).resolve().parents[3] / "worker"
+WORKER = Path(flagstream.__file__).parent
 FULL = Problem("sink_unavailable", "deliver t-0: unavailable: disk full", "t-0")
 
 

@@ -8,12 +8,13 @@ from typing import get_args
 
 from prometheus_client.parser import text_string_to_metric_families
 
+import flagstream
 from flagstream.dead_letters import REASONS
 from flagstream.operate import metrics
 from flagstream.operate.health import KINDS, Health, Problem
 from flagstream.outcomes import DeadReason
 
-WORKER = Path(__file__).resolve().parents[3] / "worker"
+WORKER = Path(flagstream.__file__).parent
 
 UNITS = {"seconds", "bytes", "records", "ratio", "info", "ready"}
 COUNTED = {
