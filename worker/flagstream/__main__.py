@@ -1,4 +1,4 @@
-"""The entry of the command, also as ``python -m flagstream``.
+"""Starts the command, also as ``python -m flagstream``.
 
 It imports nothing heavy, so that signals are handled from the first moment on: by default SIGTERM would end
 the process as a failure, and as process 1 of a container it would be ignored.
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
-    """Until the worker takes the signals over, nothing has begun: there is nothing to deliver."""
+    """End the process: until the worker handles the signals, there is nothing to deliver."""
     os._exit(0)
 
 

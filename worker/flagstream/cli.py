@@ -71,7 +71,7 @@ def run(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) -> N
     """
     enrich, chosen = stages_to_run(stages, sinks)
     settings = _load(path, enrich, chosen)
-    # Imported only now: a wrong configuration is told before anything heavy is loaded.
+    # Imported only now: a wrong configuration is reported before anything heavy is loaded.
     from flagstream.host import run as run_worker
 
     run_worker(settings, enrich=enrich, sinks=tuple(settings.sinks) if chosen is None else chosen)
@@ -85,7 +85,7 @@ def prove(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) ->
     """Try whether a worker would find what it needs: flags, topics, and what each sink has to be allowed to
     do (write, write once, read, list, delete).
 
-    What is written is deleted again. What cannot be tried without an effect is told as unproved. Exit codes:
+    What is written is deleted again. What cannot be tried without an effect is shown as unproved. Exit codes:
     0 nothing failed, 1 something did, 2 configuration.
     """
     enrich, chosen = stages_to_run(stages, sinks)
@@ -102,7 +102,7 @@ def prove(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) ->
 
 
 def _prove_worker(settings: Settings, enrich: bool, sinks: Mapping[str, SinkSettings]) -> Iterator[Proof]:
-    """What does not belong to one sink alone."""
+    """Try what does not belong to one sink alone."""
     from flagstream.flag_sources.opening import probe as probe_flags
     from flagstream.kafka.properties import admin_properties, enrich_group, sink_group
     from flagstream.kafka.rights import READ, WRITE, prove_rights
@@ -132,7 +132,7 @@ def _prove_worker(settings: Settings, enrich: bool, sinks: Mapping[str, SinkSett
 
 
 def _passing_on(proofs: Iterator[Proof]) -> Generator[Proof, None, bool]:
-    """The proofs; returns whether the first one, that the brokers answer, did not fail."""
+    """Pass the proofs on; return whether the first one, that the brokers answer, did not fail."""
     first = True
     answered = True
     for proof in proofs:
@@ -156,7 +156,7 @@ def _prove_name(settings: Settings) -> Proof:
 
 
 def _tell(title: str, proofs: Iterator[Proof], mask: Mask) -> int:
-    """Print what was tried; returns how much of it failed."""
+    """Print what was tried; return how much of it failed."""
     click.echo(title)
     failed = 0
     for proof in proofs:
@@ -256,14 +256,14 @@ def main() -> None:
 
 
 def stages_to_run(stages: tuple[str, ...], sinks: tuple[str, ...]) -> tuple[bool, tuple[str, ...] | None]:
-    """Whether to enrich, and which sinks to run; None is all of them."""
+    """Return whether to enrich, and which sinks to run; None means all of them."""
     if not stages and not sinks:
         return True, None
     return "enrich" in stages, tuple(dict.fromkeys(sinks))
 
 
 def _named(settings: Settings, path: Path | None, chosen: tuple[str, ...] | None) -> dict[str, SinkSettings]:
-    """The settings of the sinks that are meant; None is all of them."""
+    """Return the settings of the sinks ``chosen``; None means all of them."""
     if chosen is None and not settings.sinks:  # only render goes on without
         click.echo(f"{_title(path)}: no sinks")
     return {name: settings.sinks[name] for name in (settings.sinks if chosen is None else chosen)}
@@ -272,7 +272,7 @@ def _named(settings: Settings, path: Path | None, chosen: tuple[str, ...] | None
 def _load(
     path: Path | None, enrich: bool, sinks: tuple[str, ...] | None, *, needs_sink: bool = True
 ) -> Settings:
-    """The settings, or the end of the process with every problem printed."""
+    """Return the settings, or print every problem and end the process."""
     try:
         settings = load(path, enrich=enrich, sinks=sinks, needs_sink=needs_sink, further=_client_problems)
     except ConfigError as error:

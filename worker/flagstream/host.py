@@ -1,4 +1,4 @@
-"""The process: it starts the stages that it is told to run, watches them, and ends them in order.
+"""The process: it starts the stages that it runs, watches them, and ends them in order.
 
 It ends at SIGTERM or SIGINT, or because of an error that nothing in it can mend; each has an exit code of its
 own (:class:`flagstream.errors.ExitCode`).
@@ -123,7 +123,7 @@ class Host:
         return {stage.name: stage.source for stage in self._stages}
 
     async def run(self) -> ExitCode:
-        """Start, work until told to stop, drain, leave the groups."""
+        """Start, work until :meth:`stop` or an error, drain, leave the groups; return the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
@@ -238,7 +238,7 @@ class Host:
         if "handle" in context and isinstance(error, Exception):
             self.fail(error)
         else:
-            self._ignored.tell(str(context.get("message", "")), error)
+            self._ignored.report(str(context.get("message", "")), error)
 
     # ── stopping ────────────────────────────────────────────────────────────
 

@@ -15,11 +15,11 @@ def test_what_comes_by_the_hundred_is_a_line_a_minute() -> None:
 
     with capture_logs() as lines:
         for _ in range(500):
-            ignored.tell("socket.accept() out of system resource", full)
-        ignored.tell("socket.accept() out of system resource", OSError(errno.ENOBUFS, "No buffer space"))
-        ignored.tell("Task exception was never retrieved", ValueError())
+            ignored.report("socket.accept() out of system resource", full)
+        ignored.report("socket.accept() out of system resource", OSError(errno.ENOBUFS, "No buffer space"))
+        ignored.report("Task exception was never retrieved", ValueError())
         now = REMIND_SECONDS
-        ignored.tell("socket.accept() out of system resource", full)
+        ignored.report("socket.accept() out of system resource", full)
 
     assert [(line["event"], line["count"]) for line in lines] == [
         ("error_ignored", 1),

@@ -1,6 +1,6 @@
 """Lines of the log that are lost are reported elsewhere."""
 
-from flagstream.operate.lost_lines import TOLD_SECONDS, LostLines
+from flagstream.operate.lost_lines import SHOWN_SECONDS, LostLines
 
 
 def test_lost_lines_are_a_problem_for_a_while() -> None:
@@ -12,7 +12,7 @@ def test_lost_lines_are_a_problem_for_a_while() -> None:
     now[0], lost[0] = 30.0, 9
     lines.look()
     assert "9 lines" in next(lines.problems()).text
-    now[0] = 31 + TOLD_SECONDS
+    now[0] = 31 + SHOWN_SECONDS
     assert list(lines.problems()) == []
     lost[0] = 10
     [problem] = lines.problems()

@@ -1,7 +1,7 @@
 """Mistakes that no single setting shows: how settings go together.
 
-The default stands in for a setting that could not be read. Nobody needs to hear about it, so no check says
-anything that rests on one.
+The default stands in for a setting that could not be read. No check reports
+a problem that rests on such a default.
 """
 
 from collections.abc import Collection, Iterator
@@ -22,7 +22,8 @@ FLAG_SUFFIXES = (".yaml", ".yml", ".json", ".toml")
 
 
 def cross_field_problems(settings: Settings, failed: set[Path], *, enrich: bool) -> Iterator[Problem]:
-    """All that is wrong, as path and message. ``failed``: paths with a default in place of what was written.
+    """Yield everything that is wrong, as path and message. ``failed``: paths with a default in place of the
+    value that was written.
 
     ``enrich``: whether the enrich stage is to run, which needs more than the sinks do.
     """
@@ -39,7 +40,7 @@ def cross_field_problems(settings: Settings, failed: set[Path], *, enrich: bool)
 
 
 def _unread(failed: set[Path], *paths: Path) -> bool:
-    """Whether one of ``paths``, or a table that it stands in, could not be read."""
+    """Return whether one of ``paths``, or a table that contains it, could not be read."""
     return any(path[:length] in failed for path in paths for length in range(1, len(path) + 1))
 
 
@@ -89,7 +90,7 @@ def _registry(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
 
 
 def variable_problems(settings: Settings, sinks: Collection[str], *, enrich: bool) -> Iterator[str]:
-    """What ``flagstream config check`` says of variables that the clients of stores would read. A worker that
+    """Yield what ``flagstream config check`` reports of variables that clients of stores read. A worker that
     runs does not refuse them: the sink or source that fails says so, and all else goes on.
     """
     for name in sinks:
@@ -99,7 +100,7 @@ def variable_problems(settings: Settings, sinks: Collection[str], *, enrich: boo
 
 
 def cross_field_warnings(settings: Settings) -> Iterator[Problem]:
-    """What is likely a mistake, but could be meant, as path and message."""
+    """Yield what is likely a mistake, but could be meant, as path and message."""
     topics = settings.topics
     if settings.registry.url and "avro" not in (topics.ingest_format, topics.output_format):
         yield (
@@ -116,7 +117,7 @@ def cross_field_warnings(settings: Settings) -> Iterator[Problem]:
 
 
 def _same_cluster(sink: KafkaSinkSettings, settings: Settings) -> bool:
-    """Whether the sink's brokers are some of the worker's own, as far as their names say."""
+    """Return whether the sink's brokers are some of the worker's own, judged by their names."""
     here, there = (
         {broker.strip().lower() for broker in servers.split(",") if broker.strip()}
         for servers in (settings.kafka.bootstrap_servers, sink.bootstrap_servers)
@@ -172,8 +173,8 @@ def _flags(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
                 "is missing; the enrich stage needs the file with the flags, or [[flags.sources]]",
             )
         return
-    told = kind is not None or path.suffix.lower() in FLAG_SUFFIXES
-    if not told and not _unread(failed, ("flags", "format")):
+    is_known = kind is not None or path.suffix.lower() in FLAG_SUFFIXES
+    if not is_known and not _unread(failed, ("flags", "format")):
         yield (
             ("flags", "format"),
             f'is missing, and the name "{path.name}" does not show it; write "yaml", "json" or "toml"',
@@ -191,7 +192,7 @@ def _properties(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
     for table, properties in tables.items():
         for name, message in librdkafka.problems(properties, protocol):
             yield ("kafka", table, name), message
-    told: set[str] = set()
+    reported: set[str] = set()
     for own in ("consumer_properties", "producer_properties"):
         speaks = str(tables[own].get(_PROTOCOL, "")).lower()
         if speaks and speaks != str(kafka.properties.get(_PROTOCOL, "plaintext")).lower():
@@ -203,8 +204,8 @@ def _properties(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
             )
             continue
         for name, message in librdkafka.contradictions({**kafka.properties, **tables[own]}):
-            if name not in told:
-                told.add(name)
+            if name not in reported:
+                reported.add(name)
                 yield ("kafka", own if name in tables[own] else "properties", name), message
 
 
@@ -213,7 +214,7 @@ def _sinks(settings: Settings, failed: set[Path]) -> Iterator[Problem]:
     for name, sink in settings.sinks.items():
         here = ("sinks", name)
         unread = _unread(failed, ("export", "memory_budget"), (*here, "max_bytes"))
-        # The default is no promise: windows of many sinks are closed early by the budget.
+        # Nobody asked for the default, and windows of many sinks are closed early by the budget.
         if "max_bytes" in sink.model_fields_set and sink.max_bytes > budget and not unread:
             yield (
                 (*here, "max_bytes"),

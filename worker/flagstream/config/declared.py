@@ -1,4 +1,4 @@
-"""Which settings there are below the tables that a configuration has: sinks and sources by their types."""
+"""The settings that exist below the tables of a configuration, by the types of its sinks and sources."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args, get_origin
@@ -20,14 +20,14 @@ SINK_PROPERTIES = "properties"
 
 
 class Declared:
-    """The settings of the file's content ``raw``, which may still grow; ``sinks`` are the types there are."""
+    """The settings that the file's content ``raw`` can have. It may still grow; ``sinks`` are all types."""
 
     def __init__(self, raw: Mapping[str, object], sinks: Mapping[str, type[SinkSettings]]) -> None:
         self._raw = raw
         self._sinks = sinks
 
     def is_setting(self, path: Path) -> bool:
-        """Whether ``path`` is declared: also a property that librdkafka knows, and each key of a free
+        """Return whether ``path`` is declared, as properties of librdkafka are, too, and each key of a free
         table."""
         if len(path) == 3 and path[:2] in PROPERTY_TABLES:
             return librdkafka.exists(path[2])
@@ -45,7 +45,7 @@ class Declared:
         return False
 
     def paths(self, words: str) -> Iterator[Path]:
-        """The settings that a variable of these words, whatever stands between them, can mean."""
+        """Yield the settings that a variable of these words can mean, whatever stands between the words."""
         yield ("name",)
         for section, field in Settings.model_fields.items():
             if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -61,13 +61,13 @@ class Declared:
                 yield from (("flags", "sources", str(number), key) for key in model.model_fields)
 
     def _of_unnamed_sinks(self, words: str) -> Iterator[Path]:
-        """What FLAGSTREAM_SINKS_NAME_KEY could mean, for sinks that only variables know."""
+        """Yield what FLAGSTREAM_SINKS_NAME_KEY could mean, for sinks that only variables name."""
         _, sinks, rest = words.lower().partition("_sinks_")
         keys = {key for model in SINKS.values() for key in model.model_fields} if sinks else ()
         yield from (("sinks", rest.removesuffix(f"_{key}"), key) for key in keys if rest.endswith(f"_{key}"))
 
     def _model(self, path: Path) -> tuple[type[BaseModel] | None, Path]:
-        """The model that ``path`` begins with, and what of the path is inside it."""
+        """Return the model that ``path`` begins with, and the rest of the path inside it."""
         if len(path) > 2 and path[0] == "sinks":
             return self._sink(path[1]), path[2:]
         if len(path) > 3 and path[:2] == ("flags", "sources"):
@@ -88,7 +88,7 @@ class Declared:
 
 
 def mentions(annotation: Any, wanted: type) -> bool:
-    """Whether ``wanted`` is ``annotation`` or a part of it."""
+    """Return whether ``wanted`` is ``annotation`` or a part of it."""
     return annotation is wanted or any(mentions(part, wanted) for part in get_args(annotation))
 
 
@@ -98,7 +98,7 @@ def _is_table(field: FieldInfo) -> bool:
 
 
 def written_at(raw: object, path: Path) -> object:
-    """What was written at ``path`` of ``raw``; None where nothing was."""
+    """Return the value at ``path`` of ``raw``, or None if there is none."""
     for key in path:
         if isinstance(raw, Mapping):
             raw = raw.get(key)

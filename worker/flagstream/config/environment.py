@@ -33,13 +33,13 @@ Origins = Mapping[Path, str]
 
 
 def variable(path: Path) -> str:
-    """The variable that sets ``path``."""
+    """Return the name of the variable that sets ``path``."""
     return PREFIX + DELIMITER.join(key.replace(".", "_").replace("-", "_").upper() for key in path)
 
 
 @dataclass
 class Environment:
-    """What the variables said: which settings come from them, what was read from files, and what is wrong."""
+    """What was found in the variables: the settings that come from them, contents of files, and problems."""
 
     origins: dict[Path, str] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
@@ -47,7 +47,7 @@ class Environment:
 
 
 def merge(raw: MutableMapping[str, object], environ: Mapping[str, str], declared: Declared) -> Environment:
-    """Put the variables into the file's content ``raw``; they are stronger.
+    """Put the variables into the file's content ``raw``; they take precedence.
 
     ``declared`` knows the settings that ``raw`` can have.
     """
@@ -92,7 +92,7 @@ def _settings(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _content(name: str, value: str, found: Environment) -> str | None:
-    """The text of the file ``value``, without the line break that editors leave at its end. None: a problem.
+    """Return the text of the file ``value`` without the line break at its end, or None after a problem.
 
     The value is not shown: it may be the secret itself.
     """
@@ -111,7 +111,7 @@ def _content(name: str, value: str, found: Environment) -> str | None:
 
 
 def _meant(name: str, declared: Declared) -> str | None:
-    """The variable that ``name`` would be if it had the right number of underscores."""
+    """Return the variable that ``name`` is if only its number of underscores is wrong."""
     for candidate in (name, name.removesuffix(FILE)):
         words = _words(candidate)
         for path in declared.paths(words):
@@ -127,7 +127,7 @@ def _words(name: str) -> str:
 def _in_small_letters(
     environ: Mapping[str, str], raw: Mapping[str, object], declared: Declared
 ) -> Iterator[str]:
-    """Variables that are settings but for their letters: nothing reads them."""
+    """Yield a problem for each variable that would be a setting in capitals: nothing reads it as it is."""
     for name in environ:
         capitals = name.upper()
         if name != capitals and capitals.startswith(PREFIX) and declared.is_setting(_path(capitals, raw)):
@@ -146,7 +146,7 @@ def _path(name: str, raw: Mapping[str, object]) -> Path:
 
 
 def _as_written(keys: Sequence[str], raw: Mapping[str, object]) -> str:
-    """The last key as the file has it: variables have no small letters, and names of headers no ``_``."""
+    """Return the last key as the file writes it: variables have no small letters, and headers no ``_``."""
     header = len(keys) > 3 and keys[-2] == HEADERS
     key = keys[-1].replace("_", "-") if header else keys[-1]
     table: object = raw
@@ -172,7 +172,7 @@ def _is_table(path: Path, raw: Mapping[str, object]) -> bool:
 
 
 def _put(raw: MutableMapping[str, object], path: Path, value: str) -> bool:
-    """False where something else is in place of a table."""
+    """Set ``path`` to ``value``; return False if something that is not a table is in the way."""
     for position, key in enumerate(path[:-1]):
         table = raw.setdefault(key, {})
         if isinstance(table, list) and path[position + 1].isdecimal():

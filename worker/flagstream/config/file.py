@@ -1,4 +1,4 @@
-"""The file itself: TOML in UTF-8, and what to say of something else."""
+"""Reads the file, which is TOML in UTF-8, and reports what else it may be."""
 
 import re
 import tomllib
@@ -14,7 +14,7 @@ _YAML = re.compile(r"^(?:---\s*$|- |[A-Za-z_][\w.-]*\s*:(?:\s|$))", re.MULTILINE
 
 
 def read_file(path: Path) -> dict[str, object]:
-    """The content of the file. Raises ConfigError where it is not TOML, or is empty."""
+    """Return the content of the file. Raises ConfigError if it is not TOML, or is empty."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -64,5 +64,5 @@ def _no_toml(text: str, error: str) -> Iterator[str]:
 
 
 def _without_comments(text: str) -> str:
-    """``text`` from its first line on that says something."""
+    """Return ``text`` without the comments and empty lines at its beginning."""
     return re.sub(r"\A(?:\s*(?:#[^\n]*)?\n)*", "", text)

@@ -18,7 +18,7 @@ from flagstream.units import MIB, Bytes, Line, Seconds, Written, shown, wrong
 Format = Literal["yaml", "json", "toml"]
 
 RELAY_PATH = "/v1/flag/configuration"
-"""Where a relay has its flags, behind its address."""
+"""Where a relay has its flags, after its address."""
 
 
 def _checked_url(url: SecretStr) -> SecretStr:
@@ -76,11 +76,11 @@ class SourceSettings(Section):
     )
 
     def place(self) -> str:
-        """Where the flags are, without anything secret."""
+        """Return where the flags are, without anything secret."""
         raise NotImplementedError
 
     def called(self) -> str:
-        """The source's name."""
+        """Return the source's name."""
         return self.name or self.place()
 
     def problems(self) -> Iterator[str]:
@@ -240,7 +240,7 @@ class RelayFlagSettings(FetchedSettings):
 
     def problems(self) -> Iterator[str]:
         if urlsplit(self.url.get_secret_value()).path.rstrip("/").endswith(RELAY_PATH):
-            yield f"url is the relay's address; leave out {RELAY_PATH}, which is put behind it"
+            yield f"url is the relay's address; leave out {RELAY_PATH}, which is added to it"
 
 
 def _numbered(sources: object) -> object:
@@ -282,7 +282,7 @@ class FlagSettings(Section):
     ] = Field(
         default_factory=list,
         description=(
-            "More sources, merged behind the file in this order; of a flag that several have, the last one "
+            "More sources, merged after the file in this order; of a flag that several have, the last one "
             "counts. Each is a table [[flags.sources]]."
         ),
     )

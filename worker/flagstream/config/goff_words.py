@@ -117,7 +117,7 @@ _UNMISTAKABLE = {"retriever", "retrievers", "exporter", "exporters", "flagSets",
 
 
 def words_of_a_relay(text: str) -> Iterator[str]:
-    """The words at the top of ``text``, a relay's configuration in YAML or JSON; none if it is none."""
+    """Yield the words at the top of ``text`` if it is a relay's configuration in YAML or JSON."""
     key = '"{}"\\s*:' if text.lstrip().startswith("{") else r"^{}\s*:"
     found = [word for word in TOP if re.search(key.format(word), text, re.MULTILINE)]
     if _UNMISTAKABLE & {*found}:
@@ -125,7 +125,7 @@ def words_of_a_relay(text: str) -> Iterator[str]:
 
 
 def counterpart(word: str, known: Mapping[str, str]) -> str | None:
-    """What says the same as GO Feature Flag's ``word`` here, as the end of a sentence."""
+    """Return the setting that corresponds to GO Feature Flag's ``word``, as the end of a sentence."""
     # Go's names begin with a capital, and variables have no small letters.
     hint = next((hint for key, hint in known.items() if key.lower() == word.lower()), None)
     if hint is None:
@@ -136,7 +136,7 @@ def counterpart(word: str, known: Mapping[str, str]) -> str | None:
 
 
 def is_flag_file(text: str) -> bool:
-    """Whether ``text`` has what only flags have."""
+    """Return whether ``text`` has keys that only a flag file has."""
     return any(re.search(rf'^\s+"?{key}"?\s*[:=]', text, re.MULTILINE) for key in _FLAG_KEYS) or any(
         re.search(rf"^\[[^]]+\.{key}\]", text, re.MULTILINE) for key in _FLAG_KEYS
     )

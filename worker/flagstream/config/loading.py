@@ -25,7 +25,7 @@ from flagstream.sinks.settings import SinkSettings
 from flagstream.units import shown, visible
 
 _SHORTEST_SECRET = 4
-"""Characters: a shorter one is a word of many messages. None of them quotes secrets; this is a second net."""
+"""Characters: a shorter secret is a word of many messages. No message quotes one; this is a second net."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -40,7 +40,7 @@ def load(
     needs_sink: bool = False,
     further: Callable[[Settings], Sequence[str]] = lambda settings: (),
 ) -> Settings:
-    """The settings of the TOML file at ``path`` (None: no file) and of ``environ``, which is stronger.
+    """Return the settings of the TOML file at ``path`` (None: no file) and of ``environ``, which is stronger.
 
     ``enrich`` and ``sinks`` say which stages are to run (None: all sinks that are configured): what only
     others need may be missing, and each sink named has to be there. ``needs_sink``: a configuration without
@@ -95,7 +95,7 @@ def load(
 
 
 def mask_of(settings: Settings) -> Mask:
-    """Masks what must not be shown of ``settings``: secrets, and values of ``${NAME}`` and of files.
+    """Return a mask for what must not be shown: secrets, and values of ``${NAME}`` and of files.
 
     Of addresses that are secrets, scheme and host may be shown; who shows them takes care of the rest.
     """
@@ -107,13 +107,13 @@ def mask_of(settings: Settings) -> Mask:
 
 
 def _section(found: tuple[Path, str]) -> int:
-    """Problems are told in the order of the reference, what is unknown first."""
+    """Sort problems in the order of the reference, unknown keys first."""
     sections = list(Settings.model_fields)
     return sections.index(found[0][0]) if found[0][0] in sections else -1
 
 
 def _flatten_properties(raw: dict[str, object]) -> None:
-    """In TOML ``sasl.password = ""`` without quotes is a table ``sasl``; what is meant is the property."""
+    """Make properties of tables: in TOML ``sasl.password = ""`` without quotes is a table ``sasl``."""
     sinks = raw.get("sinks")
     tables = [(raw.get(section), table) for section, table in PROPERTY_TABLES]
     tables += [(sink, SINK_PROPERTIES) for sink in (sinks.values() if isinstance(sinks, dict) else ())]
@@ -186,21 +186,21 @@ class _Reading:
         return self._shared(table, here)
 
     def _made_by(self, here: Path, table: Mapping[str, object]) -> Origins:
-        """The variable that a sink without a type is there by, when the file says nothing of it."""
+        """Return the variable that alone made a sink without a type; none if the file has the sink, too."""
         variables = {
             at[2]: name for at, name in self.origins.items() if at[:2] == here and not name.startswith("$")
         }
         return {(*here, "type"): min(variables.values())} if variables.keys() == table.keys() != set() else {}
 
     def _shared(self, table: Mapping[str, object], here: Path) -> SinkSettings:
-        """What can be checked of a sink that cannot be read as a whole: what all sinks have in common."""
+        """Return the settings that all sinks share, of a sink that cannot be read as a whole."""
         values = {key: value for key, value in table.items() if key in SinkSettings.model_fields}
         sink = self._model(SinkSettings, {**values, "type": "unknown"}, here)
         assert sink is not None, "all but the type have defaults"
         return sink
 
     def _model(self, model: type[Model], values: Mapping[str, object], here: Path) -> Model | None:
-        """The model without the values that fail; None where it cannot do without them."""
+        """Return the model without the values that fail, or None if it needs them."""
         try:
             return model(**values)
         except ValidationError as error:
@@ -222,7 +222,7 @@ def _without(values: Mapping[str, object], paths: Sequence[Path]) -> dict[str, o
     for key in {path[0] for path in paths}:
         below = [path[1:] for path in paths if path[0] == key and len(path) > 1]
         inner = kept.get(key)
-        # numbered: a list that variables were put into; one that lacks a key is no better than none
+        # numbered: a list that variables were put into; without one of its values it is useless
         numbered = isinstance(inner, Mapping) and all(name.isdecimal() for name in inner)
         if (key,) not in paths and isinstance(inner, Mapping) and not numbered:
             kept[key] = _without(inner, below)

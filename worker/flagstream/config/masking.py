@@ -1,4 +1,4 @@
-"""Values that must not be shown, taken out of texts that quote them."""
+"""Takes values that must not be shown out of texts that quote them."""
 
 import re
 from collections.abc import Iterable
@@ -8,10 +8,10 @@ MASK = "**********"
 
 _QUOTED = re.compile(r'"([^"]+?) \.\.\.|"([^"]+?)…?"')
 _SHORTEST_PART = 3
-"""Characters: what is shorter is no secret, nor a part of one that anyone could use, but a word of any
+"""Characters: a shorter value is not a secret, nor a useful part of one, but a word of any
 message."""
 _PLAIN_WORDS = frozenset({"true", "false"})
-"""They tell nothing, and stand in every record."""
+"""They reveal nothing, and stand in every record."""
 _SHORT = 8
 """Characters: a shorter value is masked only where it stands as a word, or the text would fall to pieces."""
 
@@ -28,11 +28,11 @@ class Mask:
         self._values = sorted(hidden, key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
-        """``text``, a message, without the values, and without what it quotes of them."""
+        """Return ``text``, a message, without the values, and without what it quotes of them."""
         return _QUOTED.sub(self._part, self.whole(text)) if self._values else text
 
     def whole(self, text: str) -> str:
-        """``text``, in which quotes mean something else, without the values."""
+        """Return ``text`` without the values; quotes in it mean something else than in a message."""
         for value in self._values:
             for form in dict.fromkeys((value, repr(value)[1:-1], value.strip())):
                 text = self._without(form, text)

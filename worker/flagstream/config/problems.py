@@ -1,4 +1,4 @@
-"""What pydantic found, as lines for people: the path, what was found, and what would be right."""
+"""Turns what pydantic found into lines for people: the path, what was found, and what would be right."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -19,12 +19,12 @@ from flagstream.units import SMALLEST_BARE, Written, format_bytes, format_second
 
 
 def dotted(path: Iterable[object]) -> str:
-    """The path as it is written in TOML; a key with dots in it is quoted."""
+    """Return the path as it is written in TOML; a key with dots in it is quoted."""
     return ".".join(key if re.fullmatch(r"[A-Za-z0-9_<>-]+", key) else f'"{key}"' for key in map(str, path))
 
 
 def line(path: Path, message: str, origins: Origins) -> str:
-    """One problem; where the value comes from a variable, that is named."""
+    """Return the line for one problem; it names the variable that the value comes from, if there is one."""
     origin = origins.get(path) or origins.get(path[:-1])  # one text can stand for a list of one
     source = f" (from {origin})" if origin else ""
     return f"{dotted(path)}{source}: {message}"
@@ -33,14 +33,14 @@ def line(path: Path, message: str, origins: Origins) -> str:
 def lines(
     error: ValidationError, model: type[BaseModel], origins: Origins, prefix: Path = ()
 ) -> dict[Path, str]:
-    """The problem of each path of ``model`` that failed, in the order in which they were found."""
+    """Return the problem of each path of ``model`` that failed, in the order in which they were found."""
     found: dict[Path, str] = {}
     for details in error.errors(include_url=False):
         # "[key]": pydantic's word for a dictionary's key that failed, here the name of a sink
         below = tuple(str(key) for key in details["loc"] if key != "[key]")
         owner, inner = model, below
         if below[:2] == ("flags", "sources") and len(below) > 3:
-            # pydantic puts the source's type behind its number
+            # pydantic puts the source's type after its number
             owner, inner = SOURCES[below[3]], below[4:]
             below = (*below[:3], *inner)
         path = prefix + below
@@ -80,7 +80,7 @@ def _unknown(path: Path, model: type[BaseModel] | None, origins: Origins) -> str
 
 
 def _property(path: Path, known: Mapping[str, FieldInfo]) -> Path | None:
-    """The place of a librdkafka property that stands beside its table: kafka.sasl_password."""
+    """Return where a librdkafka property belongs that stands beside its table: kafka.sasl_password."""
     if SINK_PROPERTIES not in known:
         return None
     name = path[-1].lower().replace("_", ".")
@@ -101,7 +101,7 @@ def _word_of_goff(path: Path, known: Mapping[str, FieldInfo]) -> str | None:
 
 
 def _elsewhere(path: Path) -> str | None:
-    """The setting of this name in another section."""
+    """Return a hint at the setting of this name in another section."""
     word = path[-1].lower()
     if path[0] == "sinks" or len(path) > 2:
         return None
@@ -119,7 +119,7 @@ def _elsewhere(path: Path) -> str | None:
 
 
 def _section_with(path: Path) -> str | None:
-    """Another section that has a setting of the name at the end of ``path``."""
+    """Return another section that has a setting of the name at the end of ``path``."""
     if path[0] == "sinks" or len(path) > 2:
         return None
     for section, field in Settings.model_fields.items():
@@ -155,7 +155,7 @@ def _field(model: type[BaseModel], path: Path) -> FieldInfo | None:
 
 
 def _may_be_shown(field: FieldInfo | None, path: Path) -> bool:
-    """A value whose declaration is not known may be a secret that somebody misspelt."""
+    """Return whether a value may be shown. One of an unknown key may be a secret that somebody misspelt."""
     return field is not None and not mentions(field.annotation, SecretStr) and not any(map(is_secret, path))
 
 
@@ -240,7 +240,7 @@ def _limit(context: Mapping[str, Any], field: FieldInfo | None) -> str:
 
 
 def _other_unit(found: object, field: FieldInfo | None) -> str:
-    """What a number without a unit may have been meant to be."""
+    """Return a hint at the unit that a number without one may have."""
     if not is_bare(found) or isinstance(found, bool):
         return ""
     number = float(str(found))  # of a text with a unit, too
@@ -258,7 +258,7 @@ def _source_type(word: str) -> str:
 
 
 def sink_type(word: str, known: Iterable[str]) -> str:
-    """What to write in place of the unknown type ``word``."""
+    """Return what to write in place of the unknown type ``word``."""
     if word in goff_words.FOREIGN_SINKS:
         return "; read the output topic with a connector, or write a sink of your own: docs/write-a-sink.md"
     return nearest(goff_words.SINK_TYPES.get(word, word), known)

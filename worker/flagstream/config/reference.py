@@ -64,7 +64,7 @@ All other [properties of librdkafka]\
 
 
 def reference(sinks: Mapping[str, type[SinkSettings]]) -> str:
-    """The whole page."""
+    """Return the whole page."""
     return "\n".join(_page(sinks))
 
 
@@ -127,7 +127,7 @@ def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Iterator[s
 
 
 def _prose(text: str) -> str:
-    """What Markdown would take for a tag or for emphasis is meant as it stands."""
+    """Return ``text`` with what Markdown would take for a tag or for emphasis escaped."""
     return text.replace("<", "\\<").replace("*", "\\*")
 
 

@@ -20,7 +20,7 @@ _OTHER = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}")
 
 @dataclass
 class References:
-    """What was found: ``origins`` has the texts that hold values of variables, ``hidden`` these values."""
+    """What was found: ``origins`` are the texts that hold values of variables, ``hidden`` the values."""
 
     origins: dict[Path, str] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)

@@ -130,7 +130,7 @@ class TopicSettings(Section):
         default="",
         description=(
             "Path of the Avro schema file for all output values, which then name none: a copy of "
-            "avro/enriched_event.avsc that stays as it is, for its readers cannot tell one from another. "
+            "avro/enriched_event.avsc that never changes, as a value does not name its schema. "
             "Empty: they name one of the registry."
         ),
     )
@@ -277,7 +277,7 @@ class ShutdownSettings(Section):
         ge=0,
         description=(
             "How long to go on delivering what is under way; the rest is left to the plan and the next "
-            "owner. The supervisor's patience must be 15 s more at least (Kubernetes waits 30 s if not told)."
+            "owner. The supervisor must wait at least 15 s longer (Kubernetes waits 30 s by default)."
         ),
     )
 
@@ -300,7 +300,7 @@ class Settings(Section):
         default="flagstream",
         description=(
             "Begins the names of the consumer groups (<name>.enrich, <name>.sink.<sink>) and of the "
-            "transactional ids. Another name is another worker, which begins anew."
+            "transactional ids. Another name is another worker, which begins from the start."
         ),
     )
     kafka: KafkaSettings = KafkaSettings()

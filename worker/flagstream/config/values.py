@@ -21,14 +21,14 @@ Path = tuple[str, ...]
 Problem = tuple[Path, str]
 
 _PATHS = {("topics", "ingest_schema"), ("topics", "output_schema")}
-"""Paths that are texts, as an empty one stands for none."""
+"""Paths that are declared as texts, because an empty one means that there is none."""
 _REFERENCE = re.compile(r"\$(\w+|\(\w+\)|\{\w+\})")
-"""All of a value that somebody expected to be replaced: by a shell, by Kubernetes, or here."""
+"""A whole value that somebody expected to be replaced: by a shell, by Kubernetes, or here."""
 _PATH_PROPERTY = re.compile(r"\.(location|keytab|file)$")
 
 
 def each_value(model: BaseModel, here: Path = ()) -> Iterator[tuple[Path, FieldInfo, Any]]:
-    """Every value in ``model`` that holds no others, with its path and the field that it belongs to."""
+    """Yield every value in ``model`` that holds no others, with its path and its field."""
     for key, field in type(model).model_fields.items():
         yield from _inside(getattr(model, key), field, (*here, key))
 
@@ -47,7 +47,7 @@ def _inside(value: Any, field: FieldInfo, here: Path) -> Iterator[tuple[Path, Fi
 
 
 def value_problems(settings: Settings, raw: Mapping[str, object], replaced: set[Path]) -> Iterator[Problem]:
-    """What cannot work, as path and message. ``raw``: what was written, environment included; ``replaced``:
+    """Yield what cannot work, as path and message. ``raw`` is what was written; ``replaced``:
     the texts of the file in which ``${NAME}`` or ``$${`` was replaced, so that a ``$`` in them is meant.
     """
     for path, field, value in each_value(settings):
@@ -66,7 +66,7 @@ def value_problems(settings: Settings, raw: Mapping[str, object], replaced: set[
 
 
 def value_warnings(settings: Settings, replaced: set[Path]) -> Iterator[Problem]:
-    """What is likely a mistake, but could be meant. ``replaced`` is that of `value_problems`."""
+    """Yield what is likely a mistake, but could be meant. ``replaced`` is that of `value_problems`."""
     for path, _, value in each_value(settings):
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
         if isinstance(text, str) and path not in replaced and _REFERENCE.fullmatch(text):
@@ -80,7 +80,7 @@ def value_warnings(settings: Settings, replaced: set[Path]) -> Iterator[Problem]
 
 
 def unfit_in_secret(text: str) -> str | None:
-    """What of a secret no password, header or key can hold; None if there is nothing. PEM and JSON have
+    """Return what in a secret no password, header or key can hold, or None. PEM and JSON have
     lines.
     """
     lines = _may_have_lines(text)
@@ -104,7 +104,7 @@ def _may_have_lines(text: str) -> bool:
 
 
 def _edge_is_blank(text: str) -> bool:
-    """Spaces, and what is not seen at all: a byte order mark, a space without width."""
+    """Return whether ``text`` begins or ends with white space, or with something invisible."""
     return bool(text) and any(
         edge.isspace() or unicodedata.category(edge) == "Cf" for edge in (text[0], text[-1])
     )

@@ -48,7 +48,7 @@ def run(seconds: float | None, sink: Kind = "file") -> int:
 
     Everything it writes is in a fresh folder below ``demo-output``. The exit code is the worker's, or 1 when
     what was exported is not what was sent. Raises NoFolder where the folder cannot be made, SeaweedMissing
-    where there is no S3 server to start.
+    if there is no S3 server to start.
     """
     began = time.monotonic()
     console = Output()
@@ -103,7 +103,7 @@ def _write_flags(folder: Path) -> Path:
 
 
 def _settings(sink: SinkSettings, flags: Path, bootstrap_servers: str) -> Settings:
-    """What a configuration file for this demo would say; everything not named is the default."""
+    """Return what a configuration file for this demo would say; everything else is the default."""
     return Settings(
         name="demo",
         # The embedded broker's KIP-848 assigns partitions in half a second, its classic protocol in three.

@@ -1,4 +1,4 @@
-"""What was sent, and whether the files hold it: read back, event by event. Objects are read back as files."""
+"""Remembers what was sent, and compares it with the files, event by event. Objects are read back as files."""
 
 import gzip
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from flagstream.demo.samples import Fate, Sample, mark
 
 RECENT = 5_000
-"""Records that are kept as they were sent, to be shown beside what became of them."""
+"""How many records are kept as they were sent, to be shown beside what became of them."""
 _NOT_SENT = 0
 
 
@@ -27,7 +27,7 @@ class Audit:
 
     @property
     def clean(self) -> bool:
-        """Every event in the files was sent as it is there, and every tracked event sent is there, once."""
+        """Whether every event in the files was sent so, and every tracked event sent is there once."""
         return not (self.missing or self.twice or self.foreign)
 
 
@@ -42,23 +42,23 @@ class Ledger:
 
     @property
     def next(self) -> int:
-        """The sequence of the next record."""
+        """Return the sequence of the next record."""
         return len(self._fates)
 
     def enter(self, sample: Sample) -> None:
-        """Keep the next sample in mind; it counts once :meth:`settle` says that the topic has it."""
+        """Remember the next sample; it counts once :meth:`settle` reports that the topic has it."""
         self.recent.pop(self.next - RECENT, None)
         self.recent[self.next] = sample.value
         self._fates.append(_NOT_SENT)
         self._marks.append(sample.mark)
 
     def settle(self, sequence: int, fate: Fate) -> None:
-        """The topic has the record."""
+        """Called when the topic has the record."""
         self._fates[sequence] = fate
         self.sent += 1
 
     def count(self, fate: Fate) -> int:
-        """Records sent that have to end so."""
+        """Return how many of the records sent have this fate."""
         return self._fates.count(fate)
 
     def audit(self, files: Iterable[Path]) -> Audit:

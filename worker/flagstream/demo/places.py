@@ -15,7 +15,7 @@ Kind = Literal["file", "s3"]
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the sink stored under a name, and what that says of itself."""
+    """An object that the sink stored: its name, and what its manifest says."""
 
     name: str
     events: int
@@ -26,31 +26,31 @@ class DemoTarget(Protocol):
     """A place for the demo's windows."""
 
     noun: str
-    """What a window is there: a "file", an "object"."""
+    """The word for what a window becomes there: "file" or "object"."""
     title: str
-    """Where that is, for people."""
+    """The place as people read it."""
 
     @property
     def settings(self) -> SinkSettings:
-        """Of the sink that stores there."""
+        """Return the settings of the sink that stores there."""
         ...
 
     def names(self) -> Sequence[str]:
-        """The names of what is there, sorted."""
+        """Return the names of all that is there, sorted."""
         ...
 
     def look(self, name: str) -> Stored:
-        """What is there under a name."""
+        """Return what is there under a name."""
         ...
 
     def fetch(self) -> Sequence[Path]:
-        """All of it as files, to be read back."""
+        """Return all of it as files, to be read back."""
         ...
 
 
 @contextmanager
 def place(kind: Kind, folder: Path, flush_interval: float) -> Iterator[DemoTarget]:
-    """The place, whose files or copies of objects are to be in ``folder``. Raises SeaweedMissing."""
+    """Open the place; its files, or copies of its objects, are in ``folder``. Raises SeaweedMissing."""
     if kind == "file":
         yield Folder(folder, flush_interval)
         return
@@ -63,7 +63,7 @@ def place(kind: Kind, folder: Path, flush_interval: float) -> Iterator[DemoTarge
 
 
 class Folder:
-    """Files."""
+    """A place of files."""
 
     noun = "file"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Fate(IntEnum):
-    """What has to become of a record."""
+    """What the worker has to do with a record."""
 
     EXPORT = 1
     DROP = 2
@@ -28,7 +28,7 @@ class Sample:
 
 
 BROKEN_EVERY = 150
-"""Records to a broken one."""
+"""One of so many records is broken."""
 TRACKING_SHARE, UNKNOWN_SHARE = 0.05, 0.01
 USERS = [f"user-{number:04d}" for number in range(1, 501)]
 
@@ -39,7 +39,7 @@ _MISSING_BY_SDK = {
     "web": ("variation", "version"),
     "edge": ("variation", "source", "default", "contextKind", "metadata"),
 }
-"""What each SDK leaves out, for the worker to fill in. The sets are made up; that they differ is not."""
+"""What each SDK leaves out, for the worker to fill in. The sets are invented; that SDKs differ is true."""
 _SOURCE = {"relay": "SERVER", "python": "INPROCESS", "web": "PROVIDER_CACHE"}
 
 

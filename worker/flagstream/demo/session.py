@@ -49,11 +49,11 @@ class Session:
         self._watch = watch
         self._view = view
         self._asked = asyncio.Event()
-        # The broker cannot tell about its topics, so the worker is not to ask.
+        # The broker cannot answer questions about its topics, so the worker must not ask.
         self._host = Host(settings, enrich=True, sinks=(SINK,), facts=TopicFacts())
 
     async def run(self, seconds: float | None) -> ExitCode:
-        """Until ``seconds`` are over, a signal, or an error of the worker; returns the worker's exit code."""
+        """Run for ``seconds``, or until a signal or an error of the worker; return the worker's exit code."""
         working = asyncio.create_task(self._host.run())
         await asyncio.sleep(0)  # the worker installs its signal handlers first, and ours replace them
         for number in (signal.SIGINT, signal.SIGTERM):

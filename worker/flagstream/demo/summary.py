@@ -19,7 +19,7 @@ LONG_STALL = 10.0
 def summarize(
     console: Console, folder: Path, sight: Sight, ledger: Ledger, audit: Audit, code: ExitCode, stall: float
 ) -> bool:
-    """Print it; returns whether all is as it has to be. ``stall``: seconds in which nothing ran."""
+    """Print the summary; return whether all is as it has to be. ``stall``: seconds in which nothing ran."""
 
     def say(line: str = "", style: str | None = None) -> None:
         console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
@@ -43,7 +43,7 @@ def summarize(
     right = all(right for right, _ in findings)
     if not right and stall > LONG_STALL:
         say(f"  The demo stood still for {stall:.0f} seconds, and its broker gave the worker up. As that")
-        say("  broker forgets what transactions committed, the worker began anew. A Kafka does not forget.")
+        say("  broker forgets what transactions committed, the worker started over. A Kafka does not forget.")
     say()
     say("Have a look", "bold")
     say(f"  gzip -dc {folder}/files/*/*/*.gz | head -3")

@@ -28,10 +28,10 @@ DEAD_SHOWN = 160
 
 
 class Output(Console):
-    """Standard output."""
+    """Standard output, which may lose its reader."""
 
     def on_broken_pipe(self) -> None:
-        """Nobody reads any more (``| head``). rich would end the process here, in the middle of the event
+        """Ignore that nobody reads any more (``| head``). rich would end the process amid the event
         loop; as an error like others it lets the worker end in order.
         """
         raise BrokenPipeError(errno.EPIPE, "nobody reads standard output")
@@ -88,7 +88,7 @@ class Screen:
 
 
 class Lines:
-    """Plain lines, one a second and one for each window, for whatever is no terminal."""
+    """Plain lines, one a second and one for each window, for an output that is not a terminal."""
 
     def __init__(self, console: Console, title: str) -> None:
         self._console = console
@@ -116,14 +116,14 @@ class Lines:
         self._say(f"{INDENT}{STOPPING}")
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Release nothing: lines hold nothing."""
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def view(console: Console, title: str) -> View:
-    """The one that fits where standard output goes."""
+    """Return the view that fits where standard output goes."""
     return Screen(console, title) if console.is_terminal else Lines(console, title)
 
 

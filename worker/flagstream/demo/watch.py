@@ -16,9 +16,9 @@ from flagstream.operate import metrics
 RATE_SECONDS = 6.0
 """Rates are averages over this time: two windows of the file sink, or its rate would jump."""
 SHORTEST_SECONDS = 0.5
-"""What a rate is measured over at least."""
+"""The shortest time over which a rate is measured."""
 SAMPLE_SECONDS = 3.0
-"""How long a sample stays, so that it can be read."""
+"""How long a sample stays on the screen, so that it can be read."""
 COUNTED = ("sent", "enriched", "dropped", "dead", "exported")
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -74,7 +74,7 @@ class Watch:
         self._sample_due = 0.0
 
     def look(self) -> Sight:
-        """The sight as it is now; takes a few milliseconds."""
+        """Return the sight as it is now; this takes a few milliseconds."""
         now = time.monotonic() - self._began
         self.sight.seconds = now
         self.sight.totals = {"sent": self._ledger.sent, **worker_totals(self._sink)}
@@ -100,13 +100,13 @@ class Watch:
             }
 
     def _find_stored(self) -> None:
-        """Sorted by time of writing, as far as one look can tell."""
+        """Return the objects by their time of writing, as far as one look shows it."""
         new = [name for name in self._place.names() if name not in self._known]
         self.sight.stored += map(self._place.look, new)
         self._known.update(new)
 
     def _sample(self, record: Record) -> Enriched | None:
-        """The event beside what was sent, if the worker had more to do than to add its own metadata."""
+        """Return the event beside what was sent, if the worker did more than to add its own metadata."""
         after = record.value() or b""
         sequence = json.loads(after)["sequence"]
         before = self._ledger.recent.get(sequence)
@@ -117,7 +117,7 @@ class Watch:
 
 
 def worker_totals(sink: str) -> dict[str, int]:
-    """What the worker's metrics say by now. They count what is committed."""
+    """Return the totals of the worker's metrics. They count what is committed."""
     totals = {"enriched": 0, "dropped": 0, "dead": 0}
     for sample in (sample for metric in metrics.EVENTS.collect() for sample in metric.samples):
         if sample.name.endswith("_total"):
@@ -127,7 +127,7 @@ def worker_totals(sink: str) -> dict[str, int]:
 
 
 def parts(record: bytes, other: bytes) -> list[Part]:
-    """The fields of ``record``, marked where ``other`` differs."""
+    """Return the fields of ``record``, marked where ``other`` differs."""
     theirs = _fields(other)
     return [
         Part(f"{json.dumps(name)}:{bytes(text).decode()}", theirs.get(name) != text)

@@ -19,7 +19,7 @@ Summary = dict[str, tuple[int, str]]
 
 
 def summary(letters: Iterable[DeadLetter]) -> Summary:
-    """What is to be told of ``letters``."""
+    """Return what the log says of ``letters``: the number and the first place by reason."""
     found: Summary = {}
     for letter in letters:
         count, first = found.get(letter.reason, (0, letter.place))
@@ -54,7 +54,7 @@ class DeadLetterLog:
             )
 
     def tell(self, found: Mapping[str, tuple[int, str]]) -> None:
-        """These are in the dead-letter topic, for good."""
+        """Called when ``found`` is in the dead-letter topic for good."""
         add(self._later, found)
         add(self._episode, found)
         for reason in found:
@@ -62,7 +62,7 @@ class DeadLetterLog:
                 self._write(reason)
 
     def close(self) -> None:
-        """Log what has not been yet; the process is about to end."""
+        """Log what was not logged yet. Called when the process is about to end."""
         for reason in list(self._later):
             self._write(reason)
         for timer in self._timers.values():

@@ -1,4 +1,4 @@
-"""Whether the process lives, whether it is ready, and what is wrong: three questions with three pages.
+"""Answers whether the process lives, whether it is ready, and what is wrong, each for a page of its own.
 
 **Live**: the threads that talk to Kafka move; a restart mends anything else no better. **Ready**: every stage
 is in its group, and no task has died; nothing outside of the process has a say. **Healthy**: nothing is

@@ -1,4 +1,4 @@
-"""Errors that nothing awaits, in the log: some come again by the hundred.
+"""Logs errors that nothing awaits. Some of them come again by the hundred.
 
 Where no descriptor is left, asyncio reports each of the connections that wait, once a second, with a trace.
 """
@@ -22,15 +22,15 @@ class IgnoredErrors:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._told: dict[tuple[str, int | None], tuple[float, int]] = {}
+        self._logged: dict[tuple[str, int | None], tuple[float, int]] = {}
 
-    def tell(self, reason: str, error: BaseException | None) -> None:
-        """``error`` was reported, and ends nothing; ``reason`` says where."""
+    def report(self, reason: str, error: BaseException | None) -> None:
+        """Log ``error``, which ends nothing, if its kind is due; ``reason`` says where it comes from."""
         kind = (type(error).__name__, error.errno if isinstance(error, OSError) else None)
-        told_at, since = self._told.get(kind, (-math.inf, 0))
+        logged_at, since = self._logged.get(kind, (-math.inf, 0))
         now = self._clock()
-        if now - told_at < REMIND_SECONDS:
-            self._told[kind] = told_at, since + 1
+        if now - logged_at < REMIND_SECONDS:
+            self._logged[kind] = logged_at, since + 1
             return
-        self._told[kind] = now, 0
+        self._logged[kind] = now, 0
         log.error("error_ignored", reason=reason, count=since + 1, exc_info=error)

@@ -95,7 +95,7 @@ class LogWriter:
                 self._note()
 
     def _note(self) -> None:
-        """Once lines can be written again, say how many are missing before this place."""
+        """Log how many lines are missing before this place, once lines can be written again."""
         if self.lost == self._noted or time.monotonic() - self._noted_at < _NOTE_SECONDS:
             return
         lost, self._noted, self._noted_at = self.lost - self._noted, self.lost, time.monotonic()

@@ -49,7 +49,7 @@ PROBLEMS = Gauge(
 _PARTITION = ["source", "topic", "partition"]
 LAG = Gauge(
     "flagstream_lag_records",
-    "Records of a partition not yet committed; NaN while the brokers do not tell where it ends.",
+    "Records of a partition not yet committed; NaN while the brokers do not report where it ends.",
     _PARTITION,
     registry=REGISTRY,
 )
@@ -297,7 +297,7 @@ def _begin_sink(sink: str) -> None:
 
 
 def show(health: Health, assigned: Mapping[str, Collection[object]]) -> None:
-    """Set what is asked for only when somebody looks: ``assigned`` are the partitions of each source."""
+    """Set what is measured only when somebody asks: ``assigned`` are the partitions of each source."""
     READY.set(health.ready)
     for source, stopped in health.stopped.items():
         STOPPED.labels(source).set(len(stopped()))
@@ -311,5 +311,5 @@ def show(health: Health, assigned: Mapping[str, Collection[object]]) -> None:
 
 
 def text() -> bytes:
-    """The metrics in Prometheus' text format."""
+    """Return the metrics in Prometheus' text format."""
     return generate_latest(REGISTRY)

@@ -14,18 +14,20 @@ Answer = tuple[dict[str, Any], int]
 
 
 def live(health: Health) -> Answer:
-    """503 while a thread hangs: a restart helps."""
+    """Answer 503 while a thread hangs: a restart helps."""
     stuck = health.stuck()
     return {"live": not stuck, "stuck": stuck}, 503 if stuck else 200
 
 
 def ready(health: Health) -> Answer:
-    """503 while starting, not in the groups, stopping, or after a task died. The body has every problem."""
+    """Answer 503 while the process starts, stops, is not in its groups, or has lost a task. The body has
+    every problem.
+    """
     return {"ready": health.ready, **_shown(health.problems())}, 200 if health.ready else 503
 
 
 def healthy(health: Health, sinks: Collection[str], sink: str | None = None) -> Answer:
-    """503 on any problem; of ``sink`` and the process alone where it is given, 404 if it is none of
+    """Answer 503 on any problem, or only on those of ``sink`` and the process; 404 if ``sink`` is not in
     ``sinks``.
     """
     if sink is not None and sink not in sinks:

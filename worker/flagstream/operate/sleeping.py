@@ -1,4 +1,4 @@
-"""Whether the process stood still: frozen by a signal, or with the machine that it runs on."""
+"""Notices that the process stood still: frozen by a signal, or with the machine that it runs on."""
 
 import threading
 import time
@@ -38,14 +38,14 @@ class SleepWatch:
                 threading.Thread(target=self._run, name="sleep-watch", daemon=True).start()
 
     def tick(self) -> None:
-        """Called at least every ``TICK_SECONDS`` while the process runs."""
+        """Note the time. Called at least every ``TICK_SECONDS`` while the process runs."""
         now = self._clock()
         if now - self._ticked > LEAST_SECONDS:
             self._gaps.append((now, now - self._ticked))
         self._ticked = now
 
     def stood_still_since(self, then: float, seconds: float = STILL_SECONDS) -> bool:
-        """Whether the process stood still for more than ``seconds`` after ``then`` (monotonic seconds)."""
+        """Return whether the process stood still for over ``seconds`` after ``then`` (monotonic seconds)."""
         # Right after waking the thread may not have ticked yet.
         gaps = [*self._gaps, (now := self._clock(), now - self._ticked)]
         return any(woke >= then and gap > seconds for woke, gap in gaps)
@@ -57,4 +57,4 @@ class SleepWatch:
 
 
 PROCESS = SleepWatch()
-"""Of this process."""
+"""The watch of this process."""

@@ -1,4 +1,4 @@
-"""Partitions that wait for a person: they look again by themselves whether what stopped them is mended."""
+"""Begins stopped partitions again, from time to time, in case a person has mended what stopped them."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class _Stop:
     problem: str
     backoff: Backoff
     due: float | None
-    """When it looks again; None while a look is under way."""
+    """When the partition begins again; None while it does."""
     looked_at: float = 0.0
 
 
@@ -36,7 +36,7 @@ class StoppedPartitions:
 
     @property
     def problems(self) -> dict[Partition, str]:
-        """Why each partition has stopped."""
+        """The reason of each partition that has stopped."""
         return {partition: stop.problem for partition, stop in self._stops.items()}
 
     def follow(self, stopped: Mapping[Partition, str]) -> None:
@@ -62,13 +62,13 @@ class StoppedPartitions:
         self._look_at([p for p in stopped if (due := self._stops[p].due) is not None and due <= now])
 
     def look_now(self) -> None:
-        """Let all look again that are not about to."""
+        """Begin all partitions again that are not about to."""
         for stop in self._stops.values():
             stop.backoff.reset()
         self._look_at([partition for partition, stop in self._stops.items() if stop.due is not None])
 
     def forget(self, partition: Partition) -> None:
-        """The partition is not ours any more, or something of it was committed."""
+        """Called when the partition is lost, or something of it was committed."""
         self._stops.pop(partition, None)
 
     def _look_at(self, partitions: Collection[Partition]) -> None:

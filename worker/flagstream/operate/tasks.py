@@ -1,4 +1,4 @@
-"""One owner of asyncio tasks: none of them ends without somebody learning of it."""
+"""One owner of asyncio tasks, which reports the end of each that ends by itself."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
