@@ -31,8 +31,8 @@ class Output(Console):
     """Standard output, which may lose its reader."""
 
     def on_broken_pipe(self) -> None:
-        """Ignore that nobody reads any more (``| head``). rich would end the process amid the event
-        loop; as an error like others it lets the worker end in order.
+        """Raise an error when nobody reads any more (``| head``), after which the worker ends in order. rich
+        would end the process in the middle of the event loop.
         """
         raise BrokenPipeError(errno.EPIPE, "nobody reads standard output")
 
