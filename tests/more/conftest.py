@@ -17,7 +17,7 @@ _BUCKETS = count(1)
 
 @pytest.fixture(scope="session")
 def gcs() -> Iterator[FakeGcs]:
-    """A fake-gcs-server of this run; skips on a machine without Go."""
+    """A fake-gcs-server of this run; fails on a machine without Go."""
     with FakeGcs() as server:
         yield server
 

@@ -390,13 +390,17 @@ def http_server(status: int, body: bytes) -> Iterator[str]:
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of 64 KiB; skips where mounting is not allowed."""
+    """A file system of 64 KiB; fails where mounting is not allowed."""
     folder.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], capture_output=True, text=True
     )
     if mounted.returncode:
-        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr}")
+        pytest.fail(
+            f"a file system cannot be mounted here ({mounted.stderr.strip()}); run as root, or with "
+            "unshare --user --map-root-user --mount make test-more",
+            pytrace=False,
+        )
     try:
         yield folder
     finally:
