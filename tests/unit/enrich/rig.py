@@ -12,9 +12,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-import msgspec
-
 from flagstream.chunk import Chunk, Partition, Position
+from flagstream.chunk import Record as ChunkRecord
 from flagstream.config.settings import EnrichSettings, TopicSettings
 from flagstream.enrich.stage import EnrichStage
 from flagstream.enrich.transform import Transform
@@ -31,6 +30,9 @@ T = TypeVar("T")
 
 TOPIC = "ingest"
 FIRST, SECOND, THIRD = (Partition(TOPIC, index) for index in range(3))
+EVENT = b'{"kind":"feature","userKey":"u","creationDate":1,"key":"f","value":true}'
+END = 1_000_000
+"""The topic holds every offset before this one, where nothing else is said."""
 
 # ── steps of a trace ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -107,7 +109,7 @@ def ids(partition: Partition, start: int, end: int) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """An event that carries the partition and the offset it was read from."""
+    """An event whose key says which partition and offset it was read from."""
 
     partition: int
     at: int
@@ -116,11 +118,10 @@ class Record:
         return self.at
 
     def key(self) -> bytes | None:
-        return None
+        return b"%d@%d" % (self.partition, self.at)
 
     def value(self) -> bytes | None:
-        event = b'{"kind":"feature","userKey":"u","creationDate":1,"key":"f","value":true,"id":"%d@%d"}'
-        return event % (self.partition, self.at)
+        return EVENT
 
     def headers(self) -> None:
         return None
@@ -129,11 +130,9 @@ class Record:
         return 1, 0
 
 
-class _Numbered(msgspec.Struct):
-    id: str
-
-
-_id_of = msgspec.json.Decoder(_Numbered).decode
+def id_of(record: Mapping[str, Any]) -> str:
+    """Return what tells a record that was produced from all others."""
+    return bytes(record["key"]).decode()
 
 
 # ── Kafka ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -158,6 +157,12 @@ class FakeKafka:
     def __init__(self) -> None:
         self.trace: list[Step] = []
         self.committed: dict[Partition, int] = {}
+        self.texts: dict[Partition, str] = {}
+        """The metadata beside each committed offset."""
+        self.low: dict[Partition, int] = {}
+        self.high: dict[Partition, int] = {}
+        """The topic holds the offsets from ``low`` to ``high`` of a partition."""
+        self.paused: set[Partition] = set()
         self.visible: list[str] = []
         self.transaction: list[str] | None = None
         self.answers: deque[Answer] = deque()
@@ -171,11 +176,14 @@ class FakeKafka:
         self.progress = Progress("enrich", TOPIC)
         self._epochs = itertools.count(1)
 
-    def hold(self, partition: Partition) -> Position:
-        """Give the partition to the stage's consumer, from its committed offset on."""
-        offset = self.committed.get(partition, 0)
-        position = Position(next(self._epochs), offset, self.committed.get(partition), '{"v":1}', 0, 1_000)
+    def hold(self, partition: Partition, to: int | None = None) -> Position:
+        """Give the partition to the stage's consumer, from its committed offset or from ``to`` on."""
+        committed, low = self.committed.get(partition), self.low.get(partition, 0)
+        offset = (low if committed is None else committed) if to is None else to
+        text = self.texts.get(partition, "")
+        position = Position(next(self._epochs), offset, committed, text, low, self.high.get(partition, END))
         self.positions[partition] = position
+        self.paused.discard(partition)
         self.progress.begin(partition, position)
         return position
 
@@ -187,18 +195,19 @@ class FakeKafka:
 
     def pause(self, partition: Partition, epoch: int) -> None:
         self._check({partition: epoch})
+        self.paused.add(partition)
         self.trace.append(Paused(partition.index))
 
-    def commit_offset(self, partition: Partition, epoch: int, offset: int) -> None:
+    def commit_offset(self, partition: Partition, epoch: int, offset: int, text: str) -> None:
         self._check({partition: epoch})
-        self.committed[partition] = offset
+        self.committed[partition], self.texts[partition] = offset, text
         self.trace.append(Pinned(partition.index, offset))
 
     def rewind(self, epochs: Mapping[Partition, int], to: int | None) -> dict[Partition, Position]:
         found = {}
         for partition, epoch in sorted(epochs.items()):
             if (held := self.positions.get(partition)) is not None and held.epoch == epoch:
-                found[partition] = self.hold(partition)
+                found[partition] = self.hold(partition, to)
                 self.trace.append(Rewound(partition.index, found[partition].offset))
         return found
 
@@ -233,7 +242,7 @@ class FakeKafka:
         count = min(len(records), self.room - self.queued)
         self.queued += count
         if count:
-            step = Produced(tuple(_id_of(record["value"]).id for record in records[:count]))
+            step = Produced(tuple(map(id_of, records[:count])))
             self.trace.append(step)
             self.transaction += step.ids
         if count < len(records):
@@ -250,7 +259,8 @@ class FakeKafka:
         held, self.transaction, self.queued = self.transaction, None, 0
         if answer.landed:
             self.visible += held
-            self.committed.update({partition: offset for partition, (offset, _) in offsets.items()})
+            for partition, (offset, text) in offsets.items():
+                self.committed[partition], self.texts[partition] = offset, text
         if answer.error is not None:
             raise answer.error
 
@@ -260,7 +270,7 @@ class FakeKafka:
 
     def takes(self, topic: str, records: Sequence[Mapping[str, Any]]) -> bool:
         assert self.transaction is None
-        return self.refuses.isdisjoint(_id_of(record["value"]).id for record in records)
+        return self.refuses.isdisjoint(map(id_of, records))
 
 
 class _Source:
@@ -276,15 +286,15 @@ class _Source:
         return function()
 
     def commit(self, partition: Partition, epoch: int, offset: int, metadata: str) -> bool:
-        self._kafka.commit_offset(partition, epoch, offset)
+        self._kafka.commit_offset(partition, epoch, offset, metadata)
         return True
 
 
 class Rig:
     """An enrich stage and its Kafka. ``account`` counts the memory of the chunks that were given."""
 
-    def __init__(self, **settings: Any) -> None:
-        self.kafka = FakeKafka()
+    def __init__(self, kafka: FakeKafka | None = None, **settings: Any) -> None:
+        self.kafka = kafka or FakeKafka()
         self.account = Account(MemoryShare())
         self.stage = EnrichStage(
             EnrichSettings(**settings),
@@ -329,9 +339,14 @@ class Rig:
         """Hand the stage the records ``[start, end)``, fetched in the present epoch unless one is named."""
         epoch = self.kafka.positions[partition].epoch if epoch is None else epoch
         records = [Record(partition.index, offset) for offset in range(start, end)]
-        self._chunks.put_nowait(
-            Chunk(partition, epoch, start, end, records, Weight(self.account, 1_000 * len(records)))
-        )
+        self.give_chunk(partition, epoch, start, end, records)
+
+    def give_chunk(
+        self, partition: Partition, epoch: int, start: int, end: int, records: Sequence[ChunkRecord]
+    ) -> None:
+        """Hand the stage a chunk of these records."""
+        weight = Weight(self.account, 1_000 * len(records))
+        self._chunks.put_nowait(Chunk(partition, epoch, start, end, records, weight))
 
     async def give_again(self, end: int, *partitions: Partition) -> None:
         """Hand the stage whatever of ``partitions`` before ``end`` is not committed, and let it be
