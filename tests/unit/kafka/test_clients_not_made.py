@@ -69,7 +69,7 @@ def test_rights_that_cannot_be_asked_for_fail_the_check(properties: dict[str, An
     assert "ssl.ca.location" in proof.detail
 
 
-def test_a_sink_of_another_cluster_tells_the_reason(properties: dict[str, Any]) -> None:
+def test_a_sink_of_another_cluster_gives_the_reason(properties: dict[str, Any]) -> None:
     """A sink of another cluster makes both of its clients in a delivery, which fails with the reason and is
     tried again.
     """

@@ -23,7 +23,7 @@ class Rig:
         return [blocked.problem for blocked in self.open.blocked()]
 
 
-def test_a_transaction_that_stays_open_is_told() -> None:
+def test_a_transaction_that_stays_open_is_reported() -> None:
     """A transaction that stays open is reported: how many records wait, where, and since when. More may come
     meanwhile.
     """

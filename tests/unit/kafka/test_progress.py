@@ -157,7 +157,7 @@ def test_a_partition_that_is_let_go_of_has_no_figures() -> None:
     assert rig.progress.figures() == {}
 
 
-def test_a_lag_that_grows_is_told() -> None:
+def test_a_lag_that_grows_is_reported() -> None:
     """A lag counts as growing if the oldest record is late and the smallest lag of a whole cycle is larger
     than the lag before it.
     """

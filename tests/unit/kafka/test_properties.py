@@ -181,7 +181,7 @@ def test_an_unknown_property_is_refused_with_the_nearest_name() -> None:
     ]
 
 
-def test_a_value_that_librdkafka_refuses_is_told() -> None:
+def test_a_value_that_librdkafka_refuses_is_reported() -> None:
     """Every value that librdkafka refuses is reported, not only the first."""
     found = dict(problems({"linger.ms": -5, "security.protocol": "tls", "client.id": "fine"}, "classic"))
     assert list(found) == ["linger.ms", "security.protocol"]
@@ -213,7 +213,7 @@ def test_passwords_and_keys_are_secret(name: str) -> None:
     assert HIDDEN not in repr(settings(properties={name: HIDDEN}))
 
 
-def test_a_contradiction_is_told_once_and_without_secrets() -> None:
+def test_a_contradiction_is_reported_once_and_without_secrets() -> None:
     """A reason that holds for both kinds of client is one line, without secrets."""
     (problem,) = check_properties(
         settings(properties={"security.protocol": "ssl", "ssl.key.pem": HIDDEN, "ssl.ca.location": "/none"})

@@ -42,7 +42,7 @@ class Kafka:
         self.reports = Reports("archive", TOPIC, lambda: self.now, group="flagstream.sink.archive")
         self.positions = {Partition(TOPIC, 0): 7}
 
-    def tell(self, seconds: float, late: float = 0.0, **facts: Any) -> str:
+    def after(self, seconds: float, late: float = 0.0, **facts: Any) -> str:
         """Report statistics after ``seconds`` that wait for ``late`` more. Returns the problem that is
         left.
         """
@@ -86,11 +86,11 @@ def test_a_broker_that_answers_again_has_recovered() -> None:
     recovery.
     """
     kafka = Kafka()
-    kafka.tell(5)
+    kafka.after(5)
     kafka.reports.error(DOWN)
 
     assert "no broker answers" in kafka.reports.problem
-    assert kafka.tell(5) == ""
+    assert kafka.after(5) == ""
 
 
 @pytest.mark.parametrize(
@@ -106,21 +106,21 @@ def test_a_broker_that_answers_again_has_recovered() -> None:
 def test_a_member_whose_session_has_not_ended_yet_proves_nothing(facts: dict[str, Any]) -> None:
     """librdkafka calls a member ``steady`` until its session has ended, so that alone proves nothing."""
     kafka = Kafka()
-    kafka.tell(5)
+    kafka.after(5)
     kafka.reports.error(DOWN)
 
-    assert kafka.tell(5, **facts) != ""
-    assert kafka.tell(5) == ""
+    assert kafka.after(5, **facts) != ""
+    assert kafka.after(5) == ""
 
 
 def test_to_wait_for_a_dead_member_is_no_error() -> None:
     """While the group waits for the session of a dead member, a broker that answers again has recovered."""
     kafka = Kafka()
-    kafka.tell(5)
+    kafka.after(5)
     kafka.reports.error(DOWN)
     kafka.positions = {}
 
-    assert kafka.tell(5, join="wait-join") == ""
+    assert kafka.after(5, join="wait-join") == ""
 
 
 def test_statistics_that_waited_prove_nothing() -> None:
@@ -128,14 +128,14 @@ def test_statistics_that_waited_prove_nothing() -> None:
     older than the error.
     """
     kafka = Kafka()
-    kafka.tell(5)
-    kafka.tell(5, late=20)
+    kafka.after(5)
+    kafka.after(5, late=20)
     kafka.reports.error(DOWN)
     kafka.now += 1
     kafka.reports.statistics(statistics(15), kafka.positions)
     assert kafka.reports.problem != ""
 
-    assert kafka.tell(5) == ""
+    assert kafka.after(5) == ""
 
 
 def test_a_deleted_topic_is_not_well_until_it_is_back() -> None:
@@ -143,55 +143,55 @@ def test_a_deleted_topic_is_not_well_until_it_is_back() -> None:
     proves that it is back.
     """
     kafka = Kafka()
-    kafka.tell(5)
+    kafka.after(5)
     kafka.reports.error(NO_TOPIC)
 
-    assert kafka.tell(5, **GONE) != ""
+    assert kafka.after(5, **GONE) != ""
     held, kafka.positions = kafka.positions, {}
-    assert kafka.tell(5, **GONE, rebalanced=1.0) != ""
-    assert kafka.tell(600) != ""
+    assert kafka.after(5, **GONE, rebalanced=1.0) != ""
+    assert kafka.after(600) != ""
     kafka.positions = held
-    assert kafka.tell(5) == ""
+    assert kafka.after(5) == ""
 
 
-def test_what_is_forbidden_is_over_when_records_come_or_the_group_gave_partitions_anew() -> None:
+def test_what_is_forbidden_is_over_when_records_come_or_the_group_gave_partitions_again() -> None:
     """librdkafka reports a missing right once and then tries again silently: records, or a new assignment,
     prove that it was granted.
     """
     kafka = Kafka()
-    kafka.tell(5)
+    kafka.after(5)
     kafka.reports.error(FORBIDDEN)
-    assert kafka.tell(5) != ""
+    assert kafka.after(5) != ""
     kafka.positions = {Partition(TOPIC, 0): 8}
-    assert kafka.tell(5) == ""
+    assert kafka.after(5) == ""
 
     kafka.reports.error(FORBIDDEN)
-    assert kafka.tell(5) != ""
-    assert kafka.tell(5, rebalanced=2.0) == ""
+    assert kafka.after(5) != ""
+    assert kafka.after(5, rebalanced=2.0) == ""
 
 
 def test_a_group_that_may_not_be_used_is_over_when_it_is_joined() -> None:
     """Brokers answer all the while; only membership proves that the right to use the group was granted."""
     kafka = Kafka()
-    kafka.tell(5)
+    kafka.after(5)
     kafka.positions = {}
     kafka.reports.error(NO_GROUP)
 
-    assert kafka.tell(5, join="init") != ""
-    assert kafka.tell(5) == ""
+    assert kafka.after(5, join="init") != ""
+    assert kafka.after(5) == ""
 
 
 def test_one_error_may_be_over_and_another_not() -> None:
     """Each error has a proof of its own."""
     kafka = Kafka()
-    kafka.tell(5)
+    kafka.after(5)
     kafka.reports.error(NO_TOPIC)
     kafka.now += 1
     kafka.reports.error(DOWN)
     kafka.positions = {}
 
     assert "no broker answers" in kafka.reports.problem
-    assert "the topic events does not exist" in kafka.tell(5, **GONE)
+    assert "the topic events does not exist" in kafka.after(5, **GONE)
 
 
 def test_the_log_has_an_error_once_a_minute_and_its_end() -> None:
@@ -199,18 +199,18 @@ def test_the_log_has_an_error_once_a_minute_and_its_end() -> None:
     logged.
     """
     kafka = Kafka()
-    kafka.tell(5)
+    kafka.after(5)
     with capture_logs() as lines:
         for _ in range(4):
             kafka.reports.error(DOWN)
-            kafka.tell(5)
+            kafka.after(5)
     assert [line["event"] for line in lines] == ["kafka_error", "kafka_recovered"]
 
     kafka.now += REMIND_SECONDS
     with capture_logs() as lines:
         kafka.reports.error(DOWN)
         kafka.reports.error(DOWN)
-        kafka.tell(5)
+        kafka.after(5)
     assert [line["event"] for line in lines] == ["kafka_error", "kafka_recovered"]
 
 
@@ -219,10 +219,10 @@ def test_a_member_is_who_was_steady_once() -> None:
     kafka = Kafka()
     kafka.positions = {}
 
-    kafka.tell(5, join="wait-join")
+    kafka.after(5, join="wait-join")
     assert not kafka.reports.member
-    kafka.tell(5)
-    kafka.tell(5, join="wait-join")
+    kafka.after(5)
+    kafka.after(5, join="wait-join")
     assert kafka.reports.member
 
 

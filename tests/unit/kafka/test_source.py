@@ -77,7 +77,7 @@ class Rig:
         return [line["event"] for line in lines]
 
 
-def test_a_consumer_that_works_is_not_spoken_of() -> None:
+def test_a_consumer_that_works_is_not_reported() -> None:
     """A consumer that polls and holds partitions has no problem and logs nothing."""
     rig = Rig()
 
@@ -112,7 +112,7 @@ def test_a_consumer_without_partitions_says_once_what_it_waits_for(member: bool)
     assert rig.source.joined is member
 
 
-def test_while_kafka_is_away_that_is_what_is_told() -> None:
+def test_while_kafka_is_away_that_is_what_is_reported() -> None:
     """While no broker answers only that is reported, and not what follows from it."""
     rig = Rig()
     rig.thread.assignment.positions = {}
@@ -135,7 +135,7 @@ def test_a_consumer_that_does_not_poll_is_logged_once() -> None:
     assert rig.passed(60, stuck=True) == ["consumer_silent"]
 
 
-def test_a_consumer_that_has_not_begun_or_has_ended_is_not_spoken_of() -> None:
+def test_a_consumer_that_has_not_begun_or_has_ended_is_not_reported() -> None:
     """Before the start the stage reports what it waits for, and at the end nothing is held."""
     rig = Rig()
     rig.thread.running = False
@@ -159,7 +159,7 @@ def test_commits_that_always_fail_are_a_problem() -> None:
     assert "GROUP_AUTHORIZATION_FAILED" in problem.text
 
 
-def test_a_lag_that_grows_for_a_known_reason_is_not_told_as_one() -> None:
+def test_a_lag_that_grows_for_a_known_reason_is_not_reported_as_one() -> None:
     """More workers do not help while transactions fail, so a growing lag is logged only when nothing else is
     wrong.
     """
