@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartiti
 from confluent_kafka.admin import AdminClient
 
 from flagstream.kafka.commit_metadata import Committed
-from tests.support.kafka_records import Received, Sent, consume_all, produce
+from tests.support.kafka_records import Received, Sent, consume_all, end_offset, produce
 from tests.support.running_worker import (
     RunningWorker,
     Topics,
@@ -276,17 +276,6 @@ class TestDeath:
 
         assert (stored, seen) == (5, [])
         assert [number(record) for record in records] == list(range(5))
-
-
-def end_offset(bootstrap: str, topic: str) -> int:
-    """End of partition 0, what is not committed included."""
-    consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "unused", "isolation.level": "read_uncommitted"}
-    )
-    try:
-        return int(consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=10)[1])
-    finally:
-        consumer.close()
 
 
 class TestInstances:

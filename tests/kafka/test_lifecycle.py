@@ -13,12 +13,12 @@ from pathlib import Path
 from signal import SIGTERM
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from flagstream.kafka.consumer import STATISTICS_MILLISECONDS
 from tests.support.kafka_broker import KafkaBroker
-from tests.support.kafka_records import Sent, consume_all, produce
+from tests.support.kafka_records import Sent, consume_all, end_offset, produce
 from tests.support.running_worker import RunningWorker, Topics, await_records, configuration, eventually
 
 ENRICH = ("--stage", "enrich")
@@ -256,17 +256,6 @@ class TestStopping:
                 worker.send(SIGTERM)
                 worker.await_event("worker_stopping")
                 assert worker.stop(timeout=5) == 128 + SIGTERM
-
-
-def end_offset(bootstrap: str, topic: str) -> int:
-    """End of partition 0, what is not committed included."""
-    consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "unused", "isolation.level": "read_uncommitted"}
-    )
-    try:
-        return int(consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=10)[1])
-    finally:
-        consumer.close()
 
 
 @contextmanager

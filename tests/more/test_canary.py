@@ -26,6 +26,7 @@ from flagstream.errors import ExitCode
 from tests.support.exporting import events
 from tests.support.kafka_broker import KafkaBroker
 from tests.support.kafka_jars import REPOSITORY
+from tests.support.kafka_process import free_ports
 from tests.support.kafka_records import Sent, consume_all, produce
 from tests.support.running_worker import RunningWorker, Topics, configuration, eventually, to_toml
 
@@ -114,9 +115,7 @@ def echo() -> Iterator[Echo]:
 @pytest.fixture(scope="module")
 def closed() -> int:
     """A port on which nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    return free_ports(1)[0]
 
 
 @dataclass(frozen=True)

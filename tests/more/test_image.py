@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.dockerfile import Stage, assignments, copy_context, stages
+from tests.support.kafka_process import free_ports
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _, (BUILD, FINAL) = stages((REPOSITORY / "deploy/Dockerfile").read_text())
@@ -73,8 +74,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def port() -> int:
     """One that is free."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    return free_ports(1)[0]
 
 
 def answer(address: str, process: subprocess.Popen[bytes]) -> int:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
 
-from tests.kafka.test_enrich import end_offset, event, number
-from tests.support.kafka_records import Sent, consume_all, produce
+from tests.kafka.test_enrich import event, number
+from tests.support.kafka_records import Sent, consume_all, end_offset, produce
 from tests.support.running_worker import RunningWorker, Topics, await_records, configuration, eventually
 
 

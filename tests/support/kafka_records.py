@@ -108,6 +108,17 @@ def consume_all(bootstrap_servers: str, topic: str, timeout: float = 60.0) -> li
         consumer.close()
 
 
+def end_offset(bootstrap_servers: str, topic: str) -> int:
+    """End of partition 0, what is not committed included."""
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap_servers, "group.id": "unused", "isolation.level": "read_uncommitted"}
+    )
+    try:
+        return int(consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=10)[1])
+    finally:
+        consumer.close()
+
+
 def _read_to_end(consumer: Consumer, topic: str, deadline: float) -> list[Received]:
     metadata = consumer.list_topics(topic, timeout=10).topics[topic]
     if metadata.error is not None:

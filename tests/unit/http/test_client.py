@@ -13,6 +13,7 @@ from flagstream.http import connecting
 from flagstream.http.address import parse
 from flagstream.http.client import IDLE_SECONDS, OLDEST_SECONDS, HttpClient
 from flagstream.http.failures import HttpError, HttpRefused, HttpUnavailable, TooLarge
+from tests.support.echoing import answering
 from tests.support.receiver import CloseHalfWay, Hang, Receiver, Reply, Request, receiving
 from tests.support.swallowing import swallowing
 
@@ -386,25 +387,5 @@ class TestProxies:
 @contextmanager
 def serving(answer: bytes) -> Iterator[str]:
     """A server that reads a little and answers these bytes, whatever was asked."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection:
-                    try:
-                        connection.recv(65536)
-                        connection.sendall(answer)
-                        connection.shutdown(socket.SHUT_WR)
-                        connection.recv(65536)
-                    except OSError:
-                        pass
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        listener.shutdown(socket.SHUT_RDWR)
-    thread.join()
+    with answering(lambda _: answer) as port:
+        yield f"http://127.0.0.1:{port}"
