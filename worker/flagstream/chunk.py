@@ -11,7 +11,7 @@ Headers = list[tuple[str, bytes | None]]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Partition:
-    """A partition of a topic."""
+    """Names a partition of a topic."""
 
     topic: str
     index: int

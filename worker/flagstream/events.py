@@ -22,8 +22,8 @@ TRACKING: Final = "tracking"
 
 
 class JsonObject(Struct, gc=False):
-    """Any JSON object. It has no fields, so msgspec checks that it is one and builds nothing of its
-    contents."""
+    """Stands for any JSON object. It has no fields, so msgspec checks that it is one and builds nothing of
+    its contents."""
 
 
 DEEPEST: Final = 500

@@ -21,7 +21,7 @@ CHANNEL_CHUNKS = 2
 
 
 class Boot(BootStrategy):
-    """Agents, services and web, but none of Faust's Kafka clients."""
+    """Starts agents, services and web, but none of Faust's Kafka clients."""
 
     enable_kafka = False
     enable_sensors = False

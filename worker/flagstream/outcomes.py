@@ -60,7 +60,8 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """One thing that ``flagstream check`` tried: ``what`` it was ("write", "list" …), and the result."""
+    """Describes one thing that ``flagstream check`` tried: ``what`` it was ("write", "list" …), and the
+    result."""
 
     what: str
     outcome: Literal["proved", "failed", "unproved"]

@@ -20,7 +20,7 @@ class OffsetRange:
     end: int
 
     def __str__(self) -> str:
-        """The window's id, the same on every try: ``topic-partition-start-end``."""
+        """Return the window's id, the same on every try: ``topic-partition-start-end``."""
         return f"{self.partition}-{self.start}-{self.end}"
 
 

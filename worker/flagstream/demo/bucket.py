@@ -1,4 +1,4 @@
-"""A bucket of the demo's own S3 server, as a place for its windows."""
+"""A bucket of the demo's own S3 server is a place for its windows."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from flagstream.sinks.objects.s3.store import MANIFEST
 
 
 class Bucket:
-    """A :class:`flagstream.demo.places.DemoTarget` of objects."""
+    """Implements :class:`flagstream.demo.places.DemoTarget` with objects."""
 
     noun = "object"
 

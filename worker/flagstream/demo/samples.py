@@ -19,7 +19,7 @@ class Fate(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A record for the ingest topic. ``mark`` is what enrichment must not change, see :func:`mark`."""
+    """Holds a record for the ingest topic. ``mark`` is what enrichment must not change, see :func:`mark`."""
 
     key: bytes
     value: bytes

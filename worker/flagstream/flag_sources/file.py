@@ -1,4 +1,4 @@
-"""Flags from a local file, for instance a mounted ConfigMap."""
+"""Reads flags from a local file, for instance a mounted ConfigMap."""
 
 import os
 import stat

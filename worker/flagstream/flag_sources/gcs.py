@@ -10,7 +10,7 @@ from flagstream.sinks.objects.gcs.client import GcsClient
 
 
 class GcsLocation:
-    """A `FlagLocation` on one object. Needs storage.objects.get."""
+    """Implements `FlagLocation` for one object. Needs storage.objects.get."""
 
     def __init__(self, settings: GcsFlagSettings) -> None:
         self._settings = settings

@@ -1,4 +1,4 @@
-"""Flags from an HTTP(S) address, asked for with ETag and Last-Modified."""
+"""Reads flags from an HTTP(S) address, and asks for them with ETag and Last-Modified."""
 
 from collections.abc import Mapping
 from urllib.parse import urlsplit
@@ -9,7 +9,7 @@ from flagstream.flag_sources.web import WebClient
 
 
 class HttpLocation:
-    """A `FlagLocation` on one address."""
+    """Implements `FlagLocation` for one address."""
 
     def __init__(self, settings: HttpFlagSettings) -> None:
         url = settings.url.get_secret_value()

@@ -10,7 +10,7 @@ from flagstream.flags import FlagFileError, FlagSet, parse_flags
 
 
 def utc_now() -> datetime:
-    """The time, with its zone."""
+    """Return the time, with its zone."""
     return datetime.now(UTC)
 
 

@@ -1,4 +1,4 @@
-"""Several sources as one set of flags."""
+"""Merges several sources into one set of flags."""
 
 from collections.abc import Iterable, Mapping
 

@@ -21,7 +21,7 @@ _split: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode  # raw: a nu
 
 
 class RelayLocation:
-    """A `FlagLocation` on a relay. With several flag sets in the relay the key chooses the set."""
+    """Implements `FlagLocation` for a relay. With several flag sets in the relay the key chooses the set."""
 
     def __init__(self, settings: RelayFlagSettings) -> None:
         self._shown = settings.place()

@@ -13,8 +13,8 @@ from flagstream.sinks.objects.s3.failures import status
 
 
 class S3Location:
-    """A `FlagLocation` on one object. It needs s3:GetObject, and s3:ListBucket so that the store says of a
-    missing object that it is missing, not that access is forbidden."""
+    """Implements `FlagLocation` for one object. It needs s3:GetObject, and s3:ListBucket so that the store
+    says of a missing object that it is missing, not that access is forbidden."""
 
     def __init__(self, settings: S3FlagSettings) -> None:
         self._settings = settings

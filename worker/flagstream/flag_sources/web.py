@@ -1,4 +1,4 @@
-"""One HTTP request for a document, with bounds on time and size."""
+"""Makes one HTTP request for a document, with bounds on time and size."""
 
 import time
 from collections.abc import Mapping

@@ -20,12 +20,12 @@ class Output(Protocol):
 
     @property
     def size(self) -> int:
-        """Compressed bytes so far."""
+        """Return the number of compressed bytes so far."""
         ...
 
     @property
     def memory(self) -> int:
-        """Bytes of memory: the output and the compressor's state."""
+        """Return the bytes of memory in use: the output and the compressor's state."""
         ...
 
     def write(self, data: bytes) -> None: ...

@@ -117,7 +117,8 @@ _NO_PLACE = (
 
 
 class RowTemplate:
-    """A checked template: its cells, and what separates them. Raises ValueError with what would be right."""
+    """Holds a checked template: its cells, and what separates them. Raises ValueError with what would be
+    right."""
 
     def __init__(self, text: str) -> None:
         pieces, names = parse(text)

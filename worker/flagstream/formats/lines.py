@@ -1,4 +1,4 @@
-"""Lines for people and for log collectors: GO Feature Flag's log template, filled from an event."""
+"""Writes lines for people and for log collectors: GO Feature Flag's log template, filled from an event."""
 
 import msgspec
 

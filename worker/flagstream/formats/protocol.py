@@ -67,7 +67,7 @@ class Format(Protocol):
 
     @property
     def content_type(self) -> str:
-        """Media type of an object."""
+        """Return the media type of an object."""
         ...
 
     @property

@@ -26,13 +26,13 @@ class Address:
 
     @property
     def authority(self) -> str:
-        """Host and port as the header ``Host`` and messages name them."""
+        """Return host and port as the header ``Host`` and messages name them."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.default_port else f"{host}:{self.port}"
 
     @property
     def shown(self) -> str:
-        """Scheme, host and port. User, path and query are left out: they often hold a secret."""
+        """Return scheme, host and port. User, path and query are left out: they often hold a secret."""
         return f"{self.scheme}://{self.authority}"
 
 

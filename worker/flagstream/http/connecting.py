@@ -46,7 +46,7 @@ class Endpoint:
 
     @property
     def address(self) -> str:
-        """The IP address."""
+        """Return the IP address."""
         return str(self.sockaddr[0])
 
 

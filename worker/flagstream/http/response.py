@@ -1,4 +1,4 @@
-"""An answer, and its body with bounds on size."""
+"""Gives an answer, and its body with bounds on size."""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +13,7 @@ Translated = Callable[[], AbstractContextManager[None]]
 
 
 class Response:
-    """The head of an answer. The body can be read while the request's context lasts."""
+    """Holds the head of an answer. The body can be read while the request's context lasts."""
 
     def __init__(
         self, response: httpcore2.Response, exchange: Exchange, translated: Translated, *, repeated: bool

@@ -53,7 +53,8 @@ class Problem:
 
 @dataclass(slots=True)
 class Health:
-    """What the components report of themselves. The host fills it; the pages read it, on the event loop.
+    """Holds what the components report of themselves. The host fills it; the pages read it, on the event
+    loop.
 
     ``threads``: when each consumer's thread moved last (monotonic seconds). ``stopped``: the partitions of
     each stage that wait for a person. ``checks``: what is wrong with each source now. ``starting``: what a

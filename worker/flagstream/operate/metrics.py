@@ -1,4 +1,4 @@
-"""Every metric of the worker, in one place. Names end in their unit, as Prometheus asks.
+"""Declares every metric of the worker in one place. Names end in their unit, as Prometheus asks.
 
 All series of a counter exist from the start (:func:`begin`); those of partitions come and go with them.
 """

@@ -57,13 +57,13 @@ class LogSettings(SinkSettings):
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """A window's lines."""
+    """Holds a window's lines."""
 
     parts: Sequence[bytes]
 
 
 class LineEncoder:
-    """One window as lines, in bytes; a :class:`~flagstream.sinks.protocol.WindowEncoder`.
+    """Encodes one window as lines, in bytes; a :class:`~flagstream.sinks.protocol.WindowEncoder`.
 
     Costs 6 µs CPU an event with the default template, *measured* with 180-byte events: meant for people, not
     for an archive.

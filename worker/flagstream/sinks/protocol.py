@@ -234,7 +234,7 @@ class TransactionalSink(Protocol[Payload]):
 
 @runtime_checkable
 class ConfiguredTransactionalSink(TransactionalSink[Payload], Protocol[Payload]):
-    """A :class:`TransactionalSink` as users configure it: a topic of the worker's own cluster.
+    """Describes a :class:`TransactionalSink` as users configure it: a topic of the worker's own cluster.
 
     The engine makes sure that ``topic`` exists, and that it is none of its own. The producer is the engine's,
     opened when the worker starts, under a transactional.id of this sink.
@@ -249,9 +249,9 @@ class ConfiguredTransactionalSink(TransactionalSink[Payload], Protocol[Payload])
     """
 
     def probe(self) -> Iterator[Proof]:
-        """As :meth:`Sink.probe`."""
+        """Satisfies :meth:`Sink.probe`."""
         ...
 
     def preview(self, manifest: Manifest, payload: Payload) -> Preview:
-        """As :meth:`Sink.preview`."""
+        """Satisfies :meth:`Sink.preview`."""
         ...

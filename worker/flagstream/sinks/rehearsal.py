@@ -26,7 +26,7 @@ FIRST_OFFSET = 120_000
 
 @dataclass(frozen=True, slots=True)
 class SampleRecord:
-    """A record of the output topic that nobody produced."""
+    """Stands for a record of the output topic that nobody produced."""
 
     at: int
     content: bytes

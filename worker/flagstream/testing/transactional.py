@@ -15,7 +15,7 @@ from flagstream.testing.windows import Window, event, events, fill
 
 @dataclass(frozen=True, slots=True)
 class Produced:
-    """A record that a sink produced."""
+    """Holds a record that a sink produced."""
 
     topic: str
     key: bytes | None

@@ -58,7 +58,7 @@ class RegistryDecoder:
 
 
 class FixedDecoder:
-    """Bare Avro data, all of one schema."""
+    """Decodes bare Avro data, all of one schema."""
 
     trouble = None
 

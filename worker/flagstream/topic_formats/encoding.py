@@ -17,7 +17,7 @@ MAGIC: Final = b"\0"
 
 
 def subject_of(topic: str) -> str:
-    """The subject of a topic's values in the registry (TopicNameStrategy)."""
+    """Return the subject of a topic's values in the registry (TopicNameStrategy)."""
     return f"{topic}-value"
 
 

@@ -73,7 +73,7 @@ class SchemaRegistry:
 
     @property
     def shown(self) -> str:
-        """The address, without user and password."""
+        """Return the address, without user and password."""
         return self._url
 
     def schema(self, number: int) -> str:

@@ -1,4 +1,4 @@
-"""A topic of another cluster as a sink. No transaction spans two clusters: at least once."""
+"""Exports to a topic of another cluster. No transaction spans two clusters: at least once."""
 
 import math
 import threading

@@ -1,4 +1,4 @@
-"""A topic of the worker's own cluster as a sink. Records and offset are one transaction: exactly once."""
+"""Exports to a topic of the worker's own cluster. Records and offset are one transaction: exactly once."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -12,8 +12,8 @@ from flagstream.window import Manifest
 
 
 class TopicSink:
-    """A topic of the worker's own cluster: a
-    :class:`~flagstream.sinks.protocol.ConfiguredTransactionalSink`.
+    """Implements :class:`~flagstream.sinks.protocol.ConfiguredTransactionalSink` with a topic of the worker's
+    own cluster.
     """
 
     unit = "records"

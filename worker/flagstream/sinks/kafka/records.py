@@ -19,7 +19,7 @@ RECORD_OVERHEAD = 200
 
 @dataclass(frozen=True, slots=True)
 class Produce:
-    """A record to produce. ``offset`` is that of its event in the output topic."""
+    """Holds a record to produce. ``offset`` is that of its event in the output topic."""
 
     key: bytes
     value: bytes

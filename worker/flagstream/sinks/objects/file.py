@@ -96,7 +96,7 @@ class FileSettings(ObjectSettings):
 
 
 class FileSink(ObjectSink):
-    """An :class:`~flagstream.sinks.objects.ObjectSink` of files."""
+    """Implements :class:`~flagstream.sinks.objects.ObjectSink` with files."""
 
     def __init__(self, settings: FileSettings) -> None:
         super().__init__(FileStore(settings.path), settings)
@@ -113,7 +113,7 @@ class FileSink(ObjectSink):
 
 
 class FileStore:
-    """An :class:`~flagstream.sinks.objects.ObjectStore` below the folder ``root``."""
+    """Implements :class:`~flagstream.sinks.objects.ObjectStore` below the folder ``root``."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

@@ -51,7 +51,7 @@ _decode_event = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 @dataclass(frozen=True, slots=True)
 class NamedObject:
-    """An object on its way to a store."""
+    """Holds an object on its way to a store."""
 
     name: str
     content: EncodedObject
@@ -60,7 +60,7 @@ class NamedObject:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """The format of index objects: JSON, the window's manifest and its objects."""
+    """Writes index objects: JSON, the window's manifest and its objects."""
 
     name: str = "index"
     extension: str = "json"
@@ -155,7 +155,7 @@ class Layout:
 
 
 class LayoutEncoder:
-    """One window of a layout; a :class:`~flagstream.sinks.protocol.WindowEncoder`."""
+    """Encodes one window of a layout; a :class:`~flagstream.sinks.protocol.WindowEncoder`."""
 
     def __init__(self, layout: Layout, partition: Partition, prepare: "Prepare") -> None:
         self._layout = layout

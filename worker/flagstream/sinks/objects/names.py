@@ -72,7 +72,7 @@ _NOT_OF_THE_RANGE = {
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of a template; ``member`` of Metadata, ``form`` of a time (strftime)."""
+    """Describes a field of a template; ``member`` of Metadata, ``form`` of a time (strftime)."""
 
     name: str
     member: str = ""

@@ -29,7 +29,7 @@ _NO_VALUE = ESCAPED.replace("%", "")
 
 @dataclass(frozen=True, slots=True)
 class _Symbol:
-    """One character of ``of``, or several. ``of`` None: any character, ``but`` those."""
+    """Stands for one character of ``of``, or several. ``of`` None: any character, ``but`` those."""
 
     of: frozenset[str] | None
     but: str = ""

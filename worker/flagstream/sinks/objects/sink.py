@@ -38,7 +38,7 @@ class ObjectStore(Protocol):
     """
 
     def open(self) -> None:
-        """As :meth:`flagstream.sinks.protocol.Sink.open`."""
+        """Satisfies :meth:`flagstream.sinks.protocol.Sink.open`."""
         ...
 
     def create(self, name: str, content: EncodedObject, kind: Format) -> bool:
@@ -58,7 +58,7 @@ class ObjectStore(Protocol):
         ...
 
     def probe(self) -> Iterator[Proof]:
-        """As :meth:`flagstream.sinks.protocol.Sink.probe`."""
+        """Satisfies :meth:`flagstream.sinks.protocol.Sink.probe`."""
         ...
 
     def close(self) -> None:
@@ -182,7 +182,7 @@ class ObjectSink:
 
 
 class _OneObject:
-    """A window as one object."""
+    """Encodes a window as one object."""
 
     def __init__(self, names: NameTemplate, form: Format, partition: Partition, prepare: Any) -> None:
         self._names = names

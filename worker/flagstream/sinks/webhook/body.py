@@ -27,7 +27,7 @@ _EDGE = 16
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One request's share of a window: the events of a sub-range, as JSON texts joined by commas.
+    """Holds one request's share of a window: the events of a sub-range, as JSON texts joined by commas.
 
     A :class:`~flagstream.sinks.protocol.Part`: ``stops`` and ``ends`` say where each event ends, as the
     offset after it and as an index in ``events``.

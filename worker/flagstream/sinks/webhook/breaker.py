@@ -1,4 +1,4 @@
-"""One view of an endpoint's health for all partitions that deliver to it."""
+"""Keeps one view of an endpoint's health for all partitions that deliver to it."""
 
 import threading
 import time

@@ -52,7 +52,8 @@ _UNANSWERED = {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
 
 
 class WebhookSink:
-    """A :class:`~flagstream.sinks.protocol.PartsSink` of :class:`~flagstream.sinks.webhook_body.Parts`.
+    """Implements :class:`~flagstream.sinks.protocol.PartsSink` with
+    :class:`~flagstream.sinks.webhook_body.Parts`.
 
     ``clock`` is monotonic and drives the circuit breaker; ``now`` is the time of day for signatures.
     """

@@ -1,1 +1,1 @@
-"""Objects in Google Cloud Storage."""
+"""Stores objects in Google Cloud Storage."""

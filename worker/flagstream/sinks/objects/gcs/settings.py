@@ -43,7 +43,7 @@ class GcsAccess:
     project: str = ""
 
     def variable_problems(self) -> Iterator[str]:
-        """As :meth:`flagstream.sinks.settings.SinkSettings.variable_problems`."""
+        """Satisfies :meth:`flagstream.sinks.settings.SinkSettings.variable_problems`."""
         own = self.anonymous or self.credentials_file is not None
         yield from malformed((*(() if own else GOOGLE_CREDENTIALS), *GOOGLE, *PROXIES))
 

@@ -1,4 +1,4 @@
-"""Windows as objects in Google Cloud Storage, created and never replaced. Exactly once.
+"""Stores windows as objects in Google Cloud Storage, created and never replaced. Exactly once.
 
 Every upload carries ``ifGenerationMatch=0``: it succeeds only when no object of that name exists, so of
 several writers one wins. The answer to all others is 412 (for a resumable upload with its last piece), and
@@ -35,7 +35,7 @@ _PROBE = (b"probe\n",)
 
 
 class GcsStore:
-    """An :class:`~flagstream.sinks.objects.ObjectStore`. One client serves all threads."""
+    """Implements :class:`~flagstream.sinks.objects.ObjectStore`. One client serves all threads."""
 
     def __init__(self, settings: GcsSettings) -> None:
         self._settings = settings

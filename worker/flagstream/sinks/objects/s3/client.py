@@ -86,7 +86,7 @@ class S3Client(Renewed[_Connected]):
 
 
 def connect(settings: S3Settings) -> Any:
-    """A client for all threads. Sends nothing to the store; credentials are looked for.
+    """Return a client for all threads. Sends nothing to the store; credentials are looked for.
 
     Raises SinkRefused for a profile that is missing, and the library's errors.
     """

@@ -60,7 +60,7 @@ class S3Access:
     read_timeout: float = 60.0
 
     def variable_problems(self) -> Iterator[str]:
-        """As :meth:`flagstream.sinks.settings.SinkSettings.variable_problems`."""
+        """Satisfies :meth:`flagstream.sinks.settings.SinkSettings.variable_problems`."""
         own = bool(self.access_key or self.profile)
         names = (*(() if own else AWS_CREDENTIALS), *AWS, *PROXIES)
         # Amazon's library asks the endpoint of the configuration, and STS at its own.

@@ -1,4 +1,4 @@
-"""Windows as objects in S3, created and never replaced. Exactly once.
+"""Stores windows as objects in S3, created and never replaced. Exactly once.
 
 Every object is written with ``If-None-Match: *``, also when it is put together from parts: the write succeeds
 only when no object of that name exists, so of several writers one wins. All others get 412, or 409 while the
@@ -44,7 +44,7 @@ _NOT_UNDERSTOOD = {400, 501}
 
 
 class S3Store:
-    """An :class:`~flagstream.sinks.objects.ObjectStore`. One client serves all threads."""
+    """Implements :class:`~flagstream.sinks.objects.ObjectStore`. One client serves all threads."""
 
     def __init__(self, settings: S3Settings) -> None:
         self._settings = settings
