@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 BROKER := $(BIN)/python -m tests.support.kafka_broker run --
 
 .DEFAULT_GOAL := help
-.PHONY: help demo unit test test-more chaos check proof wheel bench bench-against format clean
+.PHONY: help demo unit test test-more chaos mutants check proof wheel bench bench-against format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test-more: .venv/.installed-dev ## Run the heavier tests: they also need Go and 
 
 chaos: .venv/.installed-dev ## Search for a sequence of events that breaks a state machine, 2,000 times up to 50 steps each
 	HYPOTHESIS_PROFILE=chaos $(BIN)/python -m pytest -q -n 2 tests/unit/*/test_*_machine.py $(PYTEST_ARGS)
+
+mutants: .venv/.installed-dev ## Put each deliberate fault into a copy of the code, and see that a test fails
+	$(BIN)/python -m tests.mutations.run
 
 check: .venv/.installed-dev ## Check format, lint, types, the direction of imports, and the Avro schemas
 	$(BIN)/ruff format --check .

@@ -1,5 +1,6 @@
 """What a webhook and another cluster are told, and what an answer leaves open."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from flagstream.errors import PartRefused, SinkUnavailable
 from flagstream.sinks.kafka import other_cluster
 from flagstream.sinks.registry import SINKS, build
 from flagstream.sinks.webhook.http import WebhookAnswer
-from flagstream.testing import events, fill
+from flagstream.testing import PARTITION, events, fill
 
 SECRET_PATH = "/services/T0/very-secret"
 
@@ -87,3 +88,51 @@ def test_another_cluster_is_written_to_by_an_idempotent_client(monkeypatch: pyte
     sink.open()
 
     assert [(one.get("acks"), one.get("enable.idempotence")) for one in made] == [("all", True)]
+
+
+class LateClient:
+    """Stands in for a Producer whose brokers answer only after some polls."""
+
+    def __init__(self) -> None:
+        self.polls = 0
+        self._reports: list[Callable[[Any, Any], None]] = []
+
+    def produce(self, topic: str, value: bytes, key: bytes, on_delivery: Callable[[Any, Any], None]) -> None:
+        self._reports.append(on_delivery)
+
+    def poll(self, seconds: float) -> None:
+        self.polls += 1
+        if self.polls % 3 == 0 and self._reports:
+            self._reports.pop(0)(None, None)
+
+
+def test_another_cluster_is_waited_for_until_it_has_every_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The window is delivered once each of its records is acknowledged; until then its offset must not be
+    committed.
+    """
+    client = LateClient()
+    monkeypatch.setattr(other_cluster, "Producer", lambda properties, logger: client)
+    sink: Any = build(
+        SINKS["kafka"].model_validate({"type": "kafka", "topic": "t", "bootstrap_servers": "there:9092"})
+    )
+    monkeypatch.setattr(sink, "_topic_limit", lambda: 1_000_000)
+    window = fill(sink, events(4))
+
+    sink.deliver(window.manifest, window.payload)
+
+    assert len(window.payload.taken) == 4
+    assert client.polls == 12
+
+
+def test_what_a_topic_refused_is_known_until_it_is_committed() -> None:
+    """A record that the topic refused is rejected in every window up to its offset, and not after that."""
+    sink: Any = build(SINKS["kafka"].model_validate({"type": "kafka", "topic": "t"}))
+    window = fill(sink, events(3))
+    refused = window.payload[1]
+    sink.refuse(PARTITION, 2, {(refused.key, refused.value): "no"})
+
+    sink.committed(PARTITION, 1)
+    assert len(fill(sink, events(3)).payload) == 2
+
+    sink.committed(PARTITION, 2)
+    assert len(fill(sink, events(3)).payload) == 3
