@@ -12,7 +12,14 @@ from flagstream.config.section import Section
 from flagstream.http import address
 from flagstream.sinks.objects.gcs.settings import GcsAccess
 from flagstream.sinks.objects.s3.settings import S3Access
-from flagstream.sinks.objects.store_values import GcsBucket, MaybeRegion, RoleArn, S3Bucket, endpoint_problem
+from flagstream.sinks.objects.store_values import (
+    GcsBucket,
+    MaybeRegion,
+    RoleArn,
+    S3Bucket,
+    endpoint_of,
+    endpoint_problem,
+)
 from flagstream.units import MIB, Bytes, Line, Seconds, Written, shown, wrong
 
 Format = Literal["yaml", "json", "toml"]
@@ -46,15 +53,7 @@ Url = Annotated[SecretStr, AfterValidator(_checked_url), Written("secret", str)]
 Headers = Annotated[dict[str, SecretStr], AfterValidator(_checked_headers), Written("table of secrets", str)]
 
 
-def _checked_endpoint(url: str | None) -> str | None:
-    if url is not None:
-        _checked_url(SecretStr(url))
-        if "@" in urlsplit(url).netloc:  # client libraries show the whole address in their errors
-            raise wrong("holds no user or password: credentials are found as the client library finds them")
-    return url
-
-
-Endpoint = Annotated[str | None, AfterValidator(_checked_endpoint)]
+Endpoint = Annotated[str, endpoint_of("credentials are found as the client library finds them")] | None
 
 
 def _bare(url: SecretStr) -> str:

@@ -75,12 +75,14 @@ Prefix = Annotated[Line, AfterValidator(_prefix)]
 
 
 def endpoint_of(advice: str) -> AfterValidator:
-    """Check the address of a store; empty is the store's own. ``advice`` says where credentials are set."""
+    """Check the address of a store, for sinks and sources of flags; "" is the store's own address. ``advice``
+    says where credentials are set.
+    """
 
     def check(text: str) -> str:
         if "@" in text:  # may hold a password, so it is not repeated
-            raise wrong(f"an endpoint holds no user or password; {advice}")
-        if text and (not is_address(text) or urlsplit(text).query):
+            raise wrong(f"holds no user or password; {advice}")
+        if text and (not is_address(text) or urlsplit(text).query or re.search(r"\s", text)):
             raise wrong(f"{shown(text)} is not an address; write https://host or http://host:port")
         return text.rstrip("/")
 
