@@ -143,7 +143,7 @@ def test_the_table_has_no_other_rows() -> None:
     """What is not tried is not promised."""
     rows = [line for line in _table().splitlines() if line.startswith("|")][2:]
 
-    assert [row.split(" | ")[0].strip("| `") for row in rows] == list(FILES)
+    assert sorted(row.split(" | ")[0].strip("| `") for row in rows) == sorted(FILES)
 
 
 ZSTANDARD_CALLS: Mapping[str, Callable[[bytes], bytes]] = {

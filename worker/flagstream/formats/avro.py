@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
 from typing import Any, BinaryIO, Literal
 
@@ -17,12 +17,11 @@ import fastavro
 from fastavro.write import Writer
 
 from flagstream.chunk import Partition, Record
-from flagstream.events import decode
-from flagstream.formats.avro_record import avro_record, columns
+from flagstream.formats.avro_record import accepted, avro_record, columns
 from flagstream.formats.avro_schemas import own
 from flagstream.formats.manifest import difference, manifest_json, parse_manifest
 from flagstream.formats.protocol import EncodedObject
-from flagstream.outcomes import Dead, Reject
+from flagstream.outcomes import Reject
 from flagstream.window import Manifest
 
 AvroCompression = Literal["none", "deflate", "zstd", "snappy"]
@@ -105,19 +104,10 @@ class AvroEncoder:
 
     def add(self, values: Sequence[bytes], records: Sequence[Record]) -> Sequence[Reject]:
         rejects: list[Reject] = []
-        for index, value in enumerate(values):
-            event = decode(value)
-            if isinstance(event, Dead):
-                rejects.append(Reject(index, event.reason, event.error))
-                continue
-            try:
-                record = avro_record(self._columns, value)
-            except (ValueError, RecursionError) as error:
-                rejects.append(Reject(index, "not_an_event", str(error) or "nested too deeply"))
-                continue
+        for record, size in accepted(values, partial(avro_record, self._columns), rejects):
             # GO Feature Flag leaves an empty contextKind out.
             record["contextKind"] = record.get("contextKind") or ""
-            self._write(record, len(value))
+            self._write(record, size)
         return rejects
 
     def finish(self, manifest: Manifest) -> Sequence[bytes]:

@@ -1,13 +1,14 @@
 """The Avro record of an enriched event, from which the same JSON can be made again."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
 
-from flagstream.events import whole_number
+from flagstream.events import decode, whole_number
 from flagstream.formats.avro_schemas import JSON_TEXT, OTHERS
+from flagstream.outcomes import Dead, Reject
 
 _split: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode: Final = msgspec.json.encode
@@ -71,3 +72,22 @@ def avro_record(columns: Mapping[str, Column], text: bytes) -> dict[str, Any]:
     if others:
         record[OTHERS] = _encode(others).decode()
     return record
+
+
+def accepted(
+    values: Sequence[bytes], make: Callable[[bytes], dict[str, Any]], rejects: list[Reject]
+) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield what ``make`` makes of each value that is an event, with the value's size in bytes. A value that
+    is not an event, or that ``make`` raises ValueError for, is added to ``rejects``.
+    """
+    for index, value in enumerate(values):
+        event = decode(value)
+        if isinstance(event, Dead):
+            rejects.append(Reject(index, event.reason, event.error))
+            continue
+        try:
+            made = make(value)
+        except (ValueError, RecursionError) as error:
+            rejects.append(Reject(index, "not_an_event", str(error) or "nested too deeply"))
+            continue
+        yield made, len(value)

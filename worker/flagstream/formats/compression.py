@@ -37,6 +37,26 @@ class Output(Protocol):
         ...
 
 
+class TextEncoder:
+    """The part of an :class:`~flagstream.formats.protocol.ObjectEncoder` that all formats of plain text
+    share.
+    """
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+
+    @property
+    def size(self) -> int:
+        return self._out.size
+
+    @property
+    def memory(self) -> int:
+        return self._out.memory
+
+    def finish(self, manifest: Manifest) -> Sequence[bytes]:
+        return self._out.finish(manifest)
+
+
 class Plain:
     """Text without compression; it has no place for a manifest."""
 

@@ -23,10 +23,9 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from flagstream.chunk import Partition, Record
-from flagstream.formats.compression import Compression, Output
+from flagstream.formats.compression import Compression, TextEncoder
 from flagstream.formats.protocol import EncodedObject
 from flagstream.outcomes import Reject
-from flagstream.window import Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +57,13 @@ class JsonLinesFormat:
         return self.compression.text(parts).partition(b"\n")[0].decode()
 
 
-class JsonLinesEncoder:
+class JsonLinesEncoder(TextEncoder):
     """One object as JSON lines; an :class:`~flagstream.formats.protocol.ObjectEncoder`.
 
     It rejects a value that would break the lines of others: one that is not ``{…}``, or holds a line break.
     It does not parse values: those of the enrich stage are valid, and a foreign record that looks like an
     object passes as it is.
     """
-
-    def __init__(self, out: Output) -> None:
-        self._out = out
-
-    @property
-    def size(self) -> int:
-        return self._out.size
-
-    @property
-    def memory(self) -> int:
-        return self._out.memory
 
     def add(self, values: Sequence[bytes], records: Sequence[Record]) -> Sequence[Reject]:
         if not values:
@@ -90,9 +78,6 @@ class JsonLinesEncoder:
         if kept:
             self._write(b"\n".join(kept))
         return rejects
-
-    def finish(self, manifest: Manifest) -> Sequence[bytes]:
-        return self._out.finish(manifest)
 
     def _write(self, lines: bytes) -> None:
         self._out.write(lines)

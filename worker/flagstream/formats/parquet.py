@@ -15,13 +15,13 @@ from io import BytesIO
 from typing import Any, BinaryIO, Literal
 
 from flagstream.chunk import Partition, Record
-from flagstream.events import TRACKING, decode
-from flagstream.formats.avro_record import avro_record, columns
+from flagstream.events import TRACKING
+from flagstream.formats.avro_record import accepted, avro_record, columns
 from flagstream.formats.avro_schemas import OTHERS
 from flagstream.formats.json_text import plain, split
 from flagstream.formats.manifest import difference, manifest_json, parse_manifest
 from flagstream.formats.protocol import EncodedObject
-from flagstream.outcomes import Dead, Reject
+from flagstream.outcomes import Reject
 from flagstream.window import Manifest
 
 ParquetCompression = Literal["none", "snappy", "gzip", "zstd", "lz4"]
@@ -129,17 +129,8 @@ class ParquetEncoder:
 
     def add(self, values: Sequence[bytes], records: Sequence[Record]) -> Sequence[Reject]:
         rejects: list[Reject] = []
-        for index, value in enumerate(values):
-            event = decode(value)
-            if isinstance(event, Dead):
-                rejects.append(Reject(index, event.reason, event.error))
-                continue
-            try:
-                row = self._row(value)
-            except (ValueError, RecursionError) as error:
-                rejects.append(Reject(index, "not_an_event", str(error) or "nested too deeply"))
-                continue
-            self._keep(row, len(value))
+        for row, size in accepted(values, self._row, rejects):
+            self._keep(row, size)
         return rejects
 
     def finish(self, manifest: Manifest) -> Sequence[bytes]:
