@@ -1,7 +1,7 @@
 """The command ``flagstream``."""
 
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -92,70 +92,17 @@ def prove(path: Path | None, stages: tuple[str, ...], sinks: tuple[str, ...]) ->
     settings = _load(path, enrich, chosen)
     _warn(settings)
     from flagstream.sinks.rehearsal import probe as probe_sink
+    from flagstream.worker_probe import probe as probe_worker
 
     named = _named(settings, path, chosen)
     mask = mask_of(settings)
-    failed = _tell(f"{settings.name} (worker)", _prove_worker(settings, enrich, named), mask)
+    failed = _print_proofs(f"{settings.name} (worker)", probe_worker(settings, named, enrich=enrich), mask)
     for name, sink in named.items():
-        failed += _tell(f"{name} ({sink.type})", probe_sink(sink), mask)
+        failed += _print_proofs(f"{name} ({sink.type})", probe_sink(sink), mask)
     sys.exit(ExitCode.UNEXPECTED if failed else ExitCode.OK)
 
 
-def _prove_worker(settings: Settings, enrich: bool, sinks: Mapping[str, SinkSettings]) -> Iterator[Proof]:
-    """Try what does not belong to one sink alone."""
-    from flagstream.flag_sources.opening import probe as probe_flags
-    from flagstream.kafka.properties import admin_properties, enrich_group, sink_group
-    from flagstream.kafka.rights import READ, WRITE, prove_rights
-    from flagstream.kafka.topics import probe as probe_topics
-    from flagstream.sinks.kafka.settings import KafkaSinkSettings
-    from flagstream.topic_formats.building import probe as probe_formats
-
-    topics = settings.topics
-    needed: dict[str, set[str]] = {topics.output: set(), topics.dead_letters: {WRITE}}
-    groups = [sink_group(settings, name) for name in sinks]
-    if enrich:
-        yield from probe_flags(settings.flags)
-        needed[topics.ingest] = {READ}
-        needed[topics.output].add(WRITE)
-        groups.insert(0, enrich_group(settings))
-    if sinks:
-        needed[topics.output].add(READ)
-    for sink in sinks.values():
-        if isinstance(sink, KafkaSinkSettings) and not sink.bootstrap_servers:
-            needed[sink.topic] = {WRITE}
-    admin = admin_properties(settings)
-    answered = yield from _passing_on(probe_topics(admin, topics, needed))
-    if answered:
-        yield from prove_rights(admin, needed, groups)
-        yield _prove_name(settings)
-    yield from probe_formats(settings, enrich=enrich)
-
-
-def _passing_on(proofs: Iterator[Proof]) -> Generator[Proof, None, bool]:
-    """Pass the proofs on; return whether the first one, that the brokers answer, did not fail."""
-    first = True
-    answered = True
-    for proof in proofs:
-        if first:
-            answered, first = proof.outcome != "failed", False
-        yield proof
-    return answered
-
-
-def _prove_name(settings: Settings) -> Proof:
-    from flagstream.kafka.earlier_output import NotTold, earlier_output
-    from flagstream.kafka.properties import admin_properties
-
-    try:
-        found = earlier_output(admin_properties(settings), settings)
-    except NotTold as error:
-        return Proof("name", "unproved", f"whether it is the one that filled the output topic: {error}")
-    if found:
-        return Proof("name", "unproved", found)
-    return Proof("name", "proved", settings.name)
-
-
-def _tell(title: str, proofs: Iterator[Proof], mask: Mask) -> int:
+def _print_proofs(title: str, proofs: Iterator[Proof], mask: Mask) -> int:
     """Print what was tried; return how much of it failed."""
     click.echo(title)
     failed = 0
