@@ -1,6 +1,7 @@
 """Transactions that hold records of two partitions: what becomes of one concerns the other."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ from tests.unit.enrich.rig import (
 BOTH = [*ids(FIRST, 0, 3), *ids(SECOND, 0, 2)]
 
 
-async def with_both_in_a_transaction(**settings: object) -> Rig:
+async def with_both_in_a_transaction(**settings: Any) -> Rig:
     """Return a stage whose open transaction holds three records of one partition and two of another."""
     rig = Rig(**settings)
     await rig.begin(FIRST, SECOND)
