@@ -129,3 +129,14 @@ def test_fences_that_come_seldom_are_no_other_process(rig: Rig) -> None:
         rig.now += TIMEOUT
         with pytest.raises(TransactionAborted):
             rig.commit()
+
+
+def test_a_broker_that_was_lost_just_now_is_heard_of_before_a_fence_is_judged(rig: Rig) -> None:
+    """librdkafka reports lost brokers only in a poll."""
+    rig.answers = {"offsets": [failure(KafkaError._FENCED, fatal=True)]}
+    rig.fill()
+    client = rig.clients[-1]
+    client.on_poll = lambda: client.lost_a_broker(KafkaError(KafkaError._TRANSPORT))
+
+    with pytest.raises(TransactionAborted):
+        rig.commit()

@@ -91,6 +91,7 @@ def test_a_process_that_ends_waits_for_no_coordinator(rig: Rig) -> None:
     rig.producer.open(lambda: next(looks, False))
 
     assert len(rig.trace) <= 4
+    assert sum(rig.pauses) < 4
 
 
 def test_the_limit_is_never_too_low_for_the_headers_of_a_dead_letter(rig: Rig) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from flagstream.chunk import Partition
 from flagstream.errors import TransactionAborted, TransactionUncertain
@@ -421,3 +421,46 @@ def test_records_without_a_delivery_report_are_not_taken_for_delivered(rig: Rig)
 
     with pytest.raises(TransactionAborted, match="did not answer"):
         rig.producer.takes("out", [{"value": b"good"}])
+
+
+# ── what the first error is ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_queue_that_is_full_and_broken_is_broken(rig: Rig) -> None:
+    """Records after the one that broke the transaction may find no room; to wait for room is in vain."""
+    rig.producer.begin()
+    rig.clients[0].room = 2
+    rig.clients[0].others = {3: KafkaError._STATE}
+    records: list[dict[str, Any]] = [{"value": b"v", "key": None} for _ in range(5)]
+
+    with pytest.raises(NotQueued) as failed:
+        rig.producer.produce_batch("out", records)
+
+    assert not isinstance(failed.value, QueueFull)
+
+
+def test_a_fatal_error_is_never_rolled_back(rig: Rig) -> None:
+    """The client answers nothing any more, so the id is registered again at once."""
+    error = KafkaError(KafkaError.CONCURRENT_TRANSACTIONS, None, True, False, True)
+    rig.answers = {"commit": [KafkaException(error)]}
+    rig.fill()
+
+    with pytest.raises(TransactionUncertain):
+        rig.commit()
+
+    assert rig.trace[-2:] == ["commit 1", "init 2"]
+
+
+def test_a_commit_that_may_be_repeated_does_not_say_what_broke_a_transaction(rig: Rig) -> None:
+    """The attempt is made to learn the error of a delivery; another error says nothing of it."""
+    rig.answers = {
+        "produce": [failure(KafkaError._STATE)],
+        "commit": [failure(KafkaError.COORDINATOR_NOT_AVAILABLE, retriable=True)],
+    }
+    rig.producer.begin()
+    with pytest.raises(NotQueued):
+        rig.producer.produce("out", key=None, value=b"v", headers=[])
+
+    rig.producer.abort()
+    assert rig.trace[-2:] == ["commit 1", "abort 1"]
+    assert "init 2" not in rig.trace

@@ -94,6 +94,9 @@ class Client:
     def __init__(self, rig: Rig, number: int, lost_a_broker: Callable[[KafkaError], None]) -> None:
         self._rig, self._number, self.lost_a_broker = rig, number, lost_a_broker
         self.room, self.why = 1_000, KafkaError._QUEUE_FULL
+        self.others: dict[int, int] = {}
+        """Errors of records that are not ``why``."""
+        self.on_poll: Callable[[], object] = lambda: None
 
     def _called(self, name: str, *, blocks: bool = False) -> None:
         assert self._rig.bounded == blocks, f"{name} may never return, so it needs a bound"
@@ -129,12 +132,14 @@ class Client:
 
     def produce_batch(self, topic: str, records: list[dict[str, Any]]) -> int:
         """Queues ``room`` records, as librdkafka does: the others get an error each."""
-        for record in records[self.room :]:
-            record["_error"] = KafkaError(self.why)
+        for index, record in enumerate(records):
+            if index >= self.room:
+                record["_error"] = KafkaError(self.others.get(index, self.why))
         return min(self.room, len(records))
 
     def poll(self, timeout: float) -> None:
         """Raises a fatal error, as confluent-kafka does whatever callbacks are set."""
+        self.on_poll()
         for answer in self._rig.answers.get("poll", []):
             if answer is not None:
                 raise answer

@@ -24,14 +24,14 @@ RECORD_OVERHEAD = 250
 LETTER_OVERHEAD = 1_500
 """Bytes that a waiting dead letter takes beside its value: its headers, *measured* of tombstones."""
 BATCH_OVERHEAD = 1_000
-"""Bytes that a batch takes of which nothing is left."""
+"""Bytes that a batch takes beside its records; it may have none."""
 SURELY_FITS = 1_000
-"""Bytes of key and value that need no look at the topic's limit, which leaves at least so many."""
+"""Bytes of key and value that fit whatever the topic's limit is: it leaves at least so many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a chunk became: records for the output topic and dead letters, in the chunk's order."""
+    """What a chunk became: records for the output topic, and dead letters, each in the chunk's order."""
 
     partition: Partition
     epoch: int
@@ -45,18 +45,18 @@ class Batch:
     outcomes: Counter[tuple[str, str]]
     bytes: int
     offsets: Sequence[int] = ()
-    """Of ``records``; only of a partition that has transactions of its own."""
+    """The offsets of ``records``; only of a partition that has transactions of its own."""
     weight: Weight = field(default_factory=Weight, compare=False)
-    """That of the chunk; whoever is done with the batch releases it."""
+    """The weight of the chunk; whoever is done with the batch releases it."""
 
     @property
     def count(self) -> int:
-        """Records and dead letters."""
+        """The number of records and dead letters."""
         return len(self.records) + len(self.dead)
 
     @property
     def memory(self) -> int:
-        """Bytes, about."""
+        """The bytes that the batch takes, about."""
         overhead = RECORD_OVERHEAD * len(self.records) + LETTER_OVERHEAD * len(self.dead)
         return self.bytes + overhead + BATCH_OVERHEAD
 
@@ -107,12 +107,12 @@ class Enricher:
         self._limit = limit
 
     async def prepare(self, chunk: Chunk) -> None:
-        """Get what the chunk needs to be decoded; waits for as long as it takes."""
+        """Get what the chunk needs to be decoded, such as schemas. Waits until it is there."""
         if self.decoder is not None:
             await self.decoder.prepare([record.value() for record in chunk.records])
 
     def enrich(self, chunk: Chunk) -> Batch:
-        """Decode, track, enrich and encode the records of ``chunk``; pure but for the count of unresolved
+        """Return what the records of ``chunk`` become. It has no effect but on the count of unresolved
         variations.
         """
         records = chunk.records
@@ -127,12 +127,16 @@ class Enricher:
         for index, error in self._refused_among(chunk):
             if isinstance(outcomes[index], bytes):
                 outcomes[index] = Dead("refused_by_topic", error)
-        sizes = [len(outcome) for outcome in outcomes if outcome.__class__ is bytes]
+        sizes = _sizes(outcomes)
+        whole = len(sizes) == len(records)
         keys = [record.key() for record in records]
         largest = max(sizes, default=0) + max(map(len, filter(None, keys)), default=0)
         if largest > SURELY_FITS or not plain:
             outcomes = list(map(self._sized, records, outcomes))
-        if plain:
+            whole = False
+        if plain and whole:  # the common case, for which each check of a record costs
+            made = [{"value": outcome, "key": key} for key, outcome in zip(keys, outcomes, strict=True)]
+        elif plain:
             made = [
                 {"value": outcome, "key": key}
                 for key, outcome in zip(keys, outcomes, strict=True)
@@ -178,7 +182,7 @@ class Enricher:
         return count
 
     def _refused_among(self, chunk: Chunk) -> Iterator[tuple[int, str]]:
-        """The places of those records of ``chunk`` that the output topic refuses, with the reason."""
+        """Yield the index of each record of ``chunk`` that the output topic refuses, with the reason."""
         refused = self.refused.get(chunk.partition)
         if refused:
             for index, record in enumerate(chunk.records):
@@ -186,7 +190,7 @@ class Enricher:
                     yield index, error
 
     def _recoded(self, values: Sequence[bytes | None]) -> list[bytes | Drop | Dead]:
-        """What :meth:`Transform.many` answers, between topics that are not both JSON."""
+        """Return what :meth:`Transform.many` returns, between topics that are not both JSON."""
         texts = values if self.decoder is None else self.decoder.decode(values)
         answers = iter(self._transform.many([text for text in texts if not isinstance(text, Dead)]))
         outcomes = [text if isinstance(text, Dead) else next(answers) for text in texts]
@@ -216,7 +220,7 @@ class Enricher:
     def _rest(
         self, chunk: Chunk, outcomes: list[bytes | Drop | Dead], enriched: int
     ) -> tuple[list[DeadLetter], Counter[tuple[str, str]]]:
-        """The dead letters among ``outcomes``, and the count of each outcome."""
+        """Return the dead letters among ``outcomes``, and the count of each outcome."""
         dead: list[DeadLetter] = []
         counts: Counter[tuple[str, str]] = Counter({("enriched", ""): enriched})
         if enriched == len(outcomes):
@@ -244,8 +248,16 @@ class Enricher:
         return dead, counts
 
 
+def _sizes(outcomes: Sequence[bytes | Drop | Dead]) -> list[int]:
+    """Return the sizes of those of ``outcomes`` that are records."""
+    try:
+        return list(map(len, outcomes))  # type: ignore[arg-type]  # one that is not a record has no length
+    except TypeError:
+        return [len(outcome) for outcome in outcomes if isinstance(outcome, bytes)]
+
+
 def _headers_among(records: Sequence[Record]) -> tuple[bool, Collection[int]]:
-    """Whether any of ``records`` has headers, and the places of those whose headers cannot be read."""
+    """Return whether any of ``records`` has headers, and the indexes of those with unreadable headers."""
     rest = iter(records)
     unreadable = []
     while True:

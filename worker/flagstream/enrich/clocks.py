@@ -13,15 +13,15 @@ from flagstream.operate.health import Problem
 log = structlog.get_logger(__name__)
 
 AHEAD_SECONDS = 600.0
-"""More than clocks that are looked after differ by."""
+"""An event may be so far ahead: clocks that are looked after differ by less."""
 BEFORE = datetime(2010, 1, 1, tzinfo=UTC).timestamp()
 """No flag was evaluated then: a clock that was never set counts from 1970 or 2000."""
 LEFT_OUT = 86_400.0
-"""Times so near to 0 are none: who made the event left it out."""
+"""A time so near to 0 means that the application left the time out."""
 REMIND_SECONDS = 60.0
-"""Between two lines, and how long after the last such event it counts as a problem."""
+"""Seconds between two log lines, and for how long after the last such event it counts as a problem."""
 SAMPLE = 8
-"""Events of a chunk that are looked at: an application with a wrong clock sends more than one."""
+"""How many events of a chunk are looked at: an application with a wrong clock sends more than one."""
 HINT = "set the clock of the application that sends them; objects in a layout by time and retention go by it"
 
 
@@ -41,10 +41,10 @@ class EventClocks:
         self._clock = clock
         self._now = now
         self._seen: tuple[float, str] | None = None
-        self._told_at: float | None = None
+        self._logged_at: float | None = None
 
     def look(self, place: str, texts: Iterable[object]) -> None:
-        """Look at events (JSON) of a chunk that begins at ``place``; what is not an event is passed over."""
+        """Look at events (JSON) of a chunk that begins at ``place``; other texts are skipped."""
         now = self._now()
         for text in texts:
             try:
@@ -60,7 +60,7 @@ class EventClocks:
                 return
 
     def problems(self) -> Iterator[Problem]:
-        """Yield what was seen in the last minute."""
+        """Yield the problem if such an event was seen in the last minute."""
         if self._seen is not None and self._clock() - self._seen[0] <= REMIND_SECONDS:
             yield Problem("event_clock", f"{self._seen[1]}; {HINT}")
 
@@ -72,6 +72,6 @@ class EventClocks:
         text = f"events at {place} or shortly after say that they were made at {says}"
         at = self._clock()
         self._seen = (at, text)
-        if self._told_at is None or at - self._told_at >= REMIND_SECONDS:
-            self._told_at = at
+        if self._logged_at is None or at - self._logged_at >= REMIND_SECONDS:
+            self._logged_at = at
             log.warning("event_clock", source="enrich", problem=text, hint=HINT)

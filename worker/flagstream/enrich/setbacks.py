@@ -8,11 +8,13 @@ from flagstream.operate.health import Problem
 from flagstream.operate.retry import Backoff
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
-"""Seconds between transactions that fail."""
+"""Seconds that pass between one transaction that fails and the next one."""
 ALONE_SECONDS = 60.0
-"""How long after the last refusal a partition keeps to itself: bad records seldom come one by one."""
-TOLD_TURNS = 2
-"""Transactions in a row that have to fail before it is a problem: one is rolled back in any rebalance."""
+"""How long after the last refusal a partition keeps transactions of its own: bad records seldom come one by
+one.
+"""
+PROBLEM_TURNS = 2
+"""So many failed transactions in a row are a problem: one may be rolled back in any rebalance."""
 
 
 def _backoff() -> Backoff:
@@ -21,7 +23,7 @@ def _backoff() -> Backoff:
 
 @dataclass(slots=True)
 class _Alone:
-    """A partition whose records have transactions of their own, since one that held them was refused."""
+    """A partition that has transactions of its own, because one that held its records was refused."""
 
     refused_at: float
     problem: str = ""
@@ -29,7 +31,10 @@ class _Alone:
 
 
 class Setbacks:
-    """Times are those of a monotonic clock that callers hand in, in seconds."""
+    """Keeps the pauses, the partitions that are kept apart, and what is wrong with them.
+
+    Callers hand the time in: seconds of a monotonic clock.
+    """
 
     def __init__(self) -> None:
         self._backoff = _backoff()
@@ -38,33 +43,33 @@ class Setbacks:
         self._alone: dict[Partition, _Alone] = {}
 
     def failed(self, problem: str, now: float) -> float:
-        """A transaction failed for a reason that another one would have met as well. Returns the seconds for
-        which no other one begins.
+        """A transaction failed for a reason that concerns every transaction. Returns the seconds for which
+        none begins.
         """
         pause = self._backoff.next_pause()
         self._problem, self._until = problem, now + pause
         return pause
 
     def left(self, now: float) -> float:
-        """Seconds until the next transaction may begin."""
+        """Return the seconds until the next transaction may begin."""
         return max(0.0, self._until - now)
 
     def part(self, partitions: Collection[Partition], now: float) -> None:
-        """A topic refused what these have in a transaction. From now on each has transactions of its own,
-        which shows whose records they are, and lets the others go on.
+        """A topic refused a transaction that held records of ``partitions``. From now on each of them has
+        transactions of its own. That shows whose records were refused, and lets the others go on.
         """
         for partition in partitions:
             self._alone.setdefault(partition, _Alone(now)).refused_at = now
 
     def alone(self, partition: Partition) -> bool:
-        """Whether the partition has transactions of its own."""
+        """Return whether the partition has transactions of its own."""
         return partition in self._alone
 
     def refused(self, partition: Partition, problem: str, now: float) -> float:
-        """A topic refused the partition's own transaction. Returns the seconds for which it waits.
+        """A topic refused the partition's own transaction. Returns the seconds for which the partition waits.
 
-        The others wait as well, a little: longer while none of them succeeds, for then a topic refuses them
-        all.
+        The others wait a little as well. They wait longer while no transaction succeeds: then a topic refuses
+        them all.
         """
         self.part([partition], now)
         alone = self._alone[partition]
@@ -73,7 +78,7 @@ class Setbacks:
         return alone.backoff.next_pause()
 
     def committed(self, partitions: Collection[Partition], now: float) -> None:
-        """A transaction with these succeeded."""
+        """A transaction with records of ``partitions`` was committed."""
         self._problem = ""
         self._backoff.reset()
         for partition in partitions:
@@ -84,14 +89,16 @@ class Setbacks:
                     del self._alone[partition]
 
     def forget(self, partitions: Collection[Partition]) -> None:
-        """These are not ours any more. What fails for others too fails again, and is told then."""
+        """These partitions are not held any more. A problem that concerns others too comes back with the next
+        transaction.
+        """
         self._problem = ""
         for partition in partitions:
             self._alone.pop(partition, None)
 
     def problems(self) -> Iterator[Problem]:
-        """What is wrong now."""
-        if self._problem and self._backoff.turns >= TOLD_TURNS:
+        """Yield what is wrong now."""
+        if self._problem and self._backoff.turns >= PROBLEM_TURNS:
             text = f"transactions fail, {self._backoff.turns} in a row, and are tried again: {self._problem}"
             yield Problem("transaction", text)
         for partition, alone in self._alone.items():

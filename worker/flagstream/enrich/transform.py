@@ -40,7 +40,7 @@ SDK_DEFAULT: Final = "SdkDefault"
 """The variation of an evaluation that fell back to the caller's default value; never a configured one."""
 
 LARGEST_SECOND: Final = 9_999_999_999
-"""The last date, in November 2286, that has ten digits in seconds; what is longer counts in finer units."""
+"""The last date, in November 2286, that has ten digits in seconds; longer numbers count in finer units."""
 
 _LINE_FEED, _CARRIAGE_RETURN = b"\n\r"
 
@@ -49,7 +49,7 @@ _split: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 def _field(name: str, value: object) -> bytes:
-    """A field as it is spliced in behind others."""
+    """Return a field as it is spliced in after others."""
     return b"," + _encode({name: value})[1:-1]
 
 
@@ -63,8 +63,8 @@ _DEFAULT_FALSE: Final = _field("default", False)
 
 
 def _plain_lines(values: Sequence[bytes | None]) -> list[bytes] | None:
-    """``values`` without white space around them if they are UTF-8 and have no line breaks, else None; a few
-    calls into C for a whole chunk.
+    """Return ``values`` without white space around them if all are UTF-8 and none has a line break, else
+    None. This takes a few calls into C for a whole chunk.
     """
     try:
         text = b" ".join(values)  # type: ignore[arg-type]  # a tombstone is a TypeError
@@ -99,8 +99,8 @@ _UNKNOWN: Final = _Known(Flag(track=True, disabled=True, version="", variations=
 
 
 class Transform:
-    """Call it with a record's value: the answer is the output record's value, a `Drop` or a `Dead`. It never
-    raises. `many` does the same for a chunk.
+    """Called with a record's value; returns the output record's value, a `Drop` or a `Dead`. Raises nothing.
+    `many` does the same for a chunk.
 
     `metadata` is added to the metadata of every feature event, key by key, where the event has no such key.
 
@@ -131,10 +131,11 @@ class Transform:
         self._flags = flags
 
     def many(self, values: Sequence[bytes | None]) -> list[bytes | Drop | Dead]:
-        """The answers to the values of a chunk, in their order; the same as one call for each, but faster.
+        """Return the answers to the values of a chunk, in their order: the same as one call for each, but
+        faster.
 
         What holds for the text of all of them (no line breaks, no white space around, UTF-8, not deep) is
-        looked at once, and an event that needs nothing costs little more than its decoding.
+        checked once, and an event that needs nothing costs little more than its decoding.
         """
         lines = _plain_lines(values)
         if lines is None or any_too_deep(lines):
@@ -177,7 +178,7 @@ class Transform:
         return self._enriched(value, event)
 
     def _refused(self, value: bytes | None, error: Exception) -> bytes | Drop | Dead:
-        """The answer for a value that the decoder refused: it may hold an event in another form."""
+        """Return the answer for a value that the decoder refused: it may hold an event in another form."""
         again = in_another_form(value, error)
         return rejection(value, error) if again is None else self(again)
 
@@ -236,7 +237,7 @@ class Transform:
         return name
 
     def _merged_metadata(self, value: bytes, event: Event) -> dict[str, Raw] | None:
-        """The event's metadata and what it lacks of ours; None if it lacks nothing."""
+        """Return the event's metadata with what it lacks of ours; None if it lacks nothing."""
         own: dict[str, Raw] = _split(_split(value)["metadata"]) if event.metadata else {}
         lacking = {name: text for name, text in self._metadata.items() if name not in own}
         return own | lacking if lacking else None

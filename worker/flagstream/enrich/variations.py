@@ -1,4 +1,4 @@
-"""Which variation an evaluation gave, told from the value alone."""
+"""Which variation an evaluation gave, found by its value alone."""
 
 from collections.abc import Hashable, Mapping
 from typing import Final
@@ -14,7 +14,7 @@ MAX_TEXT: Final = 1024
 
 
 class Variations:
-    """The variations of one flag, by value. Not for several threads."""
+    """The variations of one flag, by value. Used by one thread only."""
 
     def __init__(self, variations: Mapping[str, object]) -> None:
         self._names: dict[Hashable, str] = {}
@@ -24,8 +24,8 @@ class Variations:
         self._remembered: dict[bytes, str] = {}
 
     def name_of(self, text: bytes) -> str:
-        """The name of the only variation whose value is the JSON value `text`; "" where there is none, or
-        several."""
+        """Return the name of the only variation whose value is the JSON value `text`; "" if there is none, or
+        more than one."""
         name = self._remembered.get(text)
         if name is None:
             name = self._find(text)
@@ -43,8 +43,8 @@ class Variations:
 
 
 def _key(value: object) -> Hashable:
-    """Equal for equal JSON values, and only for them: true is not 1, 1 is 1.0, the order of a map does not
-    count."""
+    """Return a key that is equal for equal JSON values only: true is not 1, 1 is 1.0, and the order of a map
+    does not count."""
     try:
         return _nested_key(value)
     except RecursionError:
