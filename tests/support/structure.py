@@ -103,8 +103,8 @@ def _assignments(method: Function, instance: str) -> Iterator[Assignment]:
 
     def inside(node: ast.AST, function: str) -> Iterator[Assignment]:
         for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.ClassDef):
-                continue
+            if isinstance(child, ast.ClassDef) or (isinstance(child, ast.AnnAssign) and child.value is None):
+                continue  # ``self.name: int`` gives a type and sets nothing
             if isinstance(child, Function | ast.Lambda):
                 names = {parameter.arg for parameter in (*child.args.posonlyargs, *child.args.args)}
                 if instance not in names:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,7 +14,9 @@ from flagstream.errors import ConfigError, ExitCode, Fatal
 from flagstream.faust_app import add_agent, build_app
 from flagstream.host import Host
 from flagstream.kafka.topics import TopicFacts
+from flagstream.operate.health import PROCESS
 from flagstream.operate.tasks import TaskEnded
+from flagstream.sinks.objects.file import FileSettings
 
 
 def host(**kafka: str) -> Host:
@@ -84,3 +87,22 @@ def test_the_process_fails_however_an_agent_ends() -> None:
     assert asyncio.run(outcome("returns")) == ["TaskEnded('the agent returns returned')"]
     assert asyncio.run(outcome("raises")) == ["ZeroDivisionError()"]
     assert asyncio.run(outcome("is cancelled")) == ["TaskEnded('the agent is cancelled was cancelled')"]
+
+
+def test_every_stage_reports_to_the_pages(tmp_path: Path) -> None:
+    """Each stage has a source, and is asked whether it lives, has joined, has stopped, what is wrong."""
+    settings = Settings(
+        sinks={"archive": FileSettings(type="file", path=tmp_path)}, web=WebSettings(enabled=False)
+    )
+    names = {"enrich", "archive"}
+
+    async def main() -> None:
+        process = Host(settings, enrich=True, sinks=("archive",), facts=TopicFacts())
+        health = process.health
+        assert process.sources.keys() == names
+        assert health.threads.keys() == health.joined.keys() == health.stopped.keys() == names
+        assert health.checks.keys() == names | {PROCESS}
+        assert health.problems() == {}
+        assert not health.ready
+
+    asyncio.run(main())

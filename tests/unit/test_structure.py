@@ -107,6 +107,19 @@ def test_an_attribute_that_a_later_call_sets_is_reported_once() -> None:
     ]
 
 
+def test_a_type_alone_sets_nothing() -> None:
+    """``self.name: int`` in the constructor does not stand for a value."""
+    source = """
+        class A:
+            def __init__(self):
+                self.late: int
+
+            def open(self):
+                self.late = 1
+    """
+    assert found(source) == ["flagstream/a.py:7: A.late is first set in open, not in __init__"]
+
+
 def test_a_function_inside_init_runs_later() -> None:
     """What a nested function sets on the instance is not set when the constructor returns."""
     source = """
