@@ -15,6 +15,7 @@ from typing import Literal, get_args
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from flagstream.export.phases import UnknownTransition
 from tests.chaos.archive import copied
 from tests.chaos.checker import Subject, Verdict, check
 from tests.chaos.destinations import Destination, SinkName, destination
@@ -88,6 +89,8 @@ class Summary:
     enrich_zombies: list[str]
     windows: Counter[str]
     warnings: Counter[str]
+    unknown_transitions: list[str]
+    """Processes that ended because the table of an export's phases does not have what happened."""
 
     @property
     def failures(self) -> list[str]:
@@ -105,6 +108,7 @@ class Summary:
         missing += [
             f"nobody died at {point}" for point in sorted(self.trial.script.points - self.kills.keys())
         ]
+        missing += [f"not in the table of phases: {text}" for text in self.unknown_transitions]
         return [f"{kind}: {text}" for kind, text in self.verdict.problems.items()] + missing
 
     def __str__(self) -> str:
@@ -209,6 +213,9 @@ def _summary(trial: Trial, fleet: Fleet, scenario: Scenario, verdict: Verdict, s
         enrich_zombies=scenario.refused["enrich"],
         windows=Counter(fact["closed_by"] for fact in delivered),
         warnings=Counter(_warning(fact) for fact in facts if fact.get("level") not in ("debug", "info")),
+        unknown_transitions=[
+            str(fact.get("error")) for fact in facts if UnknownTransition.__name__ in str(fact)
+        ],
     )
 
 

@@ -4,12 +4,17 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flagstream.chunk import Chunk, Headers, Partition, Position
 from flagstream.dead_letters import DeadLetter
 from flagstream.errors import ObjectConflict, OwnershipLost, SinkError, SinkRefused, SinkRefusesAll
-from flagstream.export.partition import Condemned
+from flagstream.export.budget import MemoryBudget
+from flagstream.export.destination import Destination
+from flagstream.export.partition import PartitionExport
+from flagstream.export.restarts import RefusedWindow, Restart
+from flagstream.export.routes import DeadLetterRoute, route_to
+from flagstream.export.windows import Limits
 from flagstream.formats.compression import Compression
 from flagstream.formats.jsonl import JsonLinesEncoder
 from flagstream.kafka.commit_metadata import Committed as Metadata
@@ -18,6 +23,8 @@ from flagstream.kafka.progress import Progress
 from flagstream.kafka.tenure import Tenure
 from flagstream.outcomes import Proof
 from flagstream.sinks.protocol import Delivery, Preview, Transaction
+from flagstream.sinks.settings import SinkSettings
+from flagstream.topic_formats.protocol import Decoder
 from flagstream.window import Manifest, OffsetRange
 
 T = TypeVar("T")
@@ -90,10 +97,10 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class Restarted:
-    """The partition is to begin anew at its committed offset, or at `to`."""
+    """The partition begins again at its committed offset, or at `to`; `refused` becomes dead letters."""
 
     to: int | None = None
-    condemned: str | None = None
+    refused: str | None = None
     accepted: int = 0
 
 
@@ -134,7 +141,7 @@ class StoredRecord:
 
 
 def event(number: int) -> bytes:
-    """An event that is told from all others."""
+    """An event that differs from all others."""
     return b'{"kind":"feature","userKey":"u%d","key":"banner","value":true}' % number
 
 
@@ -146,7 +153,7 @@ def chunk(
     without: Sequence[int] = (),
     epoch: int = EPOCH,
 ) -> Chunk:
-    """The chunk `[start, end)` of events that are told by their offsets; `values` replaces some (None: a
+    """The chunk `[start, end)` of events that their offsets identify; `values` replaces some (None: a
     tombstone), and at the offsets `without` there is no record, as where a transaction ended.
     """
     contents = {offset: event(offset) for offset in range(start, end) if offset not in without}
@@ -161,7 +168,7 @@ class RecordingSink:
     """Keeps windows in memory, create-only, and writes them into a trace.
 
     `failures` are raised by the next deliveries, one each, `failures_to_open` by the next calls of `open`.
-    `knows` False: it cannot tell what it holds.
+    `knows` False: it does not know what it holds.
     """
 
     def __init__(self, trace: list[Step], fingerprint: str = "shape") -> None:
@@ -217,18 +224,20 @@ class RecordingSink:
 
 @dataclass(slots=True)
 class RecordingKafka:
-    """Satisfies `flagstream.export.partition.Kafka`, and holds the tenure of the partition.
+    """Holds the tenure of a partition, and satisfies `Services`, `Calls` and `Transactions` of
+    `flagstream.export`.
 
     `at` is the offset that counts as committed, `fetched` the one up to which chunks were fetched, `topic`
-    the id of the topic, if it is told. A commit of an epoch that is not in `held` is refused, as the chunk
-    source would. Deliveries wait while `delivering` is not set, those of `stuck` partitions for ever; one
-    that fails is tried again after RETRY_SECONDS, but a refusal is told if `tells_refusals`.
+    the id of the topic, if the broker reports one. A commit of an epoch that is not in `held` is refused, as
+    the chunk source would. Deliveries wait while `delivering` is not set, those of `stuck` partitions for
+    ever; one that fails is tried again after RETRY_SECONDS, but a refusal is raised if `tells_refusals`.
     """
 
     trace: list[Step]
     at: int = 0
     group_start: GroupStart | None = None
     fresh: bool = True
+    opened: bool = True
     group: str = "flagstream.sink.test"
     topic: str = ""
     tells_refusals: bool = False
@@ -238,6 +247,7 @@ class RecordingKafka:
     letters: list[DeadLetter] = field(default_factory=list)
     delivering: asyncio.Event = field(default_factory=asyncio.Event)
     stuck: set[Partition] = field(default_factory=set)
+    running: set[asyncio.Task[None]] = field(default_factory=set)
     progress: Progress = field(default_factory=lambda: Progress("test", PARTITION.topic))
 
     def __post_init__(self) -> None:
@@ -289,9 +299,9 @@ class RecordingKafka:
         raise AssertionError("transact() is recorded as a whole")
 
     def rewind(self, epochs: Mapping[Partition, int], to: int | None) -> Mapping[Partition, Position]:
-        raise AssertionError("restart() is recorded as a whole")
+        raise AssertionError("restarted() is recorded as a whole")
 
-    async def persist(self, what: str, tenure: Tenure, function: Callable[[], T]) -> T:
+    async def call_sink(self, what: str, tenure: Tenure, function: Callable[[], T]) -> T:
         while True:
             if what == "deliver":
                 await self.delivering.wait()
@@ -311,10 +321,12 @@ class RecordingKafka:
         await asyncio.sleep(0)
         function()
 
-    def restart(self, tenure: Tenure, *, condemned: Condemned | None = None, to: int | None = None) -> None:
+    def restarted(self, tenure: Tenure, restart: Restart) -> None:
+        """What the stage would do: begin the partition again in a new tenure."""
         self.held.discard(tenure.epoch)
-        why = None if condemned is None else str(condemned.error)
-        self.trace.append(Restarted(to, why, 0 if condemned is None else condemned.error.accepted))
+        refused = restart.refused
+        why = None if refused is None else str(refused.error)
+        self.trace.append(Restarted(restart.to, why, 0 if refused is None else refused.error.accepted))
 
     def fail(self, error: BaseException) -> None:
         self.trace.append(Broke(repr(error)))
@@ -330,6 +342,43 @@ class RecordingKafka:
         plan = metadata.plan
         start = offset if metadata.range_start is None else metadata.range_start
         return Committed(offset, metadata.range_start, None if plan is None else Planned(start, plan.end))
+
+
+def destination(
+    sink: Any,
+    settings: SinkSettings,
+    limits: Limits,
+    kafka: RecordingKafka,
+    budget: MemoryBudget,
+    decoder: Decoder | None = None,
+    name: str = "test",
+) -> Destination:
+    """What the partitions of `sink` share, between it and `kafka`."""
+    letter_bytes = limits.dead_letter_bytes
+    return Destination(
+        name,
+        route_to(name, sink, settings, kafka, kafka),
+        settings,
+        limits,
+        budget,
+        kafka,
+        lambda error: DeadLetterRoute(name, sink.begin, kafka, error, "dead", lambda: letter_bytes),
+        decoder,
+    )
+
+
+def begin(
+    to: Destination, tenure: Tenure, kafka: RecordingKafka, refused: RefusedWindow | None = None
+) -> PartitionExport:
+    """Run the export of a partition as the stage does; how it begins again is a step of the trace."""
+    export = PartitionExport(to, tenure, refused=refused)
+
+    async def run() -> None:
+        if (restart := await export.run()) is not None:
+            kafka.restarted(tenure, restart)
+
+    kafka.running.add(asyncio.create_task(run()))
+    return export
 
 
 class _Letters:

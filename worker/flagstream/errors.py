@@ -17,6 +17,8 @@ If a class is in another module, the module follows its text. ::
     │   ├── RecordsMissing       records of a planned range are gone from the topic
     │   └── MetadataUnreadable   a newer worker wrote the committed offset's metadata (kafka.commit_metadata)
     ├── OwnershipLost      the partition moved on: drop the work, no harm done
+    ├── StartAgain         read a partition again from the committed or another offset (export.restarts)
+    ├── UnknownTransition  an event that the table of phases does not have: the process stops (export.phases)
     ├── TransactionAborted the open transaction was rolled back: rewind to the committed offsets
     │   ├── TransactionUncertain  the transaction may have been committed: ask for the committed offsets
     │   ├── TransactionRefused    one of its records was refused (kafka.transaction_errors)

@@ -19,15 +19,15 @@ class Holder:
     def close_for_memory(self) -> None:
         self.steps.append("closed")
 
-    def unblock(self) -> None:
-        self.steps.append("unblocked")
+    def wake(self) -> None:
+        self.steps.append("woken")
 
 
 def test_closes_the_fattest_that_can_be_delivered() -> None:
     """One window, and no other."""
     budget = MemoryBudget(100)
     thin, fat, stuck = Holder(budget, 10), Holder(budget, 60), Holder(budget, 0)
-    budget.charge(100)
+    budget.hold(stuck, 100)
 
     budget.relieve()
 
@@ -38,7 +38,7 @@ def test_closes_nothing_while_there_is_room() -> None:
     """Windows close by their own limits first."""
     budget = MemoryBudget(100)
     holder = Holder(budget, 60)
-    budget.charge(99)
+    budget.hold(holder, 99)
 
     budget.relieve()
 
@@ -50,7 +50,7 @@ def test_closes_nothing_that_could_not_be_delivered() -> None:
     """Where every partition waits for its sink, closing a window would free nothing."""
     budget = MemoryBudget(100)
     holder = Holder(budget, 0)
-    budget.charge(150)
+    budget.hold(holder, 150)
 
     budget.relieve()
 
@@ -58,27 +58,40 @@ def test_closes_nothing_that_could_not_be_delivered() -> None:
 
 
 def test_tells_all_when_there_is_room_again() -> None:
-    """Once, when it is no longer full; not for every byte that is freed."""
+    """Once, when it is no longer full; not for every byte that is given back."""
     budget = MemoryBudget(100)
     one, other = Holder(budget), Holder(budget)
-    budget.charge(150)
+    budget.hold(one, 150)
 
-    budget.charge(-20)
+    budget.hold(one, 130)
     assert one.steps == []
-    budget.charge(-40)
-    budget.charge(-40)
+    budget.hold(one, 90)
+    budget.hold(one, 50)
 
-    assert one.steps == other.steps == ["unblocked"]
+    assert one.steps == other.steps == ["woken"]
 
 
 def test_who_has_left_is_asked_no_more() -> None:
     """A partition that was given away neither closes windows nor is woken."""
     budget = MemoryBudget(100)
     gone = Holder(budget, 60)
-    budget.charge(150)
+    other = Holder(budget)
+    budget.hold(other, 150)
     budget.leave(gone)
 
     budget.relieve()
-    budget.charge(-100)
+    budget.hold(other, 50)
 
     assert gone.steps == []
+
+
+def test_who_leaves_gives_back_what_it_holds() -> None:
+    """Its windows are counted no more, and the others look again."""
+    budget = MemoryBudget(100)
+    gone, other = Holder(budget), Holder(budget)
+    budget.hold(gone, 150)
+
+    budget.leave(gone)
+
+    assert budget.used == 0
+    assert other.steps == ["woken"]

@@ -11,8 +11,9 @@ import pytest
 from flagstream.chunk import Partition, Position, Record
 from flagstream.errors import ObjectConflict, RangesRefused, SinkRefused, SinkUnavailable
 from flagstream.export.budget import WINDOW_OVERHEAD, MemoryBudget
-from flagstream.export.partition import Condemned, Destination, PartitionExport
-from flagstream.export.refused import DeadLetterSink
+from flagstream.export.destination import Hole
+from flagstream.export.partition import PartitionExport
+from flagstream.export.restarts import RefusedWindow
 from flagstream.export.windows import Limits
 from flagstream.formats.compression import Compression
 from flagstream.formats.jsonl import JsonLinesEncoder
@@ -41,7 +42,9 @@ from tests.support.recording import (
     Resumed,
     Step,
     Transacted,
+    begin,
     chunk,
+    destination,
     event,
 )
 from tests.support.virtual_time import in_virtual_time, passed, settled
@@ -68,14 +71,14 @@ class Rig:
         self.sink = RecordingSink(self.trace, fingerprint)
         self.kafka = RecordingKafka(self.trace, topic=topic_id)
         self.budget = MemoryBudget(memory)
-        chosen = SinkSettings(type="test", flush_interval=FLUSH_SECONDS, **settings)
-        self.to = Destination(
-            "test",
-            self.sink,
-            chosen,
-            Limits(max_events, max_bytes, MIB),
-            lambda error: DeadLetterSink(self.sink.begin, "dead", "sink.test", error, lambda: MIB),
-        )
+        self.settings = SinkSettings(type="test", flush_interval=FLUSH_SECONDS, **settings)
+        self.limits = Limits(max_events, max_bytes, MIB)
+        self.give(self.sink)
+
+    def give(self, sink: RecordingSink) -> None:
+        """Export to this sink."""
+        self.sink = sink
+        self.to = destination(sink, self.settings, self.limits, self.kafka, self.budget)
 
     async def begin(
         self,
@@ -85,17 +88,15 @@ class Rig:
         metadata: str = "",
         low: int = 0,
         high: int = 1_000,
-        condemned: SinkRefused | None = None,
+        refused: SinkRefused | None = None,
         partition: Partition = PARTITION,
     ) -> PartitionExport:
         """The partition as assigned at `offset`, or at what was committed, once it has been taken over."""
         at = committed if committed is not None and offset == 0 else offset
         self.kafka.at = at
         position = Position(EPOCH, at, committed, metadata, low, high)
-        refused = None if condemned is None else Condemned(condemned, committed)
-        export = PartitionExport(
-            self.to, Tenure(partition, position, self.kafka), self.kafka, self.budget, refused
-        )
+        window = None if refused is None else RefusedWindow(refused, committed)
+        export = begin(self.to, Tenure(partition, position, self.kafka), self.kafka, window)
         await settled()
         return export
 
@@ -104,7 +105,7 @@ class Rig:
         return await self.begin(committed=committed, metadata=metadata.text(), **more)
 
     def hold(self, start: int, end: int) -> None:
-        """The sink holds this window of the events that are told by their offsets."""
+        """The sink holds this window of the events that their offsets identify."""
         manifest = Manifest(OffsetRange(PARTITION, start, end), end - start, digest(start, end), "shape")
         self.sink.objects[manifest.range] = manifest
 
@@ -233,8 +234,8 @@ async def test_when_the_group_began_is_kept_in_every_commit() -> None:
 
 
 @in_virtual_time
-async def test_a_window_ends_behind_its_last_record() -> None:
-    """Not behind a transaction marker, which no reader sees: the next window begins at E, a marker or not."""
+async def test_a_window_ends_after_its_last_record() -> None:
+    """A transaction marker after it, which no reader sees, changes nothing: the next window begins at E."""
     rig = Rig(max_events=4)
     export = await rig.begin()
 
@@ -332,8 +333,8 @@ async def test_closes_by_the_clock_when_nothing_more_comes() -> None:
 
 
 @in_virtual_time
-async def test_the_clock_begins_anew_with_each_window() -> None:
-    """A window that was closed early leaves no alarm behind for the next one."""
+async def test_the_clock_begins_again_with_each_window() -> None:
+    """The clock of a window that was closed early does not close the next one."""
     rig = Rig(max_events=2)
     export = await rig.begin()
 
@@ -510,7 +511,7 @@ async def test_a_partition_that_is_stuck_does_not_starve_others() -> None:
 
 @in_virtual_time
 async def test_chunks_that_wait_are_given_back_and_fetched_again() -> None:
-    """When others need the memory. Those that were under way behind them are passed over, and come again."""
+    """When others need the memory. Chunks that were under way after them are passed over, and come again."""
     rig = Rig(max_events=2)
     rig.kafka.delivering.clear()
     account = Account(MemoryShare())
@@ -560,19 +561,19 @@ async def test_nothing_is_given_back_that_is_nowhere_else() -> None:
     rig.kafka.delivering.clear()
     export = await rig.begin()
     export.accept(chunk(0, 7))
-    held = asyncio.create_task(export.deliver_held(7))
     await settled()
+    export.overtaken(Hole("deleted", 7, None))
 
     export.give_back()
     rig.kafka.delivering.set()
-    await held
+    await settled()
 
     assert rig.puts[-1] == name(6, 7)
 
 
 @in_virtual_time
 async def test_large_records_are_taken_few_at_a_time() -> None:
-    """Screening and encoding make copies, so the size is looked at between. What is taken weighs no more."""
+    """Validation and encoding make copies, so the size is looked at between. What is taken weighs no more."""
     rig = Rig(max_events=10_000)
     rig.kafka.delivering.clear()
     account = Account(MemoryShare())
@@ -587,6 +588,7 @@ async def test_large_records_are_taken_few_at_a_time() -> None:
         patch.setattr("flagstream.formats.jsonl.JsonLinesEncoder.add", counted)
         export = await rig.begin()
         export.accept(replace(chunk(0, 100), weight=Weight(account, 5 * MIB)))
+        await settled()
 
     assert sum(taken) == 100
     assert max(taken) == 20
@@ -712,7 +714,7 @@ async def test_a_plan_of_another_configuration_stops() -> None:
 
 @in_virtual_time
 async def test_a_plan_beyond_the_end_of_the_topic_stops() -> None:
-    """The topic was truncated or made anew: its records will never come."""
+    """The topic was truncated or recreated: its records will never come."""
     rig = Rig()
     export = await rig.resume_from(Metadata(plan(10, 17)), 10, high=12)
 
@@ -775,7 +777,7 @@ async def test_a_plan_without_its_last_record_goes_on_if_told_so() -> None:
 
 @in_virtual_time
 async def test_a_plan_of_which_all_is_gone_is_given_up_if_told_so() -> None:
-    """Reading goes on behind it; the next window is named from the plan's start, so names still tile."""
+    """Reading goes on after it; the next range starts where the plan does, so ranges still tile."""
     rig = Rig(on_missing_records="continue", max_events=5)
     export = await rig.begin(offset=20, committed=10, metadata=Metadata(plan(10, 17)).text(), low=20)
 
@@ -825,7 +827,7 @@ async def test_metadata_of_a_later_version_stops() -> None:
 
 @in_virtual_time
 async def test_an_offset_that_an_operator_set_is_where_it_goes_on() -> None:
-    """Foreign metadata is no plan."""
+    """Foreign metadata is not a plan."""
     rig = Rig(max_events=5)
     export = await rig.begin(committed=10, metadata="set by hand")
 
@@ -956,7 +958,7 @@ async def test_an_object_at_our_offset_is_adopted_as_the_plan() -> None:
 
 @in_virtual_time
 async def test_a_chain_of_objects_is_adopted_in_order() -> None:
-    """Objects that join onto each other are all found again, then new windows go on behind."""
+    """Objects that join onto each other are all found again; new windows follow after them."""
     rig = Rig(max_events=3)
     for start, end in ((5, 7), (7, 12), (12, 13)):
         rig.hold(start, end)
@@ -972,7 +974,7 @@ async def test_a_chain_of_objects_is_adopted_in_order() -> None:
 
 @in_virtual_time
 async def test_adopted_objects_that_hold_something_else_stop() -> None:
-    """A name alone is no proof: count and digest decide."""
+    """A name alone proves nothing: count and digest decide."""
     rig = Rig()
     rig.hold(5, 12)
     export = await rig.begin(committed=5)
@@ -1000,7 +1002,7 @@ async def test_objects_behind_a_plan_are_adopted_after_it() -> None:
 
 
 @in_virtual_time
-async def test_an_object_of_a_condemned_window_is_reckoned_with() -> None:
+async def test_an_object_of_a_refused_window_is_reckoned_with() -> None:
     """The sink refused a window that it had stored all the same: the next one is named from its end."""
     rig = Rig(max_events=4)
     rig.hold(10, 13)
@@ -1013,7 +1015,7 @@ async def test_an_object_of_a_condemned_window_is_reckoned_with() -> None:
 
 
 @in_virtual_time
-async def test_an_object_of_a_condemned_window_stops_no_plan_behind_it() -> None:
+async def test_an_object_of_a_refused_window_stops_no_plan_behind_it() -> None:
     """The plan is named from there on, and overlaps nothing that is still to come."""
     rig = Rig()
     rig.hold(100, 200)
@@ -1076,7 +1078,7 @@ async def test_a_sink_that_cannot_know_is_taken_at_its_word() -> None:
 
 @in_virtual_time
 async def test_lost_offsets_stop() -> None:
-    """No offset but objects: beginning anew would store everything twice. The ways out are named."""
+    """Objects, but no offset: a new start would store everything twice. The text has the ways out."""
     rig = Rig()
     rig.hold(0, 7)
     rig.hold(7, 9)
@@ -1112,7 +1114,7 @@ async def test_lost_offsets_go_on_with_the_last_window_if_told_so() -> None:
 @in_virtual_time
 @pytest.mark.parametrize("early", [False, True])
 async def test_lost_offsets_are_seen_from_a_later_start(early: bool) -> None:
-    """A group that starts at "latest" would begin behind all windows and pass over what came since the last
+    """A group that starts at "latest" would begin after all windows and pass over what came since the last
     one, also where it committed its start before the sink could be asked.
     """
     rig = Rig()
@@ -1160,7 +1162,7 @@ async def test_a_start_that_was_committed_early_is_kept() -> None:
 
 @in_virtual_time
 async def test_lost_offsets_of_another_topic_stop() -> None:
-    """A topic that was made anew under the name holds other records where the last window was."""
+    """A topic that was recreated under the name holds other records where the last window was."""
     rig = Rig(on_lost_offsets="continue")
     rig.hold(0, 7)
     export = await rig.begin(committed=None)
@@ -1175,7 +1177,7 @@ async def test_lost_offsets_of_another_topic_stop() -> None:
 
 @in_virtual_time
 async def test_lost_offsets_stop_where_the_last_window_cannot_be_looked_at() -> None:
-    """Its records are gone, and nothing tells whether all of it is stored; a person can look."""
+    """Its records are gone, and nothing shows whether all of it is stored; a person can look."""
     rig = Rig(on_lost_offsets="continue")
     rig.hold(0, 7)
     rig.hold(7, 9)
@@ -1187,7 +1189,7 @@ async def test_lost_offsets_stop_where_the_last_window_cannot_be_looked_at() -> 
 
 @in_virtual_time
 async def test_lost_offsets_with_objects_beyond_the_topic_stop_in_any_case() -> None:
-    """The topic was made anew: going on behind the objects would pass over all of its records."""
+    """The topic was recreated: going on after the objects would pass over all of its records."""
     rig = Rig(on_lost_offsets="continue")
     rig.hold(0, 2_000)
     export = await rig.begin(committed=None, high=1_000)
@@ -1197,7 +1199,7 @@ async def test_lost_offsets_with_objects_beyond_the_topic_stop_in_any_case() -> 
 
 
 @in_virtual_time
-async def test_a_topic_that_was_made_anew_stops() -> None:
+async def test_a_topic_that_was_recreated_stops() -> None:
     """Its offsets mean other records: nothing under the old names fits."""
     rig = Rig(topic_id="new")
     export = await rig.resume_from(Metadata(topic_id="old"), 5)
@@ -1211,8 +1213,8 @@ async def test_a_topic_that_was_made_anew_stops() -> None:
 
 @in_virtual_time
 @pytest.mark.parametrize("holes", [range(0), range(4, 8)], ids=["events", "nothing to export"])
-async def test_a_topic_that_is_made_anew_meanwhile_stops(holes: range) -> None:
-    """No chunk tells of it: whatever was fetched before its id was asked for again may be of the new one."""
+async def test_a_topic_that_is_recreated_meanwhile_stops(holes: range) -> None:
+    """No chunk shows it: whatever was fetched before its id was asked for again may be of the new one."""
     rig = Rig(max_events=4, topic_id="old")
     export = await rig.begin()
     export.accept(chunk(0, 4))
@@ -1246,7 +1248,7 @@ async def test_a_broker_that_stops_telling_ids_stops_nothing() -> None:
 
 @in_virtual_time
 async def test_a_conflict_stops_the_partition() -> None:
-    """Something else stands under our name: it is not tried again, and nothing behind it is delivered."""
+    """Something else stands under our name: it is not tried again, and nothing after it is delivered."""
     rig = Rig(max_events=2)
     rig.sink.failures.append(ObjectConflict("it holds something else"))
     export = await rig.begin()
@@ -1262,7 +1264,7 @@ async def test_a_conflict_stops_the_partition() -> None:
 
 
 @in_virtual_time
-async def test_a_refused_window_begins_anew_as_dead_letters() -> None:
+async def test_a_refused_window_begins_again_as_dead_letters() -> None:
     """Its records are no longer in memory: the partition starts over, with the plan and the reason."""
     rig = Rig(on_refused="dead_letter")
     rig.kafka.tells_refusals = True
@@ -1273,14 +1275,14 @@ async def test_a_refused_window_begins_anew_as_dead_letters() -> None:
     await settled()
 
     failed = Failed(name(0, 100), "SinkRefused")
-    assert rig.trace == [Planned(0, 100), failed, Restarted(condemned="no permission")]
+    assert rig.trace == [Planned(0, 100), failed, Restarted(refused="no permission")]
 
 
 @in_virtual_time
-async def test_a_condemned_plan_becomes_dead_letters_and_the_tiling_goes_on() -> None:
+async def test_a_refused_plan_becomes_dead_letters_and_the_tiling_goes_on() -> None:
     """The window's records and its end are committed as one; the next window is named from its start."""
     rig = Rig(on_refused="dead_letter", max_events=4)
-    export = await rig.begin(committed=10, metadata=Metadata(plan(10, 13)).text(), condemned=REFUSED)
+    export = await rig.begin(committed=10, metadata=Metadata(plan(10, 13)).text(), refused=REFUSED)
 
     export.accept(chunk(10, 17))
     await settled()
@@ -1301,11 +1303,11 @@ async def test_what_was_accepted_of_a_refused_window_is_no_dead_letter() -> None
     export = await rig.begin(committed=10)
     export.accept(chunk(10, 14))
     await settled()
-    assert rig.trace[-1] == Restarted(condemned="no more", accepted=12)
+    assert rig.trace[-1] == Restarted(refused="no more", accepted=12)
 
     rig.kafka.held.add(EPOCH)
     text = Metadata(plan(10, 14)).text()
-    export = await rig.begin(committed=10, metadata=text, condemned=SinkRefused("no more", accepted=12))
+    export = await rig.begin(committed=10, metadata=text, refused=SinkRefused("no more", accepted=12))
     export.accept(chunk(10, 18))
     await settled()
 
@@ -1317,28 +1319,28 @@ async def test_what_was_accepted_of_a_refused_window_is_no_dead_letter() -> None
 
 
 @in_virtual_time
-async def test_only_the_refused_window_is_condemned() -> None:
+async def test_only_the_refused_window_becomes_dead_letters() -> None:
     """Starting over later, for any other reason, gives the sink the next window as usual."""
     rig = Rig(on_refused="dead_letter", max_events=4)
-    export = await rig.begin(committed=10, metadata=Metadata(plan(10, 13)).text(), condemned=REFUSED)
+    export = await rig.begin(committed=10, metadata=Metadata(plan(10, 13)).text(), refused=REFUSED)
     export.accept(chunk(10, 13))
     await settled()
 
     export.accept(chunk(50, 60))
     await settled()
 
-    assert rig.trace[-1] == Restarted(condemned=None)
+    assert rig.trace[-1] == Restarted(refused=None)
 
 
 @in_virtual_time
-async def test_what_was_refused_before_condemns_no_window_behind_it() -> None:
+async def test_what_was_refused_before_makes_no_dead_letters_of_the_next_window() -> None:
     """The partition was begun again while the refused window was being committed as dead letters, and the
     plan of the next one travelled along.
     """
     rig = Rig()
     position = Position(EPOCH, 13, 13, Metadata(plan(13, 16)).text(), 0, 1_000)
-    refused = Condemned(RangesRefused("no more", [(10, 13, "no more")], until=13), 10)
-    export = PartitionExport(rig.to, Tenure(PARTITION, position, rig.kafka), rig.kafka, rig.budget, refused)
+    refused = RefusedWindow(RangesRefused("no more", [(10, 13, "no more")], until=13), 10)
+    export = begin(rig.to, Tenure(PARTITION, position, rig.kafka), rig.kafka, refused)
     await settled()
 
     export.accept(chunk(13, 16))
@@ -1348,13 +1350,13 @@ async def test_what_was_refused_before_condemns_no_window_behind_it() -> None:
 
 
 @in_virtual_time
-async def test_a_condemned_window_with_rejects_keeps_their_reasons() -> None:
+async def test_a_refused_window_with_rejects_keeps_their_reasons() -> None:
     """Each record of the range is a dead letter once: rejected ones for what they are, others as refused."""
     rig = Rig(on_refused="dead_letter", max_events=4)
     content = ContentDigest()
     content.update([event(10), event(12)])
     text = Metadata(Plan(13, 2, content.hexdigest(), "shape")).text()
-    export = await rig.begin(committed=10, metadata=text, condemned=REFUSED)
+    export = await rig.begin(committed=10, metadata=text, refused=REFUSED)
 
     export.accept(chunk(10, 13, values={11: None}))
     await settled()
@@ -1375,6 +1377,7 @@ async def test_windows_before_a_record_that_stops_the_partition_are_delivered() 
 
     export.accept(chunk(10, 13, values={11: b"\x0efeature"}))
     export.accept(chunk(13, 20))
+    await settled()
     assert "offset 11" in str(export.stopped)
     rig.kafka.delivering.set()
     await settled()
@@ -1400,13 +1403,12 @@ class Picky(RecordingSink):
 
 
 @in_virtual_time
-async def test_what_the_sink_cannot_hold_of_a_condemned_window_keeps_its_reason() -> None:
+async def test_what_the_sink_cannot_hold_of_a_refused_window_keeps_its_reason() -> None:
     """Also what lies before the offset up to which the sink has accepted the window: it was not in what it
-    accepted. What lies behind it is a dead letter once.
+    accepted. What lies after it is a dead letter once.
     """
     rig = Rig(on_refused="dead_letter", max_events=8)
-    rig.sink = Picky(rig.trace)
-    rig.to = replace(rig.to, sink=rig.sink)
+    rig.give(Picky(rig.trace))
     rig.kafka.tells_refusals = True
     refusal = SinkRefused("no more", accepted=14)
     rig.sink.failures.append(refusal)
@@ -1415,11 +1417,11 @@ async def test_what_the_sink_cannot_hold_of_a_condemned_window_keeps_its_reason(
     export = await rig.begin(committed=10)
     export.accept(chunk(10, 18, values=values))
     await settled()
-    assert rig.trace[-1:] == [Restarted(condemned="no more", accepted=14)]
+    assert rig.trace[-1:] == [Restarted(refused="no more", accepted=14)]
 
     export.drop()
     rig.kafka.held.add(EPOCH)
-    export = await rig.begin(committed=10, metadata=rig.kafka.texts[-1], condemned=refusal)
+    export = await rig.begin(committed=10, metadata=rig.kafka.texts[-1], refused=refusal)
     export.accept(chunk(10, 13, values={10: None, 12: huge}))
     export.accept(chunk(13, 18, values={16: huge}))
     await settled()
@@ -1463,7 +1465,7 @@ async def test_an_error_of_our_own_ends_the_process(monkeypatch: pytest.MonkeyPa
 async def test_an_encoder_that_fails_ends_the_process_before_anything_is_planned(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It cannot be asked again, and nothing was promised: the next start cuts the window anew."""
+    """It cannot be asked again, and nothing was promised: the next start cuts a new window."""
     rig = Rig()
     monkeypatch.setattr(JsonLinesEncoder, "finish", None)
     export = await rig.begin()
@@ -1494,8 +1496,7 @@ class Tripping(RecordingSink):
 
 def tripping(**settings: Any) -> Rig:
     rig = Rig(**settings)
-    rig.sink = Tripping(rig.trace)
-    rig.to = replace(rig.to, sink=rig.sink)
+    rig.give(Tripping(rig.trace))
     return rig
 
 
@@ -1560,6 +1561,7 @@ async def test_what_raises_in_one_partition_is_not_taken_for_anothers() -> None:
     assert BROKE not in rig.trace
 
     first.drop()
+    await settled()
 
     assert rig.trace[-1] == BROKE
     assert rig.budget.used == 0
@@ -1595,9 +1597,11 @@ async def test_a_window_takes_no_chunk_but_its_next() -> None:
     rig.kafka.delivering.clear()
     export = await rig.begin()
     export.accept(chunk(0, 10))
-    export._leftover.append(chunk(20, 30))
+    await settled()
+    export._filling.inbox._chunks.append(chunk(20, 30))
 
-    export.unblock()
+    export.wake()
+    await settled()
     await export.finish("shutdown", asyncio.get_running_loop().time() + 10)
 
     assert rig.trace == [Restarted()]

@@ -12,8 +12,7 @@ from fastavro import parse_schema
 from flagstream.chunk import Chunk, Position
 from flagstream.dead_letters import DeadLetter
 from flagstream.export.budget import MemoryBudget
-from flagstream.export.partition import Destination, PartitionExport
-from flagstream.export.refused import DeadLetterSink
+from flagstream.export.partition import PartitionExport
 from flagstream.export.windows import MOST_UNKNOWN, Limits
 from flagstream.kafka.commit_metadata import Committed as Metadata
 from flagstream.kafka.commit_metadata import Plan
@@ -34,6 +33,8 @@ from tests.support.recording import (
     Step,
     StoredRecord,
     Transacted,
+    begin,
+    destination,
 )
 from tests.support.virtual_time import in_virtual_time, passed, settled
 
@@ -65,21 +66,19 @@ class Rig:
         self.trace: list[Step] = []
         self.kafka = RecordingKafka(self.trace)
         self.sink = RecordingSink(self.trace)
-        self.to = Destination(
-            "test",
+        self.to = destination(
             self.sink,
             SinkSettings(type="test", flush_interval=60.0),
             Limits(max_events, 64 * MIB, MIB),
-            lambda error: DeadLetterSink(self.sink.begin, "dead", "sink.test", error, lambda: MIB),
+            self.kafka,
+            MemoryBudget(256 * MIB),
             RegistryDecoder(cast(KnownSchemas, registry)),
         )
 
     async def begin(self, committed: int | None = None, metadata: str = "") -> PartitionExport:
         position = Position(EPOCH, committed or 0, committed, metadata, 0, 1_000)
         self.kafka.at = committed or 0
-        export = PartitionExport(
-            self.to, Tenure(PARTITION, position, self.kafka), self.kafka, MemoryBudget(256 * MIB)
-        )
+        export = begin(self.to, Tenure(PARTITION, position, self.kafka), self.kafka)
         await settled()
         return export
 
@@ -105,7 +104,7 @@ def letters_of(letters: list[DeadLetter]) -> list[tuple[str, bytes | None]]:
 @in_virtual_time
 async def test_an_id_that_was_unknown_when_planned_stays_so_for_that_window() -> None:
     """It is known when the window is repeated: the window is the same all the same, the record a dead letter
-    as it was to be, and the windows behind it take the id as it is now.
+    as it was to be, and the windows after it take the id as it is now.
     """
     before = Rig(Registry(KNOWN))
     text = await before.planned(await before.begin(), KNOWN, OTHER, KNOWN, OTHER, KNOWN)
@@ -133,6 +132,7 @@ async def test_an_id_is_unknown_for_a_whole_window_or_not_at_all() -> None:
     export = await rig.begin()
 
     export.accept(chunk(KNOWN, OTHER))
+    await settled()
     registry.known.add(OTHER)
     records = [StoredRecord(offset, avro(OTHER)) for offset in range(2, 5)]
     export.accept(Chunk(PARTITION, EPOCH, 2, 5, records))

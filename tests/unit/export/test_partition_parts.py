@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from flagstream.chunk import Partition
@@ -63,7 +62,7 @@ class PartsRecordingSink(RecordingSink):
 def rig_of(**settings: Any) -> tuple[Rig, PartsRecordingSink]:
     rig = Rig(**settings)
     sink = PartsRecordingSink(rig.trace)
-    rig.to = replace(rig.to, sink=sink)
+    rig.give(sink)
     return rig, sink
 
 
@@ -95,7 +94,7 @@ async def test_the_cut_is_committed_before_the_first_half() -> None:
         *(planned, Put(name(4, 5))),
         *(planned, Failed(name(5, 6), "403")),
         Put(name(6, 8)),  # 5-6 is not settled before something else is accepted
-        Restarted(condemned="answers 403"),
+        Restarted(refused="answers 403"),
     ]
     texts = [json.loads(text) for text in rig.kafka.texts]
     assert [(text["v"], text.get("at"), text.get("cuts"), text.get("why")) for text in texts] == [
@@ -239,7 +238,7 @@ async def test_a_divided_plan_goes_on_where_it_was() -> None:
     assert list(sink.taken) == [name(13, 14), name(14, 16), name(16, 20), name(20, 22), name(23, 24)]
     restarted = rig.trace[-1]
     assert isinstance(restarted, Restarted)
-    assert restarted.condemned is not None
+    assert restarted.refused is not None
 
 
 @in_virtual_time

@@ -101,7 +101,7 @@ class World:
         self.division = plan.division
         self.step()
 
-    async def persist(self, function: Callable[[], Any]) -> Any:
+    async def call_sink(self, function: Callable[[], Any]) -> Any:
         try:
             return function()
         except SinkRefused as error:
@@ -125,7 +125,7 @@ class World:
             self,  # type: ignore[arg-type]  # as far as it is needed
             Manifest(self.window, 0, "", ""),
             course,
-            persist=self.persist,
+            call_sink=self.call_sink,
             commit=self.commit,
             refused=lambda: None,
             log=structlog.get_logger(),
@@ -263,12 +263,12 @@ def test_if_the_first_eight_single_events_are_refused_it_is_the_receiver(code: s
 
 def test_a_receiver_that_takes_other_partitions_is_not_at_fault_for_ever() -> None:
     """Nine bad events at the front of a window make it the receiver. While it accepts what other partitions
-    send, the refusals count after `refused_after`; the good events behind them arrive then.
+    send, the refusals count after `refused_after`; the good events after them arrive then.
     """
     world = World(parts_of(16, 16), without(*range(9)))
     seen: list[type[SinkRefused]] = []
 
-    async def persist(function: Callable[[], Any]) -> Any:
+    async def call_sink(function: Callable[[], Any]) -> Any:
         while True:
             try:
                 return function()
@@ -278,7 +278,7 @@ def test_a_receiver_that_takes_other_partitions_is_not_at_fault_for_ever() -> No
                     raise
                 world.refusals.taken += len(seen) == 3  # another partition
 
-    world.persist = persist  # type: ignore[method-assign]
+    world.call_sink = call_sink  # type: ignore[method-assign]
     assert dead(world, world.deliver()) == list(range(9))
     assert seen == [SinkRefusesAll] * 3 + [SinkRefused]
     assert sorted(world.accepted) == list(range(9, 16))
@@ -315,14 +315,14 @@ def test_a_burst_of_bad_events(burst: int) -> None:
     world = World(parts_of(400, 400), without(*bad))
     counted: list[SinkRefused] = []
 
-    async def persist(function: Callable[[], Any]) -> Any:
+    async def call_sink(function: Callable[[], Any]) -> Any:
         try:
             return function()
         except SinkRefused as error:
             counted.append(error)
             raise
 
-    world.persist = persist  # type: ignore[method-assign]
+    world.call_sink = call_sink  # type: ignore[method-assign]
     assert dead(world, world.deliver()) == list(bad)
     assert counted == [], "nothing had to wait for refused_after"
 
@@ -332,20 +332,20 @@ def test_a_receiver_that_refuses_from_the_middle_of_a_window_on() -> None:
     world = World(parts_of(24), lambda offsets: max(offsets) < 10)
     judged: list[SinkRefused] = []
 
-    async def persist(function: Callable[[], Any]) -> Any:
+    async def call_sink(function: Callable[[], Any]) -> Any:
         try:
             return function()
         except SinkRefused as error:
             judged.append(error)
             raise Died from error
 
-    world.persist = persist  # type: ignore[method-assign]
+    world.call_sink = call_sink  # type: ignore[method-assign]
     with pytest.raises(Died):
         world.deliver()
 
     assert [(error.denied, type(error)) for error in judged] == [(True, SinkRefused)]
     world.accepts = lambda offsets: True
-    del world.persist
+    del world.call_sink
     assert world.deliver() is None
     assert sorted(world.accepted) == list(range(24))
     assert {len(names) for names in world.accepted.values()} == {1}
@@ -443,15 +443,15 @@ def test_deaths_at_random_steps_lose_nothing_and_ids_hold() -> None:
             world.die_at = None
             with suppress(Died):
                 letters = dead(world, world.deliver())
-        told = (seed, world.requests, letters)
-        assert all(len(names) == 1 for names in world.accepted.values()), told
-        assert all(len(contents) == 1 for contents in world.contents.values()), told
+        about = (seed, world.requests, letters)
+        assert all(len(names) == 1 for names in world.accepted.values()), about
+        assert all(len(contents) == 1 for contents in world.contents.values()), about
         if world.stuck is None:
-            assert set(world.accepted) | set(letters) == set(range(end)), told
-            assert set(bad) <= set(letters), told
+            assert set(world.accepted) | set(letters) == set(range(end)), about
+            assert set(bad) <= set(letters), about
         else:  # nothing was accepted beside the first eight: it is the receiver
-            assert isinstance(world.stuck, SinkRefusesAll), told
-            assert letters == [], told
+            assert isinstance(world.stuck, SinkRefusesAll), about
+            assert letters == [], about
 
 
 # ── the plan ────────────────────────────────────────────────────────────────────────────────────────────────

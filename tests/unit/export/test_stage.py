@@ -21,7 +21,8 @@ from flagstream.errors import (
     TransactionUncertain,
 )
 from flagstream.export.budget import MemoryBudget
-from flagstream.export.stage import LONGEST_PAUSE, ExportStage
+from flagstream.export.sink_calls import LONGEST_PAUSE
+from flagstream.export.stage import ExportStage
 from flagstream.formats.compression import Compression
 from flagstream.formats.jsonl import JsonLinesEncoder
 from flagstream.kafka.commit_metadata import Committed as Metadata
@@ -207,7 +208,7 @@ async def test_the_sink_says_when_to_come_back() -> None:
 
 @in_virtual_time
 async def test_what_a_sink_does_not_foresee_is_tried_again() -> None:
-    """An exception of a client library is no reason to lose a window, nor to end the process. Its text, which
+    """An exception of a client library loses no window and does not end the process. Its text, which
     may quote a secret, is not handed on.
     """
     rig = Stage()
@@ -461,7 +462,7 @@ async def test_an_aborted_transaction_is_repeated() -> None:
 
 @in_virtual_time
 @pytest.mark.parametrize("committed", [False, True])
-async def test_a_transaction_of_unknown_outcome_is_told_until_it_is_known(committed: bool) -> None:
+async def test_a_transaction_of_unknown_outcome_is_shown_until_it_is_known(committed: bool) -> None:
     """The partition begins again at what is committed. While the dead-letter topic is missing that goes
     round, and the page says so all the while."""
     rig = Stage()
@@ -527,15 +528,15 @@ async def test_deleted_records_are_passed_over_if_told_so() -> None:
 
 
 def overtaken(rig: Stage, at: int, low: int) -> Position:
-    """What the consumer tells when the records from `at` to `low` were deleted before it fetched them."""
+    """What the consumer reports when the records from `at` to `low` were deleted before it fetched them."""
     rig.source.low = low
     committed, metadata = rig.source.committed.get(PARTITION, (None, ""))
     return Position(rig.source.epochs[PARTITION], at, committed, metadata, low, 1_000)
 
 
 @in_virtual_time
-async def test_what_is_held_is_delivered_before_the_partition_goes_on_behind_a_hole() -> None:
-    """Retention overtakes a sink that is down: two windows, a third that fills and what waits behind it are
+async def test_what_is_held_is_delivered_before_the_partition_goes_on_after_a_hole() -> None:
+    """Retention overtakes a sink that is down: two windows, a third that fills and what waits after it are
     the only copies by then. They are delivered when the sink is up again, and then the hole is stepped over.
     """
     rig = Stage(on_missing_records="continue")
@@ -581,7 +582,7 @@ async def test_what_is_held_is_delivered_before_the_partition_stops() -> None:
 
 @in_virtual_time
 async def test_a_chunk_that_is_under_way_is_delivered_before_the_hole() -> None:
-    """It was fetched, but had not arrived when the consumer was told of the hole."""
+    """It was fetched, but had not arrived when the consumer learned of the hole."""
     rig = Stage(on_missing_records="continue")
     await rig.assigned()
     await rig.feed(chunk(0, 2))
@@ -614,7 +615,7 @@ async def test_a_partition_that_is_lost_meanwhile_does_not_go_on() -> None:
 
 @in_virtual_time
 async def test_a_conflict_in_what_is_held_stops_the_partition_at_the_hole() -> None:
-    """A person has to act on it; nothing behind it is stored before."""
+    """A person has to act on it; nothing after it is stored before."""
     rig = Stage(on_missing_records="continue")
     rig.sink.failures += [SinkUnavailable("down", retry_after=500.0), ObjectConflict("something else")]
     await rig.assigned()
@@ -649,13 +650,12 @@ async def test_windows_before_a_record_that_stops_the_partition_at_a_hole_are_de
     assert rig.source.committed[PARTITION][0] == 12
     assert "offset 12" in rig.stage.stopped[PARTITION]
     assert rig.source.rewinds == []
-    assert not rig.stage._tasks
     assert rig.errors == []
 
 
 @in_virtual_time
 async def test_a_repeated_window_whose_end_was_deleted_meanwhile_goes_on_without_it() -> None:
-    """The plan's end is fixed, so its records cannot come: it is taken over anew behind the hole."""
+    """The plan's end is fixed, so its records cannot come: it is taken over again after the hole."""
     rig = Stage(on_missing_records="continue")
     plan = Plan(10, 10, "digest", "shape")
     rig.source.committed[PARTITION] = (0, Metadata(plan).text())
@@ -686,7 +686,7 @@ async def test_what_a_cut_topic_leaves_in_memory_is_not_delivered() -> None:
 
 @in_virtual_time
 async def test_an_offset_beyond_the_topic_stops_even_if_told_to_go_on() -> None:
-    """The topic was cut or made anew: going on at its first record under names of its own would overlap."""
+    """The topic was cut or recreated: going on at its first record under names of its own would overlap."""
     rig = Stage(on_missing_records="continue")
     rig.source.committed[PARTITION] = (5_000, Metadata().text())
 
@@ -700,7 +700,7 @@ async def test_an_offset_beyond_the_topic_stops_even_if_told_to_go_on() -> None:
 @in_virtual_time
 @pytest.mark.parametrize("at", [5, 5_000])
 async def test_a_stopped_partition_names_a_way_out_that_works(at: int) -> None:
-    """``on_missing_records`` goes on behind a hole, but not where nothing is behind: an offset has to be
+    """``on_missing_records`` goes on after a hole, but not where nothing follows: an offset has to be
     reset."""
     rig = Stage()
     rig.source.committed[PARTITION] = (at, Metadata().text())
@@ -820,7 +820,7 @@ class Tripping(RecordingSink):
 
 @in_virtual_time
 async def test_what_raises_in_a_partition_ends_the_process_and_nothing_of_it_is_drained() -> None:
-    """The chunk behind it is not taken in its place, and its offset stays; others are drained as ever."""
+    """The chunk after it is not taken in its place, and its offset stays; others are drained as ever."""
     rig = Stage(Tripping, max_events=100)
     await rig.assigned(PARTITION, OTHER)
     other = chunk(0, 2)
@@ -840,7 +840,7 @@ async def test_what_raises_in_a_partition_ends_the_process_and_nothing_of_it_is_
 
 @in_virtual_time
 async def test_a_window_refused_during_a_revoke_harms_nobody() -> None:
-    """It would begin anew to become dead letters, but it goes to an owner who finds the plan."""
+    """It would begin again to become dead letters, but it goes to an owner who finds the plan."""
     rig = Stage(on_refused="dead_letter")
     rig.sink.failures.extend([SinkUnavailable("down"), SinkRefused("no permission")])
     await rig.assigned()

@@ -11,7 +11,7 @@ from flagstream.config.settings import TopicSettings
 from flagstream.dead_letters import DeadLetter
 from flagstream.errors import ExitCode, Fatal
 from flagstream.export.budget import MemoryBudget
-from flagstream.export.partition import Destination, PartitionExport
+from flagstream.export.partition import PartitionExport
 from flagstream.export.stage import ExportStage
 from flagstream.export.windows import Limits
 from flagstream.kafka.commit_metadata import Committed as Metadata
@@ -24,7 +24,16 @@ from flagstream.sinks.kafka.settings import KafkaSinkSettings
 from flagstream.sinks.protocol import Transaction
 from flagstream.sinks.settings import SinkSettings
 from flagstream.testing import RecordedTransaction
-from tests.support.recording import EPOCH, PARTITION, Committed, RecordingKafka, chunk, event
+from tests.support.recording import (
+    EPOCH,
+    PARTITION,
+    Committed,
+    RecordingKafka,
+    begin,
+    chunk,
+    destination,
+    event,
+)
 from tests.support.virtual_time import in_virtual_time, passed, settled
 from tests.unit.export.test_stage import RecordingProducer, RecordingSource
 
@@ -69,21 +78,21 @@ class Rig:
         self.trace: list[Any] = []
         self.kafka = CopyingKafka(self.trace)
         limits = Limits(SETTINGS.max_events, SETTINGS.max_bytes, 1_000_000)
-        self.to = Destination("copy", TopicSink(SETTINGS), SETTINGS, limits, cast(Any, None))
+        self.to = destination(
+            TopicSink(SETTINGS), SETTINGS, limits, self.kafka, MemoryBudget(1 << 28), name="copy"
+        )
 
     async def begin(self, metadata: str | None = None) -> PartitionExport:
         committed = None if metadata is None else 0
         position = Position(EPOCH, 0, committed, metadata or "", 0, 1_000)
-        export = PartitionExport(
-            self.to, Tenure(PARTITION, position, self.kafka), self.kafka, MemoryBudget(1 << 28)
-        )
+        export = begin(self.to, Tenure(PARTITION, position, self.kafka), self.kafka)
         await settled()
         return export
 
 
 @in_virtual_time
 async def test_a_window_is_one_step() -> None:
-    """Nothing is planned, also not for the window that waits behind."""
+    """Nothing is planned, also not for the window that waits."""
     rig = Rig()
     export = await rig.begin()
 

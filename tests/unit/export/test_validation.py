@@ -22,7 +22,7 @@ def test_events_pass_as_they_are() -> None:
 
 
 def test_nothing_passes_as_nothing() -> None:
-    """A chunk without records is no error."""
+    """A chunk without records is not an error."""
     assert validated() == ([], [])
 
 
@@ -96,7 +96,7 @@ def test_records_that_make_up_for_each_other_do_not_pass() -> None:
 
 
 def test_line_breaks_within_json_strings_pass_when_escaped() -> None:
-    """What JSON escapes is no line break."""
+    """What JSON escapes is not a line break."""
     value = b'{"a":"x\\ny","b":"}{"}'
 
     assert validated(value, event(1)) == ([value, event(1)], [])
@@ -115,7 +115,7 @@ def test_anything_else_that_is_an_object_passes() -> None:
     ids=lambda kind: repr(kind[:16]),
 )
 def test_a_foreign_object_that_uses_the_word_kind_is_no_tracking_event(kind: bytes) -> None:
-    """Also where what it says cannot be held: it passes, and counts as whatever is no tracking event does."""
+    """Even if its value cannot be held: it passes, and counts as anything that is not a tracking event."""
     foreign, tracking = b'{"kind":' + kind + b"}", b'{"kind":"track\\u0069ng"}'
     found = validate([StoredRecord(n, value) for n, value in enumerate([event(0), foreign, tracking])])
 

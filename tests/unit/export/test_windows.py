@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from flagstream.chunk import Record
+from flagstream.export.takeover import FixedEnd
 from flagstream.export.windows import Limits, OpenWindow
 from flagstream.formats.parquet import ParquetFormat
 from flagstream.kafka.commit_metadata import Plan
@@ -40,18 +41,17 @@ class Picky:
 
 
 def filling(
-    *, position: int = 0, named: int = 0, events: int = 10, size: int = MIB, until: int | None = None
+    *, position: int = 0, range_start: int = 0, events: int = 10, size: int = MIB, until: int | None = None
 ) -> OpenWindow:
-    plan = None if until is None else Plan(until, 1, "digest", "shape")
+    fixed = None if until is None else FixedEnd(until, Plan(until, 1, "digest", "shape"))
     return OpenWindow(
         RecordingSink([]),
         PARTITION,
         position,
-        named,
+        range_start,
         limits=Limits(events, size, MIB),
         sink_name="test",
-        until=until,
-        plan=plan,
+        fixed=fixed,
     )
 
 
@@ -78,7 +78,7 @@ def test_an_empty_window_is_not_full() -> None:
 
 def test_says_what_it_holds() -> None:
     """Range, count, digest and fingerprint; its end is the last record's offset + 1, gaps or not."""
-    window = filling(position=5, named=5)
+    window = filling(position=5, range_start=5)
     window.add(records(5, 6, 9))
 
     closed = window.close("events", "topic-id")
@@ -139,7 +139,7 @@ def test_takes_less_memory_when_it_is_encoded(monkeypatch: pytest.MonkeyPatch) -
 
 def test_is_named_from_where_the_last_object_ended() -> None:
     """Records before its position were exported nowhere; they belong to its range, not to its content."""
-    window = filling(position=5, named=2)
+    window = filling(position=5, range_start=2)
     window.add(records(5, 6))
 
     closed = window.close("events", "")
@@ -215,7 +215,7 @@ def test_dead_letters_take_memory_too() -> None:
 
 
 def test_a_planned_end_outweighs_all_limits() -> None:
-    """It takes what lies before its end, is full at its end and not before, and takes nothing behind."""
+    """It takes what lies before its end, is full at its end and not before, and takes nothing after it."""
     window = filling(events=2, size=1, until=7)
 
     assert window.room(records(0, 1, 2, 6, 7, 8)) == 4

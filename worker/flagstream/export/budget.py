@@ -5,28 +5,28 @@ from typing import Protocol
 from flagstream.operate import metrics
 
 WINDOW_OVERHEAD = 40 * 1024
-"""Bytes a window is counted as beside what its encoder says that it takes: the engine's own objects."""
+"""Bytes that a window is counted as in addition to what its encoder reports: the engine's own objects."""
 
 
 class Tenant(Protocol):
-    """Whoever holds windows: a partition of a sink."""
+    """The holder of windows: the export of a partition."""
 
     @property
     def closable(self) -> int:
-        """Bytes that would be on their way out if the filling window were closed now; 0 if it cannot be."""
+        """Bytes that would be delivered next if the open window were closed now; 0 if it cannot be."""
         ...
 
     def close_for_memory(self) -> None:
-        """Close the filling window."""
+        """Close the open window."""
         ...
 
-    def unblock(self) -> None:
-        """There may be room again."""
+    def wake(self) -> None:
+        """Look again whether there is room. Called when there is some again; must not use the budget."""
         ...
 
 
 class MemoryBudget:
-    """Counts the bytes of all windows. At the limit the fattest window that can be delivered is closed; if
+    """Counts the bytes of all windows. At the limit the largest window that can be delivered is closed. If
     there is none, partitions wait until one has been delivered. Windows that repeat a plan are counted but
     never wait.
     """
@@ -34,31 +34,39 @@ class MemoryBudget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
-        self._tenants: list[Tenant] = []
+        self._held: dict[Tenant, int] = {}
 
     def enter(self, tenant: Tenant) -> None:
-        self._tenants.append(tenant)
+        """Begin to count the windows of ``tenant``."""
+        self._held[tenant] = 0
 
     def leave(self, tenant: Tenant) -> None:
-        self._tenants.remove(tenant)
+        """Give back what ``tenant`` holds, and ask it no more."""
+        self.hold(tenant, 0)
+        del self._held[tenant]
 
     @property
     def full(self) -> bool:
+        """Whether nothing more should be taken."""
         return self.used >= self.limit
 
-    def charge(self, size: int) -> None:
-        """Count ``size`` more bytes (fewer, if negative)."""
+    def hold(self, tenant: Tenant, size: int) -> None:
+        """Count ``size`` bytes for the windows of ``tenant`` from now on."""
+        change = size - self._held[tenant]
+        if not change:
+            return
         was_full = self.full
-        self.used += size
-        metrics.WINDOW_MEMORY.inc(size)  # of all budgets together
+        self._held[tenant] = size
+        self.used += change
+        metrics.WINDOW_MEMORY.inc(change)  # of all budgets together
         if was_full and not self.full:
-            for tenant in list(self._tenants):
-                tenant.unblock()
+            for other in self._held:
+                other.wake()
 
     def relieve(self) -> None:
-        """Close the fattest window that can be closed, if the budget is used up."""
+        """Close the largest window that can be closed, if the budget is used up."""
         if not self.full:
             return
-        fattest = max(self._tenants, key=lambda tenant: tenant.closable, default=None)
-        if fattest is not None and fattest.closable:
-            fattest.close_for_memory()
+        largest = max(self._held, key=lambda tenant: tenant.closable, default=None)
+        if largest is not None and largest.closable:
+            largest.close_for_memory()

@@ -25,12 +25,13 @@ Whether an event is bad or the sink refuses everything is decided before anythin
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from itertools import takewhile
 
 from flagstream.errors import PartRefused, RangesRefused, SinkRefused, SinkRefusesAll
 from flagstream.kafka.commit_metadata import Division
-from flagstream.sinks.protocol import Part
+from flagstream.sinks.protocol import Delivery, Part
 from flagstream.window import OffsetRange
 
 FIRST = SinkRefusesAll.AFTER
@@ -63,6 +64,17 @@ class _Mind(Enum):
     SURE = "the event is bad, however many follow"
 
 
+@dataclass(slots=True)
+class _Judgement:
+    """What the engine makes of refusals that nothing accepted has settled yet: ``run``, single events in a
+    row. ``taken_before``: how many parts the sink had taken when it seemed to refuse everything.
+    """
+
+    mind: _Mind = _Mind.EVENT
+    taken_before: int = 0
+    run: list[tuple[Part, PartRefused]] = field(default_factory=list)
+
+
 class Course:
     """The parts of one window, in the order in which they are sent. No I/O.
 
@@ -80,7 +92,8 @@ class Course:
         division: Division | None,
         gives_up: bool,
     ) -> None:
-        self.accepted = self.bytes = 0
+        self.delivery = Delivery(0, 0, 0)
+        """The parts that were accepted, and their bytes."""
         self._refusals = refusals
         self._gives_up = gives_up
         # Nothing was divided: whoever made the plan may have sent any part of it.
@@ -90,10 +103,8 @@ class Course:
         self._left = deque(parts)
         self._own = {part.range.end for part in parts}
         self._cut_until = 0
-        self._run: list[tuple[Part, PartRefused]] = []
         self._refused: list[tuple[int, int, str]] = []
-        self._mind = _Mind.EVENT
-        self._taken_before = 0
+        self._judgement = _Judgement()
         self._taken = False
         self._why = ""
         self._divided = division is not None
@@ -127,7 +138,7 @@ class Course:
     def division(self) -> Division:
         """What has to be committed before the next part is sent."""
         cut = takewhile(lambda part: part.range.start < self._cut_until, self._left)
-        parts = [*(part for part, _ in self._run), *cut]
+        parts = [*(part for part, _ in self._judgement.run), *cut]
         at = parts[0].range.start if parts else self._left[0].range.start
         cuts = tuple(part.range.end for part in parts if part.range.end not in self._own)
         return Division(at, cuts, tuple((start, end) for start, end, _ in self._refused), self._why)
@@ -137,7 +148,7 @@ class Course:
         """Whether the plan does not say yet what has to be known before the next part is sent."""
         if not self._divided or (division := self.division) == self._committed:
             return False
-        # Where every part is sent again anyway, under the same id, the plan may lag behind.
+        # Where every part is sent again anyway, under the same id, the plan may be older.
         return not (self._doubtful_whole and division.full)
 
     def committed(self, division: Division) -> None:
@@ -164,9 +175,9 @@ class Course:
             only = "" if self._taken else "If it takes others, "
             way_out = 'have the receiver take it, or set on_refused = "dead_letter"'
             return SinkRefused(f"{alone}. {only}{way_out}")
-        if self._mind is _Mind.SINK and self._refusals.taken > self._taken_before:
-            self._mind = _Mind.UNSURE  # other partitions are accepted all the while
-        match self._mind:
+        if self._judgement.mind is _Mind.SINK and self._refusals.taken > self._judgement.taken_before:
+            self._judgement.mind = _Mind.UNSURE  # other partitions are accepted all the while
+        match self._judgement.mind:
             case _Mind.SINK:
                 return SinkRefusesAll(
                     f"{alone}, and others alone are refused too: nothing becomes a dead letter"
@@ -177,14 +188,13 @@ class Course:
 
     def accept(self, sent: int) -> None:
         """The next part was accepted; ``sent`` bytes of it."""
-        self.accepted += 1
-        self.bytes += sent
+        self.delivery = Delivery(self.delivery.created + 1, 0, self.delivery.bytes + sent)
         self._taken = True
         self._refusals.in_a_row = 0
         self._refusals.taken += 1
         self._settle()
-        if self._mind is not _Mind.SURE:
-            self._mind = _Mind.EVENT
+        if self._judgement.mind is not _Mind.SURE:
+            self._judgement.mind = _Mind.EVENT
         self._go_on()
 
     def refuse(self, error: PartRefused) -> bool:
@@ -199,7 +209,7 @@ class Course:
             self._refusals.divided = True
             self._divided, self._why, self._others_why = True, error.code[:MOST_WHY], ""
             return True
-        self._run.append((part, error))
+        self._judgement.run.append((part, error))
         self._go_on()
         self._make_up_mind()
         return False
@@ -210,8 +220,8 @@ class Course:
         self._settle()
         self._refused.append((part.range.start, part.range.end, str(error)))
         self._divided = True  # from here on a plan says what is not to be sent again
-        if self._mind is _Mind.UNSURE:
-            self._mind = _Mind.SURE
+        if self._judgement.mind is _Mind.UNSURE:
+            self._judgement.mind = _Mind.SURE
         self._go_on()
 
     def outcome(self) -> RangesRefused | None:
@@ -241,32 +251,34 @@ class Course:
         self._doubtful = self._doubtful_whole
 
     def _settle(self) -> None:
-        self._refused += [(part.range.start, part.range.end, str(error)) for part, error in self._run]
+        self._refused += [
+            (part.range.start, part.range.end, str(error)) for part, error in self._judgement.run
+        ]
         if not self._taken:
-            self._refusals.in_a_row += len(self._run)
-        self._run.clear()
+            self._refusals.in_a_row += len(self._judgement.run)
+        self._judgement.run.clear()
 
     def _make_up_mind(self) -> None:
-        if self._mind is _Mind.SURE:
+        if self._judgement.mind is _Mind.SURE:
             self._settle()
             return
-        run = len(self._run)
+        run = len(self._judgement.run)
         if not self._taken and self._refusals.in_a_row + run >= FIRST:
-            self._mind = _Mind.SINK
-            self._taken_before = self._refusals.taken
+            self._judgement.mind = _Mind.SINK
+            self._judgement.taken_before = self._refusals.taken
         elif run >= RUN or (not self._left and self._suspicious):
-            self._mind = _Mind.UNSURE
+            self._judgement.mind = _Mind.UNSURE
         elif not self._left:
             self._settle()
             return
         else:
             return
-        self._left.extendleft(part for part, _ in reversed(self._run))
-        self._run.clear()
+        self._left.extendleft(part for part, _ in reversed(self._judgement.run))
+        self._judgement.run.clear()
 
     @property
     def _suspicious(self) -> bool:
         """Whether the refusals at the end of the window may be due to the sink."""
         if self._taken:
-            return len(self._run) >= FIRST
-        return any(error.denied for _, error in self._run)
+            return len(self._judgement.run) >= FIRST
+        return any(error.denied for _, error in self._judgement.run)

@@ -13,7 +13,7 @@ from flagstream.sinks.protocol import Delivery, Part, PartsSink
 from flagstream.window import Manifest
 
 
-class Persist(Protocol):
+class CallSink(Protocol):
     """Calls the sink until it succeeds; raises SinkRefused when a refusal counts."""
 
     async def __call__(self, function: Callable[[], int | PartRefused]) -> int | PartRefused: ...
@@ -24,7 +24,7 @@ async def send_in_parts(
     manifest: Manifest,
     course: Course,
     *,
-    persist: Persist,
+    call_sink: CallSink,
     commit: Callable[[Division], Awaitable[None]],
     refused: Callable[[], None],
     log: FilteringBoundLogger,
@@ -33,7 +33,7 @@ async def send_in_parts(
     refusal.
 
     Raises RangesRefused when parts of the window are to become dead letters, and what ``commit`` and
-    ``persist`` raise.
+    ``call_sink`` raise.
     """
     while (part := course.next) is not None and course.outcome() is None:
         if course.uncommitted:
@@ -43,24 +43,24 @@ async def send_in_parts(
             course.committed(division)
             crash_point("export.divided")
         try:
-            answer = await persist(_attempt(sink, manifest, part, course))
+            answer = await call_sink(_attempt(sink, manifest, part, course))
         except SinkRefused as error:
             course.give_up(error)
             log.error("part_refused", range=str(part.range), events=part.count, error=str(error))
             continue
         if isinstance(answer, PartRefused):
             refused()
-            told = log.bind(range=str(part.range), events=part.count, error=str(answer))
+            log_ = log.bind(range=str(part.range), events=part.count, error=str(answer))
             if course.refuse(answer):
-                told.warning("part_divided")
+                log_.warning("part_divided")
             else:
-                told.warning("part_refused")
+                log_.warning("part_refused")
         else:
             course.accept(answer)
             crash_point("export.part_accepted")
     if (outcome := course.outcome()) is not None:
         raise outcome
-    return Delivery(course.accepted, 0, course.bytes)
+    return course.delivery
 
 
 def _attempt(

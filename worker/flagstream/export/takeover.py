@@ -1,9 +1,10 @@
-"""What the last owner of a partition left behind, and what follows from it. Pure decisions, no I/O.
+"""What the last owner of a partition left, and what follows from it. Pure decisions, no I/O.
 
-Three things tell of it: the committed offset, the metadata beside it (a plan, perhaps), and the ranges that
-the sink holds from there on. Whatever does not fit together stops the partition, with the ways out.
+Three things show it: the committed offset, the metadata beside it (a plan, perhaps), and the ranges that the
+sink holds from there on. Whatever does not fit together stops the partition, with the ways out.
 
-Texts for people speak of what the sink has (``unit``: objects, requests, records, lines, or windows).
+Texts for people use the sink's word for what it makes of windows (``unit``: objects, requests, records,
+lines, or windows).
 """
 
 from collections.abc import Sequence
@@ -16,13 +17,13 @@ from flagstream.kafka.commit_metadata import Committed, Plan
 from flagstream.kafka.topic_id import differ
 from flagstream.window import OffsetRange, OtherwiseNamed
 
-_UNTOLD = ("requests", "records", "lines")
-"""What cannot be listed afterwards, nor taken back: other places and removals are no way out."""
+_NOT_LISTED = ("requests", "records", "lines")
+"""What can be neither listed afterwards nor taken back: another place or a removal is not a way out."""
 
 
 @dataclass(frozen=True, slots=True)
-class FixedWindow:
-    """A window whose end is decided already: by a plan, or (``plan`` None) by an object that the sink
+class FixedEnd:
+    """The end of a window that was decided before: by a plan, or (``plan`` None) by an object that the sink
     holds.
     """
 
@@ -31,13 +32,11 @@ class FixedWindow:
 
 
 @dataclass(frozen=True, slots=True)
-class Inheritance:
-    """``named``: where the range of the next window starts; ``windows``: those to be delivered before any new
-    one.
-    """
+class Takeover:
+    """Where the range of the next window starts, and the ends of the windows that come before any new one."""
 
-    named: int
-    windows: list[FixedWindow]
+    range_start: int
+    ends: list[FixedEnd]
 
 
 def unit_of(sink: object) -> str:
@@ -54,13 +53,40 @@ def _another_place(unit: str) -> str:
     return f"give the sink another place, or remove its {unit}"
 
 
-def first_name(origin: Position, found: Committed) -> int:
-    """The start of the next window's range: the committed offset, or earlier where records were exported
-    nowhere.
+def first_range_start(origin: Position, found: Committed) -> int:
+    """Return where the next window's range starts: at the committed offset, or earlier if the records before
+    it were exported nowhere.
     """
     if origin.committed is None:
         return origin.offset
     return origin.committed if found.range_start is None else found.range_start
+
+
+def take_over(
+    partition: Partition,
+    origin: Position,
+    found: Committed,
+    held: Sequence[OffsetRange] | None,
+    fingerprint: str,
+    unit: str,
+) -> Takeover:
+    """Decide how the export begins at ``origin``, beside whose offset ``found`` is committed, when the sink
+    holds ``held`` (None: the sink cannot know). Called once, before the first window is cut.
+
+    For example with 10 committed, the plan [10, 17) and an object [17, 21): the first two windows end at 17
+    and at 21, and new windows begin at 21.
+
+    Raises PartitionStopped or RecordsMissing where these do not fit together.
+    """
+    start = first_range_start(origin, found)
+    if found.plan is not None:
+        takeover = repeat(partition, origin, found.plan, start, held, fingerprint, unit)
+    elif held:
+        takeover = adopt(partition, origin, start, held, unit)
+    else:
+        takeover = Takeover(start, [])
+    check_names(partition, held or (), takeover)
+    return takeover
 
 
 def check_topic(partition: Partition, before: str, now: str, unit: str) -> None:
@@ -69,7 +95,7 @@ def check_topic(partition: Partition, before: str, now: str, unit: str) -> None:
     """
     if differ(before, now):
         way_out = "Stop this sink and delete the group's offsets of the topic"
-        if unit not in _UNTOLD:
+        if unit not in _NOT_LISTED:
             way_out = f"Stop this sink, delete the group's offsets of the topic, and {_another_place(unit)}"
         raise PartitionStopped(
             f"{partition} was recreated (its topic id is {now}, what was exported until now belongs to "
@@ -81,13 +107,13 @@ def repeat(
     partition: Partition,
     origin: Position,
     plan: Plan,
-    named: int,
+    start: int,
     held: Sequence[OffsetRange] | None,
     fingerprint: str,
     unit: str,
-) -> Inheritance:
-    """A plan is delivered again exactly as it was cut. Raises PartitionStopped or RecordsMissing if it cannot
-    be.
+) -> Takeover:
+    """Deliver the plan again exactly as it was cut. Raises PartitionStopped or RecordsMissing if that is not
+    possible.
     """
     if plan.config != fingerprint:
         if held is None:
@@ -104,30 +130,30 @@ def repeat(
                 f"partition to {plan.end} if all do, to {origin.committed} if nothing of it is there"
             )
         raise PartitionStopped(
-            f"the window [{named}, {plan.end}) of {partition} was planned with another configuration of the "
+            f"the window [{start}, {plan.end}) of {partition} was planned with another configuration of the "
             f"sink (fingerprint {plan.config}, now {fingerprint}) and may be {done} already. Ways out: run "
             f"with the old configuration until the window is committed; or {look}"
         )
     if plan.end > origin.high:
         raise RecordsMissing(
-            f"the window [{named}, {plan.end}) of {partition} is planned, but the topic ends at "
+            f"the window [{start}, {plan.end}) of {partition} is planned, but the topic ends at "
             f"{origin.high}: it "
             "was truncated or recreated"
         )
     if plan.end > origin.offset:
-        # Nothing is stored behind a plan, unless offsets were set back: then those windows come next.
+        # Nothing is stored after a plan, unless offsets were set back: then those windows come next.
         # What ends where we begin was refused and became dead letters, yet was stored by an earlier try.
-        behind = [
+        after = [
             window
             for window in held or ()
-            if (window.start, window.end) != (named, plan.end) and window.end > (origin.committed or 0)
+            if (window.start, window.end) != (start, plan.end) and window.end > (origin.committed or 0)
         ]
-        later = adopt(partition, origin, plan.end, behind, unit)
-        return Inheritance(named, [FixedWindow(plan.end, plan), *later.windows])
-    # All of its records are gone, and we were told to go on. If it is stored, the next window starts behind
-    # it.
-    stored = any((window.start, window.end) == (named, plan.end) for window in held or ())
-    return Inheritance(plan.end if stored else named, [])
+        later = adopt(partition, origin, plan.end, after, unit)
+        return Takeover(start, [FixedEnd(plan.end, plan), *later.ends])
+    # All of its records are gone, and the sink is configured to continue. If the window is stored, the next
+    # one starts after it.
+    stored = any((window.start, window.end) == (start, plan.end) for window in held or ())
+    return Takeover(plan.end if stored else start, [])
 
 
 def go_on_with(
@@ -137,14 +163,15 @@ def go_on_with(
     policy: Literal["stop", "continue"],
     unit: str,
 ) -> int:
-    """The offset to go on at when there is no committed offset, but windows: the group's offsets were lost
-    (expired, deleted with the group or with the topic). Raises PartitionStopped unless ``policy`` is to
-    continue.
+    """Return the offset to go on at when the sink holds windows, but no offset is committed: the group's
+    offsets were lost (expired, deleted with the group or with the topic). Raises PartitionStopped unless
+    ``policy`` is to continue.
 
-    It is the *start* of the last window, which is then adopted. Windows are delivered one after the other, so
-    all others are whole; the last may have been cut short by the same end: of its objects only some are
-    there (in a layout perhaps none, only its index), or its dead letters are missing. What is there of it is
-    found, and has to be what this topic holds: one of another topic of the same name is told by its digest.
+    It is the *start* of the last window, which is then adopted. Windows are delivered one after the
+    other, so all others are whole. The last one may have been interrupted: some of its objects may be
+    missing (in a layout perhaps none, only its index), or its dead letters may be missing. What is there
+    of it is found, and has to be what this topic holds: the digest shows if it is of another topic of the
+    same name.
     """
     last = max(held, key=lambda window: window.end)
     known = (
@@ -172,16 +199,16 @@ def go_on_with(
 
 
 def adopt(
-    partition: Partition, origin: Position, named: int, held: Sequence[OffsetRange], unit: str
-) -> Inheritance:
+    partition: Partition, origin: Position, start: int, held: Sequence[OffsetRange], unit: str
+) -> Takeover:
     """Windows from our position on were stored by an owner whose commit was lost, or offsets were reset:
     their cuts hold, and each is delivered (found already there) again. Raises PartitionStopped where they do
     not tile.
     """
-    at = named
+    at = start
     while held and held[0].start == at and held[0].end <= origin.offset:
         # Stored after all, by a try of which we saw no answer, before its records became dead letters.
-        named = at = held[0].end
+        start = at = held[0].end
         held = held[1:]
     for window in held:
         if window.start < at:
@@ -205,12 +232,12 @@ def adopt(
             f"{partition}: the sink holds {held[-1]}, but the topic ends at {origin.high}: it was truncated "
             f"or recreated. Way out: {_another_place(unit)}"
         )
-    return Inheritance(named, [FixedWindow(window.end, None) for window in held])
+    return Takeover(start, [FixedEnd(window.end, None) for window in held])
 
 
-def check_names(partition: Partition, held: Sequence[OffsetRange], inherited: Inheritance) -> None:
+def check_names(partition: Partition, held: Sequence[OffsetRange], takeover: Takeover) -> None:
     """Raises PartitionStopped where a window to be delivered is stored under another name already."""
-    ends = {window.end for window in inherited.windows}
+    ends = {window.end for window in takeover.ends}
     others = [window for window in held if isinstance(window, OtherwiseNamed) and window.end in ends]
     if others:
         raise PartitionStopped(

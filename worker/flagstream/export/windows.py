@@ -1,16 +1,17 @@
-"""A window while it fills, and when it is closed."""
+"""A window while it collects records, and after it is closed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from flagstream.chunk import Partition, Record
 from flagstream.dead_letters import DeadLetter, dead_letter, size
 from flagstream.errors import PartitionStopped
+from flagstream.export.takeover import FixedEnd
 from flagstream.export.validation import AVRO_EVENT, Events, validate
 from flagstream.kafka.commit_metadata import Plan
 from flagstream.outcomes import Reject
-from flagstream.sinks.protocol import Sink, TransactionalSink, WindowEncoder
+from flagstream.sinks.protocol import WindowEncoder
 from flagstream.topic_formats.known_schemas import ASK_AGAIN
 from flagstream.topic_formats.protocol import Decoder
 from flagstream.window import ContentDigest, Manifest, OffsetRange
@@ -31,13 +32,25 @@ class Limits:
     kinds: Events = "both"
 
 
+class Shape(Protocol):
+    """What gives a window its form: a sink, or the route to it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the configuration that shapes the window's objects; part of its manifest."""
+        ...
+
+    def begin(self, partition: Partition, range_start: int) -> WindowEncoder[Any]:
+        """Return the encoder of a new window whose range begins at ``range_start``. No I/O."""
+        ...
+
+
 @dataclass(slots=True)
 class ClosedWindow:
-    """A window that takes no more records: what it holds is known, what it looks like is not until
-    :meth:`encode`. ``manifest`` is None when none of its records is exported.
+    """A window that takes no more records. What it holds is known; its payload is made by :meth:`encode`.
+    ``manifest`` is None when none of its records is exported.
     """
 
-    sink: "Sink[Any] | TransactionalSink[Any]"
     range: OffsetRange
     position: int
     """The offset that was committed, and is again with the plan; ``range.start`` may lie before it."""
@@ -51,17 +64,26 @@ class ClosedWindow:
     plan: Plan | None
     """The plan that this window repeats; None for a new window."""
     encoder: "WindowEncoder[Any] | None"
-    """None once it has been asked to finish."""
-    payload: Any = None
-    unknown: tuple[int, ...] = ()
+    """None after it was asked to finish."""
+    unknown: tuple[int, ...]
     """Ids in its records that had no schema."""
+    payload: Any = None
+    next_start: int = 0
+    """Where the range of the next window starts: at the end of this one, or earlier if records of this one
+    were exported nowhere. So ranges tile.
+    """
+    held: bool = False
+    """Whether the sink held the window before this process took the partition over."""
+    refused: bool = False
+    """Whether its records become dead letters, because the sink refused the window before."""
 
     @property
     def events(self) -> int:
+        """The number of records that are exported."""
         return self.manifest.records if self.manifest else 0
 
     def encode(self) -> None:
-        """Make the payload, unless it is made. In a thread: of thousands of objects it takes seconds.
+        """Make the payload, unless it is made. Called in a thread: of thousands of objects it takes seconds.
 
         What the encoder raises ends the process: it cannot be asked again, its records are gone.
         """
@@ -75,41 +97,37 @@ class ClosedWindow:
 
 
 class OpenWindow:
-    """Collects the records from ``position`` on. ``named`` is the start of the range that the window is named
-    by:
-    the position itself, or earlier when the records before it were exported nowhere.
+    """Collects the records from ``position`` on. Its range begins at ``range_start``: at the position, or
+    earlier if the records before it were exported nowhere.
 
-    ``until``: the end is decided already (a plan, or an object that the sink holds), no limit closes it
-    before.
+    ``fixed``: the end was decided before (by a plan, or by an object that the sink holds), and no limit
+    closes the window earlier.
     """
 
     def __init__(
         self,
-        sink: "Sink[Any] | TransactionalSink[Any]",
+        shape: Shape,
         partition: Partition,
         position: int,
-        named: int,
+        range_start: int,
         *,
         limits: Limits,
         sink_name: str,
-        until: int | None = None,
-        plan: Plan | None = None,
+        fixed: FixedEnd | None = None,
         decoder: Decoder | None = None,
     ) -> None:
-        self.sink = sink
-        self.partition = partition
         self.position = position
-        self.named = named
-        self.until = until
-        self.plan = plan
+        self.range_start = range_start
+        self.fixed = fixed
         self.next = position
-        self.rejected = 0
-        self.unknown = set(plan.unknown if plan else ())
+        self.unknown = set(fixed.plan.unknown if fixed is not None and fixed.plan is not None else ())
         """Ids in the records that have no schema; once in it, for the whole window."""
+        self._shape = shape
+        self._partition = partition
         self._limits = limits
         self._sink_name = sink_name
         self._decoder = decoder
-        self._encoder = sink.begin(partition, named)
+        self._encoder = shape.begin(partition, range_start)
         self._digest = ContentDigest()
         self._exported = 0
         self._reject_bytes = 0
@@ -117,6 +135,7 @@ class OpenWindow:
 
     @property
     def size(self) -> int:
+        """Encoded bytes so far, dead letters included."""
         return self._encoder.size + self._reject_bytes
 
     @property
@@ -126,32 +145,41 @@ class OpenWindow:
 
     @property
     def empty(self) -> bool:
+        """Whether it has taken no record yet."""
         return self.next == self.position
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan that the window repeats."""
+        return self.fixed.plan if self.fixed is not None else None
 
     @property
     def full_by(self) -> str | None:
         """The limit that the window has reached, if any."""
-        if self.until is not None:
-            return "plan" if self.next >= self.until else None
-        if self._exported + self.rejected >= self._limits.events:
+        if self.fixed is not None:
+            return "plan" if self.next >= self.fixed.end else None
+        if self._exported + len(self._rejects) >= self._limits.events:
             return "events"
         if len(self.unknown) >= MOST_UNKNOWN:
             return "schemas"
         return "bytes" if self.size >= self._limits.bytes else None
 
     def room(self, records: Sequence[Record]) -> int:
-        """How many of ``records`` belong into this window (by count and end; bytes are looked at between
-        chunks).
+        """Return how many of ``records`` belong into this window, by its count or its fixed end. Bytes are
+        checked between slices.
+
+        For example a window with the fixed end 17 takes two of the records at 15, 16 and 17, and none of
+        those at 17 and 18: the end is not part of the range.
         """
-        if self.until is None:
-            room = max(0, self._limits.events - self._exported - self.rejected)
+        if self.fixed is None:
+            room = max(0, self._limits.events - self._exported - len(self._rejects))
             if self._decoder is not None:  # each may name another id
                 room = min(room, MOST_UNKNOWN - len(self.unknown))
             return min(len(records), room)
         low, high = 0, len(records)
         while low < high:
             middle = (low + high) // 2
-            if int(records[middle].offset() or 0) < self.until:
+            if int(records[middle].offset() or 0) < self.fixed.end:
                 low = middle + 1
             else:
                 high = middle
@@ -160,21 +188,22 @@ class OpenWindow:
     def add(self, records: Sequence[Record]) -> None:
         """Take ``records`` (at least one), all of which have room.
 
-        Raises PartitionStopped for a record that is an event and cannot be read as what the topic is said to
-        be: the window is to be thrown away.
+        Raises PartitionStopped for an event that cannot be read in the topic's format. Then the window must
+        be thrown away.
         """
         validated = validate(records, self._decoder, self.unknown).of_kind(self._limits.kinds)
-        if self.plan is not None and (gone := self.unknown.difference(self.plan.unknown)):
+        plan = self.plan
+        if self.fixed is not None and plan is not None and (gone := self.unknown.difference(plan.unknown)):
+            window = f"the window [{self.range_start}, {self.fixed.end}) of {self._partition}"
             raise PartitionStopped(
-                f"the window [{self.named}, {self.until}) of {self.partition} cannot be delivered as it was "
-                f"planned: the registry no longer has the schemas {sorted(gone)}. Way out: have it know them "
-                "under these ids again; it is asked every minute",
+                f"{window} cannot be delivered as it was planned: the registry no longer has the schemas "
+                f"{sorted(gone)}. Way out: have it know them under these ids again; it is asked every minute",
                 look_again=ASK_AGAIN,
             )
         for reject in validated.rejects:
             if reject.reason == AVRO_EVENT:
                 raise PartitionStopped(
-                    f'{self.partition}: topics.output_format is "json", but the record at offset '
+                    f'{self._partition}: topics.output_format is "json", but the record at offset '
                     f"{records[reject.index].offset()} is an event in Avro. Way out: export what is left of "
                     'them with output_format = "avro", which takes both, and then change it'
                 )
@@ -194,13 +223,15 @@ class OpenWindow:
         self.next = int(records[-1].offset() or 0) + 1
 
     def end_early(self) -> None:
-        """The rest of the records up to ``until`` is gone, and we are told to go on without."""
-        assert self.until is not None
-        self.next = self.until
+        """Count the window as full. The rest of its records is gone, and the sink is configured to go on
+        without them.
+        """
+        assert self.fixed is not None
+        self.next = self.fixed.end
 
     def _reject(self, record: Record, reject: Reject) -> None:
         letter = dead_letter(
-            self.partition,
+            self._partition,
             record,
             stage=f"sink.{self._sink_name}",
             reason=reject.reason,
@@ -209,18 +240,15 @@ class OpenWindow:
         )
         self._rejects.append(letter)
         self._reject_bytes += size(letter.key, letter.value, letter.headers)
-        self.rejected += 1
 
     def close(self, closed_by: str, topic_id: str) -> ClosedWindow:
-        """The window takes no more. Cheap, whatever it holds: this is the event loop."""
-        bounds = OffsetRange(self.partition, self.named, self.next)
+        """Return what the window holds; it takes no more. Cheap, since this runs on the event loop."""
+        bounds = OffsetRange(self._partition, self.range_start, self.next)
         manifest = None
         if self._exported:
-            manifest = Manifest(
-                bounds, self._exported, self._digest.hexdigest(), self.sink.fingerprint, topic_id
-            )
+            digest = self._digest.hexdigest()
+            manifest = Manifest(bounds, self._exported, digest, self._shape.fingerprint, topic_id)
         return ClosedWindow(
-            self.sink,
             bounds,
             self.position,
             manifest,
@@ -230,4 +258,5 @@ class OpenWindow:
             self.size,
             self.plan,
             self._encoder if manifest is not None else None,
+            tuple(sorted(self.unknown)),
         )
