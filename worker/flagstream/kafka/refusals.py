@@ -1,4 +1,4 @@
-"""Which of a batch's records a topic refuses: Kafka tells it of a whole batch only."""
+"""Finds which of a batch's records a topic refuses: Kafka reports a refusal of the whole batch only."""
 
 from collections.abc import Callable, Iterator, Sequence
 

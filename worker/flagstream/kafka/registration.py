@@ -78,7 +78,7 @@ class Registration:
         still open.
         """
         self._calls.note(problem)
-        self._log.error("producer_abandoned", error=problem, hint="the id is registered anew")
+        self._log.error("producer_abandoned", error=problem, hint="the id is registered again")
         self.register()
 
     def halve_limit(self, error: str) -> None:
