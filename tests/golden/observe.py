@@ -67,12 +67,12 @@ def text_of(content: bytes | None) -> str | None:
 
 
 def bytes_of(text: str | None) -> bytes | None:
-    """The reverse of `text_of`."""
+    """Return the reverse of `text_of`."""
     return None if text is None else base64.b64decode(text)
 
 
 def record(fields: Case) -> StoredRecord:
-    """A record of a fixture."""
+    """Return a record of a fixture."""
     return StoredRecord(
         fields["offset"],
         bytes_of(fields["value"]),
@@ -149,7 +149,7 @@ def metadata_meaning(product: Product, text: str) -> dict[str, Any]:
 
 
 def manifest(product: Product, fields: Case) -> Any:
-    """A manifest of these fields."""
+    """Return a manifest of these fields."""
     partition = product.Partition(fields["topic"], fields["partition"])
     return product.Manifest(
         product.OffsetRange(partition, fields["start"], fields["end"]),
@@ -205,12 +205,12 @@ def dead_letter(product: Product, case: Case) -> dict[str, Any]:
 
 
 def settings(product: Product, fields: Case) -> Any:
-    """The settings of a sink."""
+    """Return the settings of a sink."""
     return product.SINKS[fields["type"]].model_validate(dict(fields))
 
 
 def fingerprint(product: Product, fields: Case) -> str:
-    """The fingerprint of the sink that these settings describe."""
+    """Return the fingerprint of the sink that these settings describe."""
     return str(product.build(settings(product, fields)).fingerprint)
 
 
@@ -373,7 +373,7 @@ def webhook_requests(product: Product, case: Case, records: Sequence[Case]) -> d
 
 
 def log_lines(product: Product, case: Case, records: Sequence[Case]) -> dict[str, Any]:
-    """The lines of a window."""
+    """Return the lines of a window."""
     with tempfile.TemporaryFile() as output:
         sink = product.LogSink(settings(product, case["settings"]), output.fileno())
         window = _fill(product, sink, case, records)

@@ -15,7 +15,7 @@ DATA = Path(__file__).with_name("data")
 
 
 def fixture(name: str) -> list[Any]:
-    """The cases in a fixture."""
+    """Return the cases in a fixture."""
     return list(json.loads((DATA / f"{name}.json").read_text()))
 
 

@@ -172,7 +172,7 @@ class Upgrade:
 
 
 def program_of(old: OldVersion) -> dict[str, Any]:
-    """The arguments of RunningWorker for the old version."""
+    """Return the arguments of RunningWorker for the old version."""
     return {"program": (old.python, "-m", PACKAGE), "environment": {"PYTHONPATH": ""}}
 
 
@@ -301,7 +301,7 @@ def judge(request: Request) -> Reply:
 
 
 def numbers_in(request: Request) -> list[int]:
-    """The numbers of a request's events."""
+    """Return the numbers of a request's events."""
     return [int(event["userKey"].removeprefix("u-")) for event in request.events]
 
 
@@ -438,7 +438,8 @@ def held(worker: RunningWorker, source: str) -> set[int]:
 
 
 def settled(workers: Mapping[str, RunningWorker], sources: tuple[str, ...]) -> bool:
-    """Whether these workers share all partitions among them, of every group, each with one at least."""
+    """Return whether these workers share all partitions among them, of every group, each with one at
+    least."""
     for source in sources:
         shares = [held(worker, source) for worker in workers.values()]
         if not all(shares) or sorted(at for share in shares for at in share) != list(range(PARTITIONS)):

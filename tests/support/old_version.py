@@ -55,7 +55,7 @@ def old_version(commit: str = OLD) -> OldVersion:
 
 
 def archive(commit: str) -> bytes:
-    """The files of `commit` as a tar archive. Raises NoHistory."""
+    """Return the files of `commit` as a tar archive. Raises NoHistory."""
     there = subprocess.run(
         ["git", "cat-file", "-e", f"{commit}^{{commit}}"], cwd=REPOSITORY, capture_output=True
     )

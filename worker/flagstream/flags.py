@@ -178,7 +178,7 @@ def _lacks_variations(variations: Mapping[str, object]) -> str | None:
 
 
 def _settings(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a flag or of a scheduled step; None for a setting that is not given."""
+    """Return the settings of a flag or of a scheduled step; None for a setting that is not given."""
     _bool(table, "trackEvents")  # its meaning is that of _says_untracked
     return {
         "variations": _variations(table),

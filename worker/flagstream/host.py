@@ -119,7 +119,7 @@ class Host:
 
     @property
     def sources(self) -> Mapping[str, ChunkSource]:
-        """The source of each stage by the stage's name."""
+        """Return the source of each stage by the stage's name."""
         return {stage.name: stage.source for stage in self._stages}
 
     async def run(self) -> ExitCode:

@@ -16,7 +16,7 @@ class Rig:
         self.clocks = EventClocks(lambda: self.at, lambda: NOW + self.at)
 
     def look(self, *dates: object) -> list[str]:
-        """The texts of the problems after a look at events with these dates."""
+        """Return the texts of the problems after a look at events with these dates."""
         self.clocks.look("raw-0@7", [b'{"creationDate":%s}' % str(date).encode() for date in dates])
         return [problem.text for problem in self.clocks.problems()]
 

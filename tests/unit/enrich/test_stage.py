@@ -109,7 +109,7 @@ class Producer(Kafka):
 
 
 def make_stage(source: Kafka, producer: "Producer | None" = None, **settings: Any) -> EnrichStage:
-    """The stage between ``source`` and a producer with the same trace."""
+    """Return the stage between ``source`` and a producer with the same trace."""
     return EnrichStage(
         EnrichSettings(**settings),
         TopicSettings(),

@@ -32,7 +32,7 @@ class Rig:
 
 
 def covered(chunks: Cut) -> list[tuple[int, int, int]]:
-    """The partition and the offsets `[start, end)` of each chunk."""
+    """Return the partition and the offsets `[start, end)` of each chunk."""
     return [(chunk.partition.index, chunk.start, chunk.end) for chunk in chunks.chunks]
 
 

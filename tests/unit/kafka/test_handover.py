@@ -115,7 +115,7 @@ class Rig:
         self.taken.append(chunk)
 
     def chunk(self, number: int, weight: int = 1_000) -> Chunk:
-        """The chunk `[number, number + 1)`, charged to the account."""
+        """Return the chunk `[number, number + 1)`, charged to the account."""
         charged = Weight(self.handover.account, weight)
         return Chunk(Partition("t", 0), 1, number, number + 1, cast(Any, ["a record"]), charged)
 

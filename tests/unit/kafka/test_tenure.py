@@ -59,7 +59,7 @@ class RecordingHolder:
 
 
 def tenures(holder: RecordingHolder) -> tuple[Tenure, Tenure]:
-    """The tenures of both partitions."""
+    """Return the tenures of both partitions."""
     return Tenure(FIRST, Position(1, 5), holder), Tenure(SECOND, Position(2, 7), holder)
 
 

@@ -22,17 +22,17 @@ LAYOUT = "flag={{ .UserKey }}/{{ .Topic }}-{{ .Partition }}-{{ .Start }}-{{ .End
 
 
 def filled(sink: Any, values: Sequence[bytes], start: int = 0) -> Window:
-    """A window of the partition."""
+    """Return a window of the partition."""
     return fill(sink, values, partition=PARTITION, start=start)
 
 
 def made(**settings: Any) -> Any:
-    """The sink of these settings."""
+    """Return the sink of these settings."""
     return build(SINKS[settings["type"]].model_validate(settings))
 
 
 def s3(server: SmallServer, **settings: Any) -> Any:
-    """A sink of S3 at a small server."""
+    """Return a sink of S3 at a small server."""
     return made(
         type="s3",
         bucket="archive",
@@ -122,14 +122,14 @@ def test_a_listing_of_s3_is_read_to_its_end() -> None:
 
 @pytest.fixture
 def gcs() -> Iterator[SmallGcs]:
-    """A Cloud Storage with a bucket."""
+    """Return a Cloud Storage with a bucket."""
     with SmallGcs() as server:
         server.create_bucket("archive")
         yield server
 
 
 def google(server: SmallGcs) -> Any:
-    """A sink of the bucket."""
+    """Return a sink of the bucket."""
     return made(type="gcs", bucket="archive", endpoint=server.url, anonymous=True)
 
 

@@ -72,7 +72,7 @@ class Format(Protocol):
 
     @property
     def shape(self) -> Sequence[str]:
-        """Everything that changes an object's content, for the sink's fingerprint."""
+        """Return everything that changes an object's content, for the sink's fingerprint."""
         ...
 
     def begin(self, partition: Partition) -> ObjectEncoder:

@@ -105,7 +105,7 @@ class ConsumerThread:
 
     @property
     def group(self) -> str:
-        """The name of the consumer group."""
+        """Return the name of the consumer group."""
         return self._settings.group
 
     @property

@@ -23,7 +23,7 @@ class ConsumerSettings:
 
     @property
     def group(self) -> str:
-        """The name of the consumer group."""
+        """Return the name of the consumer group."""
         return str(self.properties["group.id"])
 
     @property

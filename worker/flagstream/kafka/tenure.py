@@ -90,12 +90,12 @@ class Tenure:
 
     @property
     def epoch(self) -> int:
-        """The epoch of the tenure's chunks."""
+        """Return the epoch of the tenure's chunks."""
         return self.position.epoch
 
     @property
     def group(self) -> str:
-        """The name of the consumer group."""
+        """Return the name of the consumer group."""
         return self._holder.group
 
     @property

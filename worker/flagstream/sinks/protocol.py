@@ -170,7 +170,7 @@ class Part(Protocol):
     def range(self) -> OffsetRange: ...
     @property
     def count(self) -> int:
-        """Number of its events, at least one."""
+        """Return the number of its events, at least one."""
         ...
 
     @property

@@ -85,7 +85,7 @@ class Field:
 
     @property
     def sample(self) -> str:
-        """Some time in this form. Every other time has its slashes at the same places."""
+        """Return some time in this form. Every other time has its slashes at the same places."""
         return _SAMPLE.strftime(self.form)
 
 

@@ -59,7 +59,7 @@ class Renewed(Generic[Client]):
 
     @property
     def client(self) -> Client:
-        """The client. It is made now if there is none that can be used."""
+        """Return the client. It is made now if there is none that can be used."""
         # One at a time: boto3 must not make two clients at the same moment.
         with self._lock:
             now = self._clock()

@@ -67,7 +67,7 @@ class Part:
 
     @property
     def id(self) -> str:
-        """The id of the part, the same on every try: ``topic-partition-start-end``."""
+        """Return the id of the part, the same on every try: ``topic-partition-start-end``."""
         return str(self.range)
 
     def body(self, meta: bytes) -> bytes:

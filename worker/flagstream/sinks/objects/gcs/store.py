@@ -110,7 +110,7 @@ class GcsStore:
 
     @property
     def _bucket(self) -> Any:
-        """The bucket, of the client in use. It sends nothing."""
+        """Return the bucket, of the client in use. Nothing is sent."""
         settings = self._settings
         return self._connection.client.bucket(settings.bucket, user_project=settings.project or None)
 

@@ -77,7 +77,7 @@ class S3Client(Renewed[_Connected]):
 
     @property
     def api(self) -> Any:
-        """The client of the library, for use in :meth:`call`. Raises SinkErrors."""
+        """Return the client of the library, for use in :meth:`call`. Raises SinkErrors."""
         connected = self.client
         with translated(self._opening, preparing=True):
             # Renews credentials that are about to expire. Here, because a failure is not one of the request.
