@@ -2,6 +2,7 @@
 
 import ast
 import json
+import pkgutil
 import re
 import subprocess
 import sys
@@ -88,6 +89,15 @@ def logged_events() -> set[str]:
     } | {"transaction_aborted"}  # its level is chosen, so the logger's method has another name
 
 
+def importable(name: str) -> bool:
+    """Whether ``name`` is a module, or something that a module has."""
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
 @each_document
 def test_links_lead_somewhere(document: Path) -> None:
     """Every link to a file of the repository finds it, and the heading in it."""
@@ -101,6 +111,42 @@ def test_links_lead_somewhere(document: Path) -> None:
             dead.append(link)
 
     assert dead == []
+
+
+@each_document
+def test_files_that_are_named_exist(document: Path) -> None:
+    """A path that begins with a folder of the repository leads to a file or folder of it."""
+    named = re.findall(
+        r"(?<![\w./-])((?:worker|tests|avro|bench|deploy)/[\w./-]*[\w/])", document.read_text()
+    )
+
+    assert [name for name in named if not (REPOSITORY / name).exists()] == []
+
+
+def test_modules_in_the_picture_of_the_flow_exist() -> None:
+    """The page for contributors names modules by their place in the package, ``kafka/consumer.py``."""
+    package = REPOSITORY / "worker/flagstream"
+    folders = "|".join(path.parent.name for path in package.glob("*/__init__.py"))
+
+    named = re.findall(rf"(?<![\w./])((?:{folders})/\w+\.py)", HOW_IT_WORKS)
+
+    assert named != []
+    assert [name for name in named if not (package / name).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "document",
+    [path for path in DOCUMENTS if path.name != "CHANGELOG.md"],  # which also names what was before
+    ids=lambda path: str(path.relative_to(REPOSITORY)),
+)
+def test_modules_that_are_named_exist(document: Path) -> None:
+    """``flagstream.window.Manifest`` and the like can be imported. Groups, files and keys begin in the same
+    way."""
+    others = re.compile(r"flagstream\.(toml|example\.toml|sink\b.*|enrich|archive|manifest)$")
+
+    named = set(re.findall(r"\bflagstream(?:\.[A-Za-z_]\w*)+", document.read_text()))
+
+    assert [name for name in sorted(named) if not others.match(name) and not importable(name)] == []
 
 
 def test_every_metric_is_documented() -> None:
