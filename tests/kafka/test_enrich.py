@@ -487,7 +487,7 @@ class TestDeletedRecords:
     def test_the_partition_stops_or_goes_on_as_configured(
         self, admin: AdminClient, bootstrap: str, tmp_path: Path
     ) -> None:
-        """It stops and /health says why, while other partitions go on; with `continue` it goes on behind the
+        """It stops and /health says why, while other partitions go on; with `continue` it goes on after the
         hole, which is logged."""
         topics = Topics.create(admin, "deleted", partitions=2)
         settings = configuration(bootstrap, tmp_path, topics, kafka=STABLE)

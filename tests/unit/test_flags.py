@@ -403,7 +403,7 @@ def test_false_in_quotes_or_under_another_spelling_is_false(format: FlagFormat, 
     ],
 )
 def test_a_step_that_cannot_be_read_is_passed_over_alone(step: str, problem: str) -> None:
-    """The flag stands, and so do its other steps; an untracked flag stays untracked. The fault is told."""
+    """The flag stands, and so do its other steps; an untracked flag stays untracked. The fault is named."""
     steps = f"[{step}, {{date: 2024-01-01, disable: true}}]"
     flags = parse(
         f"f: {{variations: {{a: 1}}, version: 1, trackEvents: false, scheduledRollout: {steps}}}",

@@ -62,7 +62,7 @@ def test_a_stage_is_starting_with_the_last_error_until_there_is_an_answer() -> N
     ],
 )
 def test_the_kind_of_a_problem_says_who_is_waited_for(error: Exception, kind: str) -> None:
-    """Alerts tell brokers, topics, the registry and flags apart."""
+    """Alerts distinguish brokers, topics, the registry and flags."""
     health = Health()
     outcomes: Iterator[Exception | None] = iter([error, None])
 

@@ -233,7 +233,7 @@ def test_one_line_break_at_the_end_of_a_file_is_left_out(tmp_path: Path, content
 
 
 def test_files_are_read_for_every_kind_of_setting(tmp_path: Path) -> None:
-    """Sinks, sources, headers, librdkafka's properties, and what is no secret."""
+    """Sinks, sources, headers, librdkafka's properties, and what is not a secret."""
     for name in ("one", "url"):
         (tmp_path / name).write_text("http://value/\n" if name == "url" else "value\n")
     one = str(tmp_path / "one")

@@ -100,7 +100,7 @@ def produced(partition: Partition, start: int, end: int) -> Produced:
 
 
 def ids(partition: Partition, start: int, end: int) -> Iterator[str]:
-    """Yield what tells the records ``[start, end)`` of a partition from all others."""
+    """Yield what identifies the records ``[start, end)`` of a partition."""
     return (f"{partition.index}@{offset}" for offset in range(start, end))
 
 
@@ -131,7 +131,7 @@ class Record:
 
 
 def id_of(record: Mapping[str, Any]) -> str:
-    """Return what tells a record that was produced from all others."""
+    """Return what identifies a record that was produced."""
     return bytes(record["key"]).decode()
 
 

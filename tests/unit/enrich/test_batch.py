@@ -57,7 +57,7 @@ class Record:
 def test_headers_that_cannot_be_read_are_found_wherever_they_stand(
     kinds: list[Kind], expected: tuple[bool, list[int]]
 ) -> None:
-    """Behind others that can be, too; and afterwards every record may be asked."""
+    """It is found after others that can be produced, too; and afterwards every record may be asked."""
     records = [Record(kind) for kind in kinds]
 
     found, unreadable = _headers_among(records)

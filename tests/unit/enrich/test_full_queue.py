@@ -192,7 +192,7 @@ async def test_dead_letters_are_waited_for_as_well(content: bytes) -> None:
 
 @in_virtual_time
 async def test_a_transaction_that_waits_for_a_known_reason_is_told_with_it() -> None:
-    """The log and the page say the same: to look at the brokers is no help where a right is missing."""
+    """The log and the page say the same: to look at the brokers does not help where a right is missing."""
     rig = Rig()
     rig.kafka.waits_for = "this user may not use the transactional.id; grant it"
     await rig.begin()

@@ -13,7 +13,7 @@ def texts(setbacks: Setbacks) -> list[str]:
 
 
 def test_pauses_grow_and_a_commit_ends_them() -> None:
-    """The first failure is no problem yet."""
+    """The first failure is not a problem yet."""
     setbacks = Setbacks()
     pauses = [setbacks.failed("why", 10.0)]
     assert texts(setbacks) == []

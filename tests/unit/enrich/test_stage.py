@@ -184,7 +184,7 @@ async def test_dead_letters_are_logged_when_they_are_committed() -> None:
 
 @in_virtual_time
 async def test_a_topic_id_that_is_told_late_counts_from_then_on() -> None:
-    """A broker that is behind says nothing of a topic: what the next one says is kept, and a third id means
+    """A broker that lags says nothing of a topic: what the next one says is kept, and a third id means
     another topic. Then nothing is committed."""
     source = Kafka()
     ids = iter(["", "old", "new"])
@@ -206,11 +206,12 @@ async def test_a_topic_id_that_is_told_late_counts_from_then_on() -> None:
 
 @in_virtual_time
 async def test_what_is_known_of_group_and_topic_is_in_every_commit() -> None:
-    """Also where all of it was told by the last commit: who takes over next has only this one."""
+    """The commit says it again also if the last commit said all of it: who takes over next has only
+    this one."""
     began = GroupStart(1_795_000_000_000, 2)
     source = Kafka(group_start=began)
     stage = make_stage(source)
-    await stage.open(1_000_000, lambda: True, lambda: "")  # the broker does not tell the id any more
+    await stage.open(1_000_000, lambda: True, lambda: "")  # the broker does not report the id any more
     before = Committed(topic_id="known", group_start=began)
     await stage.assigned([source.tenure(Position(1, 5, 5, before.text(), 0, 9))])
 
@@ -316,7 +317,7 @@ async def test_an_offset_of_the_former_topic_that_stays_stops_the_partition() ->
 
 @in_virtual_time
 async def test_deleted_records_of_the_same_topic_stop_the_partition() -> None:
-    """Its id says that it is no other one."""
+    """Its id says that it is the same one."""
     source = Kafka()
     stage = make_stage(source)
     await stage.open(1_000_000, lambda: True, lambda: "same")

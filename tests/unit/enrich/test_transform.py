@@ -220,7 +220,7 @@ def test_an_unknown_flag_is_exported(transform: Transform) -> None:
 
 
 def test_a_tracking_event_passes_whatever_its_key(transform: Transform) -> None:
-    """The key of a tracking event is no flag, though a flag may be called the same."""
+    """The key of a tracking event is not a flag, though a flag may be called the same."""
     event = b'{"kind":"tracking","contextKind":"user","userKey":"u","creationDate":1618228297,"key":"secret"}'
 
     assert transform(event) is event
@@ -372,7 +372,7 @@ def test_without_static_metadata_nothing_is_added(transform: Transform, own: obj
 
 
 def test_all_that_is_missing_is_filled_in_at_once(transform: Transform) -> None:
-    """The least that an application can send becomes a whole event, behind the text that it sent."""
+    """The least that an application can send becomes a whole event, after the text that it sent."""
     least = b'{"kind":"feature","userKey":"u1","creationDate":1618228297,"key":"checkout","value":true}'
 
     output = transform(least)

@@ -49,7 +49,7 @@ def test_a_transaction_that_timed_out_was_ended_by_kafka(rig: Rig) -> None:
 
 
 def test_after_a_failover_the_id_is_registered_anew(rig: Rig) -> None:
-    """librdkafka told that it lost a broker."""
+    """librdkafka reports that it lost a broker."""
     rig.answers = {"commit": [failure(KafkaError.INVALID_PRODUCER_EPOCH, fatal=True)]}
     rig.fill()
     rig.clients[-1].lost_a_broker(KafkaError(KafkaError._TRANSPORT))

@@ -31,7 +31,7 @@ def test_each_refused_record_is_found(bad: set[int]) -> None:
 
 
 def test_a_topic_that_refuses_all_condemns_no_record() -> None:
-    """A setting of the topic is at fault; a few records all told may well be bad, though."""
+    """A setting of the topic is at fault; a few records in all may well be bad, though."""
     assert find_refused(ALL - 1, Topic(range(ALL - 1)).takes) == list(range(ALL - 1))
     with pytest.raises(TopicRefusesAll):
         find_refused(1_000, Topic(range(1_000)).takes)

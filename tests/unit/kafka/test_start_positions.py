@@ -153,8 +153,8 @@ def test_a_partition_that_the_group_began_with_starts_then() -> None:
 
 
 def test_a_group_that_has_forgotten_when_it_began_reads_a_new_partition_whole() -> None:
-    """Earlier versions kept it only until the first restart. The partition's end is no answer: what it holds
-    came after the group began. It may be more than that, but nothing is stepped over.
+    """Earlier versions kept it only until the first restart. The partition's end is not an answer: what it
+    holds came after the group began. It may be more than that, but nothing is stepped over.
     """
     starts, offsets = begin(Group(3, {0: told(None), 1: "reset by ops"}), 0, 1, 2)
 

@@ -185,15 +185,15 @@ def go_on_with(
         )
     if last.start < origin.low:
         raise PartitionStopped(
-            f"{known}, and records of the last window, {last}, are no longer in the topic, so it cannot be "
-            f"told whether all of it is stored. Way out: look whether it is{_where_named(unit)}, and reset "
+            f"{known}, and records of the last window, {last}, are no longer in the topic, so nothing "
+            f"shows whether all of it is stored. Way out: look whether it is{_where_named(unit)}, and reset "
             f"the group's offset of this partition to {last.end}"
         )
     if policy == "stop":
         raise PartitionStopped(
             f"{known}. Ways out: reset the group's offset of this partition to {last.start}, or set "
             'on_lost_offsets = "continue", to deliver the last window again (only what is missing of it is '
-            "stored) and go on behind it; if the topic was recreated, give the sink another place"
+            "stored) and go on after it; if the topic was recreated, give the sink another place"
         )
     return last.start
 
@@ -243,7 +243,7 @@ def check_names(partition: Partition, held: Sequence[OffsetRange], takeover: Tak
         raise PartitionStopped(
             f"{partition}: the sink holds {others[0]} as {others[0].name}, a name that it would not give it "
             "now (another format or compression); it would be stored twice. Ways out: run with the old "
-            "configuration until the committed offset is behind it; or reset the group's offset of this "
-            f"partition to {others[-1].end}, behind what is stored so; if the topic was recreated, give the "
+            "configuration until the committed offset has passed it; or reset the group's offset of this "
+            f"partition to {others[-1].end}, after what is stored so; if the topic was recreated, give the "
             "sink another place"
         )
