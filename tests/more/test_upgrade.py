@@ -53,7 +53,7 @@ def old() -> OldVersion:
 
 
 class Pending(NamedTuple):
-    """A plan beside a committed offset."""
+    """Holds a plan beside a committed offset."""
 
     start: int
     end: int

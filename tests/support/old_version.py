@@ -1,4 +1,5 @@
-"""An earlier version of the worker, from the history of this clone, in a virtual environment of its own."""
+"""Installs an earlier version of the worker, from the history of this clone, in a virtual environment of its
+own."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""The tree of exceptions, as errors.py draws it."""
+"""The tree of exceptions is the one that errors.py draws."""
 
 import importlib
 import inspect

@@ -1,4 +1,4 @@
-"""The package's own page, and its two commands."""
+"""The package has a page of its own, and two commands."""
 
 import re
 import subprocess

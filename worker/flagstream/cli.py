@@ -1,4 +1,4 @@
-"""The command ``flagstream``."""
+"""Defines the command ``flagstream``."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -196,7 +196,7 @@ def version() -> None:
 
 
 def main() -> None:
-    """The console command."""
+    """Run the console command."""
     if isinstance(sys.stdout, TextIOWrapper):  # what a terminal cannot show ends no command
         sys.stdout.reconfigure(errors="backslashreplace")
     cli(prog_name="flagstream")

@@ -37,7 +37,7 @@ ERROR_LIMIT = 1_000
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record for the dead-letter topic. ``place`` is its origin: ``topic-partition@offset``."""
+    """Holds a record for the dead-letter topic. ``place`` is its origin: ``topic-partition@offset``."""
 
     key: bytes | None
     value: bytes | None

@@ -21,9 +21,9 @@ __all__ = ["Flag", "FlagFileError", "FlagFormat", "FlagSet", "build_flags", "par
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A flag at one moment, scheduled steps applied. `version` is "" if the flag has none, otherwise the text
-    as it is written: 1.10 is "1.10". `variations` are values by name, with the types that the file gives
-    them.
+    """Describes a flag at one moment, scheduled steps applied. `version` is "" if the flag has none,
+    otherwise the text as it is written: 1.10 is "1.10". `variations` are values by name, with the types that
+    the file gives them.
     """
 
     track: bool
@@ -34,7 +34,7 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class FlagSet(Mapping[str, Flag]):
-    """Flags by name.
+    """Holds flags by name.
 
     `invalid` says what is wrong with flags, by name. A flag that is only in `invalid` is unknown to the
     worker: its events are exported. A flag in both maps is used as far as it can be read: a scheduled step

@@ -79,8 +79,8 @@ def _arm_crash_points() -> None:
 
 
 class Host:
-    """One process. With ``facts`` the brokers are not asked about the topics: the built-in broker of the demo
-    cannot answer.
+    """Runs one process. With ``facts`` the brokers are not asked about the topics: the built-in broker of the
+    demo cannot answer.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The known word that somebody meant who wrote another one."""
+"""Finds the known word that somebody meant who wrote another one."""
 
 import difflib
 from collections.abc import Iterable

@@ -203,7 +203,7 @@ class RunningEnrich(RunningStage):
 
 
 class RunningExport(RunningStage):
-    """The export stage of the sink ``name``."""
+    """Runs the export stage of the sink ``name``."""
 
     def __init__(self, process: Process, name: str) -> None:
         settings, topics = process.settings.sinks[name], process.settings.topics

@@ -90,7 +90,7 @@ class RecordedCalls:
 
 @dataclass
 class Gauge:
-    """A metric."""
+    """Stands for a metric."""
 
     value: float = 0.0
 

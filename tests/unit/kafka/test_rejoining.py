@@ -7,7 +7,7 @@ PARTITION = Partition("t", 0)
 
 
 def test_the_group_is_left_only_when_that_is_planned() -> None:
-    """Once for each plan."""
+    """It is left once for each plan."""
     rejoining = Rejoining()
     assert rejoining.begin() is None
 

@@ -1,4 +1,4 @@
-"""What people learn about a consumer: once in the log, and in /health."""
+"""People learn about a consumer once in the log, and in /health."""
 
 from dataclasses import dataclass, field
 from typing import Any, cast

@@ -1,4 +1,4 @@
-"""The reference of the configuration, in Markdown, from the declaration itself."""
+"""Prints the reference of the configuration, in Markdown, from the declaration itself."""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""What all tables of the configuration share."""
+"""Holds what all tables of the configuration share."""
 
 from pydantic import BaseModel, ConfigDict
 

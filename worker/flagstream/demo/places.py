@@ -23,7 +23,7 @@ class Stored:
 
 
 class DemoTarget(Protocol):
-    """A place for the demo's windows."""
+    """Describes a place for the demo's windows."""
 
     noun: str
     """The word for what a window becomes there: "file" or "object"."""

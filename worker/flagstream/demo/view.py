@@ -46,7 +46,7 @@ class View(Protocol):
 
 
 class Screen:
-    """A live picture on a terminal."""
+    """Draws a live picture on a terminal."""
 
     def __init__(self, console: Console, title: str) -> None:
         self._console = console

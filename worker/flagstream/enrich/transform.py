@@ -78,7 +78,7 @@ def _plain_lines(values: Sequence[bytes | None]) -> list[bytes] | None:
 
 
 class _Known:
-    """A flag of the flag set, prepared for the hot path."""
+    """Holds a flag of the flag set, prepared for the hot path."""
 
     __slots__ = ("disabled", "untracked", "variations", "version", "version_field")
 

@@ -14,7 +14,7 @@ MAX_TEXT: Final = 1024
 
 
 class Variations:
-    """The variations of one flag, by value. Used by one thread only."""
+    """Holds the variations of one flag, by value. Used by one thread only."""
 
     def __init__(self, variations: Mapping[str, object]) -> None:
         self._names: dict[Hashable, str] = {}

@@ -40,8 +40,8 @@ class FlagLocation(Protocol):
 
 
 class FlagSource(Protocol):
-    """One source of flags. ``load`` and ``poll`` may block on I/O; they are called from one thread at a time,
-    never on the event loop. Neither logs: the caller does, and keeps its flags if one raises.
+    """Describes one source of flags. ``load`` and ``poll`` may block on I/O; they are called from one thread
+    at a time, never on the event loop. Neither logs: the caller does, and keeps its flags if one raises.
 
     Both raise `flagstream.flags.FlagFileError` if the flags are there and cannot be understood, and OSError
     if they cannot be read.

@@ -27,7 +27,7 @@ class _File(msgspec.Struct):
 
 
 class FlagCache:
-    """One file with the document of each source, by the source's name. Its methods block; one thread at a
+    """Keeps the document of each source in one file, by the source's name. Its methods block; one thread at a
     time uses it.
     """
 

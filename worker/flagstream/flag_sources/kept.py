@@ -15,7 +15,7 @@ def utc_now() -> datetime:
 
 
 class KeptFlags:
-    """A `FlagSource` on one location.
+    """Implements `FlagSource` for one location.
 
     ``clock`` gives the time, with its zone; ``monotonic`` gives seconds. Scheduled steps of the last flags
     come due even while the location does not answer or holds something broken. Any error that the location

@@ -25,8 +25,8 @@ _exchange: ContextVar["Exchange"] = ContextVar("exchange")
 
 
 class Exchange:
-    """One try of a request: its time, and the state of its connection. It is a context manager in the thread
-    that tries.
+    """Holds one try of a request: its time, and the state of its connection. It is a context manager in the
+    thread that tries.
 
     Making a connection may take ``connect`` seconds, with TLS and over all addresses. After that, the request
     and its answer may take ``answer`` seconds. ``fresh``: use no kept connection.

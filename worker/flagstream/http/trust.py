@@ -1,4 +1,4 @@
-"""The certificates that the worker trusts."""
+"""Reads the certificates that the worker trusts."""
 
 import os
 import ssl

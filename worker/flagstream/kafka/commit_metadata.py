@@ -58,7 +58,8 @@ class MetadataUnreadable(PartitionStopped):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The committed intention to deliver ``[committed offset, end)``. It never changes once it is sent."""
+    """Records the committed intention to deliver ``[committed offset, end)``. It never changes once it is
+    sent."""
 
     end: int
     records: int
@@ -129,7 +130,7 @@ class _Fields(msgspec.Struct, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """The metadata of a committed offset. ``ours`` is False if no worker wrote it."""
+    """Holds the metadata of a committed offset. ``ours`` is False if no worker wrote it."""
 
     plan: Plan | None = None
     range_start: int | None = None

@@ -67,8 +67,8 @@ class _Held:
 
 
 class Progress:
-    """The progress of the source ``name`` with ``topic``. ``clock`` is monotonic, ``now`` the time of day, in
-    seconds. All methods may be called from any thread.
+    """Measures the progress of the source ``name`` with ``topic``. ``clock`` is monotonic, ``now`` the time
+    of day, in seconds. All methods may be called from any thread.
     """
 
     def __init__(

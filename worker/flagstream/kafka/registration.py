@@ -20,7 +20,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 
 
 class Registration:
-    """The client of the transactional.id ``name``. ``make`` makes a client of its properties.
+    """Keeps the client of the transactional.id ``name``. ``make`` makes a client of its properties.
 
     ``limit`` is the largest record, in bytes, that the next client takes.
     """

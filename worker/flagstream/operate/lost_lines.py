@@ -21,7 +21,7 @@ class LostLines:
         self._lost_at: float | None = None
 
     def look(self) -> None:
-        """Called every second or so."""
+        """The process calls this every second or so."""
         lost = self._count()
         if lost > self._before:
             if not self._recently:

@@ -1,4 +1,4 @@
-"""The pages of the web server: /live, /ready, /health and /metrics.
+"""Serves the pages of the web server: /live, /ready, /health and /metrics.
 
 What is wrong has the same shape on every page: ``problems`` has the lines for people by source, and ``kinds``
 how many there are of each kind, as ``flagstream_problems`` counts them.

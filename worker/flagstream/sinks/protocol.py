@@ -101,7 +101,7 @@ class WindowEncoder(Protocol[Encoded_co]):
 
 
 class Sink(Protocol[Payload]):
-    """A destination outside Kafka.
+    """Describes a destination outside Kafka.
 
     If a sink has an attribute ``unit`` (``"rows"``), texts for people call its windows by that word.
     """

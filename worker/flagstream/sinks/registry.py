@@ -57,8 +57,8 @@ class UnusableSink(FlagstreamError):
 
 
 class InstalledSinks(Mapping[str, type[SinkSettings]]):
-    """The settings of every ``type``. A sink of another distribution is looked up and imported only when
-    somebody asks for its name; a lookup raises UnusableSink if that sink cannot be used.
+    """Holds the settings of every ``type``. A sink of another distribution is looked up and imported only
+    when somebody asks for its name; a lookup raises UnusableSink if that sink cannot be used.
     """
 
     def __getitem__(self, kind: str) -> type[SinkSettings]:

@@ -11,7 +11,7 @@ from flagstream.testing.windows import PARTITION, StoredRecord, event, events, f
 
 
 class Contract(ABC):
-    """What sinks and transactional sinks both promise."""
+    """Tests what sinks and transactional sinks both promise."""
 
     sink_class: Callable[[Any], Any]
     """Makes a sink from its settings. It must be importable by name: a second process makes one too."""

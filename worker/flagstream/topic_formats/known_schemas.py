@@ -40,8 +40,8 @@ class Missing(NamedTuple):
 
 
 class KnownSchemas:
-    """All schemas of one stage. ``source`` is the stage's name, for log and metrics. An id is the four bytes
-    that records hold.
+    """Holds all schemas of one stage. ``source`` is the stage's name, for log and metrics. An id is the four
+    bytes that records hold.
     """
 
     def __init__(self, registry: Schemas, source: str) -> None:

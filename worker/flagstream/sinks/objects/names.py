@@ -93,7 +93,7 @@ Piece = str | Field
 
 
 class NameTemplate:
-    """A checked template. New names get ``format`` and ``extension``.
+    """Holds a checked template. New names get ``format`` and ``extension``.
 
     Raises ValueError with what is wrong and what would be right.
     """

@@ -28,8 +28,8 @@ offsets than it has events.
 
 
 class ObjectStore(Protocol):
-    """A store of create-only objects. The sink calls it from several threads at once, and every call may
-    block.
+    """Describes a store of create-only objects. The sink calls it from several threads at once, and every
+    call may block.
     """
 
     place: str

@@ -77,7 +77,7 @@ class Part:
 
 @dataclass(slots=True)
 class Parts:
-    """A window's parts. Their ranges tile the window's.
+    """Holds a window's parts. Their ranges tile the window's.
 
     ``accepted`` counts the parts at the front that the receiver has accepted: another try continues after
     them. It lives as long as the payload; another process starts from the first part, with the same ids.

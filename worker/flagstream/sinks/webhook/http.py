@@ -19,8 +19,9 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 @dataclass(frozen=True, slots=True)
 class WebhookAnswer:
-    """The answer of an endpoint. ``fresh``: it came over a connection that was made for this request, to an
-    address that was looked up for it. ``repeated``: an earlier try of the same request may have arrived too.
+    """Holds the answer of an endpoint. ``fresh``: it came over a connection that was made for this request,
+    to an address that was looked up for it. ``repeated``: an earlier try of the same request may have arrived
+    too.
     """
 
     status: int

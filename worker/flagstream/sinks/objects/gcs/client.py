@@ -1,4 +1,4 @@
-"""The client of Google Cloud Storage, for sinks and sources of flags."""
+"""Makes the client of Google Cloud Storage, for sinks and sources of flags."""
 
 import logging
 import os

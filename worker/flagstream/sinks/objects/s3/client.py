@@ -1,4 +1,4 @@
-"""The client of an S3 store, for sinks and sources of flags."""
+"""Makes the client of an S3 store, for sinks and sources of flags."""
 
 import logging
 from dataclasses import dataclass
