@@ -44,7 +44,7 @@ check: .venv/.installed-dev ## Check format, lint, types, the direction of impor
 	$(BIN)/mypy worker tests bench
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.support.schema_history
-	-@$(BIN)/python -m tests.support.structure
+	$(BIN)/python -m tests.support.structure
 
 proof: .venv/.installed-dev ## Prove exactly-once with a million events and killed workers
 	$(BROKER) $(BIN)/python -m tests.chaos.proof --sink $(or $(SINK),file)
