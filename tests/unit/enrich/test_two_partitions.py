@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from flagstream.chunk import Position
 from flagstream.errors import TransactionAborted, TransactionUncertain
 from flagstream.kafka.transactions import NotQueued, RecordTooLarge, TransactionRefused
 from flagstream.operate import metrics
@@ -304,3 +305,19 @@ async def test_the_next_chunk_waits_for_the_commit_in_the_thread() -> None:
         produced(FIRST, 3, 5),
         Committed(((0, 5),)),
     ]
+
+
+@in_virtual_time
+async def test_what_was_read_before_records_were_deleted_comes_out_first() -> None:
+    """The chunk is still on its way when the next record turns out to be gone. Read from after the gap at
+    once, it would be void, and its own records lost as well."""
+    rig = Rig(on_missing_records="continue")
+    await rig.begin(FIRST)
+    position = rig.kafka.positions[FIRST]
+    rig.kafka.low[FIRST] = 8
+    rig.give(FIRST, 0, 5)
+    gone = Position(position.epoch, 5, None, "", 8, 20)
+    await rig.stage.records_missing(rig.tenure(FIRST, position), gone)
+    await asyncio.sleep(1)
+
+    assert rig.kafka.trace == [Begun(), produced(FIRST, 0, 5), Committed(((0, 5),)), Rewound(0, 8)]
