@@ -113,6 +113,7 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert dead == []
 
 
+@pytest.mark.checkout
 @each_document
 def test_files_that_are_named_exist(document: Path) -> None:
     """A path that begins with a folder of the repository leads to a file or folder of it."""
@@ -125,7 +126,7 @@ def test_files_that_are_named_exist(document: Path) -> None:
 
 def test_modules_in_the_picture_of_the_flow_exist() -> None:
     """The page for contributors names modules by their place in the package, ``kafka/consumer.py``."""
-    package = REPOSITORY / "worker/flagstream"
+    package = Path(flagstream.__file__).parent
     folders = "|".join(path.parent.name for path in package.glob("*/__init__.py"))
 
     named = re.findall(rf"(?<![\w./])((?:{folders})/\w+\.py)", HOW_IT_WORKS)
