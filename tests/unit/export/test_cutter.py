@@ -122,15 +122,17 @@ def test_a_fixed_end_is_kept_without_its_last_record_if_configured_so() -> None:
 def test_the_clock_begins_with_the_first_record() -> None:
     """The deadline is flush_interval after it; a moment earlier nothing is due."""
     what = cutter()
-    assert what.deadline is None
+    due = 100.0 + FLUSH_SECONDS
+    before = what.deadline
     what.take(chunk(0, 1), 100.0)
     what.take(chunk(1, 2), 150.0)
 
-    assert what.deadline == 100.0 + FLUSH_SECONDS
-    assert what.due(what.deadline - 0.001) is None
-    assert what.due(what.deadline) == "time"
+    assert (before, what.deadline) == (None, due)
+    assert what.due(due - 0.001) is None
+    assert what.due(due) == "time"
     what.close("time", "")
-    assert what.deadline is None
+    after = what.deadline
+    assert after is None
 
 
 def test_a_fixed_end_has_no_deadline() -> None:
