@@ -98,6 +98,7 @@ def importable(name: str) -> bool:
     return True
 
 
+@pytest.mark.checkout
 @each_document
 def test_links_lead_somewhere(document: Path) -> None:
     """Every link to a file of the repository finds it, and the heading in it."""
