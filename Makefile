@@ -33,7 +33,7 @@ test-more: .venv/.installed-dev ## Run the heavier tests: they also need Go and 
 	$(BROKER) $(BIN)/python -m pytest -n 2 --dist worksteal tests/more $(PYTEST_ARGS)
 
 chaos: .venv/.installed-dev ## Search for a sequence of events that breaks a state machine, 2,000 times up to 50 steps each
-	HYPOTHESIS_PROFILE=chaos $(BIN)/python -m pytest -q -n 2 tests/unit/*/test_*_machine.py $(PYTEST_ARGS)
+	HYPOTHESIS_PROFILE=chaos $(BIN)/python -m pytest -q -n 2 -o faulthandler_timeout=0 tests/unit/*/test_*_machine.py $(PYTEST_ARGS)
 
 mutants: .venv/.installed-dev ## Put each deliberate fault into a copy of the code, and see that a test fails
 	$(BIN)/python -m tests.mutations.run
