@@ -294,7 +294,8 @@ class EnrichTransaction:
 
     async def _commit(self, contents: Contents) -> None:
         """Commit records and offsets together. This is the only place where the offsets of records are
-        committed.
+        committed; the offset at which a group with start = "latest" begins is committed where a partition
+        is entered (:mod:`flagstream.enrich.partitions`).
         """
         began = time.monotonic()
         try:

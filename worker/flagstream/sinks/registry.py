@@ -1,6 +1,7 @@
 """All sinks: those of the worker, and those of other distributions.
 
-A new sink of the worker is a module, and a line in each of the two places here. Another distribution adds one
+A new sink of the worker is a module, and a line in each of the two places here (``SINKS`` and ``build``);
+CONTRIBUTING.md lists the other files. Another distribution adds one
 by an entry point of the group ``flagstream.sinks``, which names a :class:`SinkType`.
 """
 

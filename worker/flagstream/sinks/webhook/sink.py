@@ -53,7 +53,7 @@ _UNANSWERED = {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
 
 class WebhookSink:
     """Implements :class:`~flagstream.sinks.protocol.PartsSink` with
-    :class:`~flagstream.sinks.webhook_body.Parts`.
+    :class:`~flagstream.sinks.webhook.body.Parts`.
 
     ``clock`` is monotonic and drives the circuit breaker; ``now`` is the time of day for signatures.
     """
