@@ -139,7 +139,7 @@ class EnrichStage:
         while added is Added.NO_ROOM:
             await self._ready_for(batch)
             tenure = self._partitions.tenure_of(batch)
-            if tenure is None:
+            if tenure is None or self._transaction.failed:
                 return
             if not self._joins(batch):
                 await self._read_again(tenure, OwnershipLost("a chunk is missing"))
@@ -191,6 +191,8 @@ class EnrichStage:
                 await self._missing.found(tenure, tenure.position)
 
     async def revoked(self, partitions: Collection[Partition]) -> None:
+        for partition in partitions:  # first: a batch that comes during the flush would begin a transaction
+            self._partitions.take_no_more(partition)
         await self.flush()
         self._forget(partitions)
 

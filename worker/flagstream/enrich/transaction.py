@@ -129,6 +129,10 @@ class EnrichTransaction:
         tasks: Tasks,
     ) -> None:
         self.phase = Phase.IDLE
+        self.failed = False
+        """Whether the end of a transaction raised what nobody can answer: the process ends. Batches that come
+        after it must not be committed, since those of the transaction are not.
+        """
         self._contents: Contents | None = None
         self._ending: asyncio.Task[None] | None = None
         self._settings = settings
@@ -286,6 +290,11 @@ class EnrichTransaction:
         async def run() -> None:
             try:
                 await work
+            except OwnershipLost:
+                raise
+            except Exception:
+                self.failed = True
+                raise
             finally:
                 self._ending = None
                 self._enter(Phase.IDLE)

@@ -24,7 +24,7 @@ from flagstream.export.cutter import Cutter
 from flagstream.export.destination import Destination, Hole, Stop
 from flagstream.export.filling import Filling
 from flagstream.export.first_look import first_look
-from flagstream.export.phases import Event, Phase, Phases
+from flagstream.export.phases import Event, Phase, Phases, UnknownTransition
 from flagstream.export.restarts import RefusedWindow, Restart, StartAgain
 from flagstream.export.takeover import check_topic
 from flagstream.export.windows import ClosedWindow
@@ -53,6 +53,8 @@ class PartitionExport:
     ) -> None:
         self.tenure = tenure
         self.hole = hole
+        self._at_hole = hole is not None
+        """Whether the export begins at a hole: it takes nothing, whatever its tenure read before."""
         self._to = to
         self._refused: SinkRefused | None = None
         if refused is not None and refused.position == tenure.position.committed:
@@ -88,7 +90,7 @@ class PartitionExport:
         """
         if not self.ended:
             self._tasks = [
-                asyncio.create_task(self._contain(work), name=f"export {self.tenure.partition}")
+                asyncio.create_task(self._guarded(work), name=f"export {self.tenure.partition}")
                 for work in (self._fill, self._deliver)
             ]
             try:
@@ -101,7 +103,7 @@ class PartitionExport:
         """Take the next chunk of the partition. One that does not join onto the last one ends the export, and
         the partition is started again.
         """
-        if chunk.epoch != self.tenure.epoch or not self._phases.duties.takes:
+        if self._at_hole or chunk.epoch != self.tenure.epoch or not self._phases.duties.takes:
             chunk.weight.release()
             return
         if not self._filling.inbox.add(chunk):
@@ -248,7 +250,7 @@ class PartitionExport:
 
     async def _deliver(self) -> None:
         """Take the partition over, then export one window after the other."""
-        if self.hole is not None and self._caught_up(self.hole):
+        if self._at_hole and self.hole is not None:
             self._begin_at_hole(self.hole)
             return
         self._filling.cutter = await first_look(self._to, self._commits, self._refused)
@@ -287,6 +289,13 @@ class PartitionExport:
         metrics.WINDOWS.labels(to.name, window.closed_by).inc()
 
     # ── the end ────────────────────────────────────────────────────────────────────────
+
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run :meth:`_contain`; a transition that the table does not have is an error of its own handlers."""
+        try:
+            await self._contain(work)
+        except UnknownTransition as error:
+            self._unforeseen(error)
 
     async def _contain(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run one of the two tasks. Whatever it raises ends the export or stops the partition, at once: after
