@@ -133,7 +133,7 @@ def test_what_the_build_installs_is_whole_and_has_no_pip(installed: Path) -> Non
     """The image holds the package with its schemas and Parquet, no pip, and nothing of the repository's
     folder."""
     program = (
-        "import importlib.util, pyarrow, worker\n"
+        "import importlib.util, flagstream, pyarrow\n"
         "from flagstream.formats import avro_schemas\n"
         "avro_schemas.own('enriched_event')\n"
         "assert importlib.util.find_spec('pip') is None\n"
