@@ -294,23 +294,30 @@ def found_again(
         }
 
 
+def _delivered(
+    product: Product, case: Case, records: Sequence[Case], named: Any, reached: Case
+) -> dict[str, Any]:
+    """Deliver a window to the sink with the settings ``reached``, with the fingerprint of ``named``.
+    Return what both say of it.
+    """
+    sink = product.build(settings(product, reached))
+    sink.fingerprint = named.fingerprint
+    window = _fill(product, sink, case, records)
+    sink.deliver(window.manifest, window.payload)
+    names = list(named.preview(window.manifest, window.payload).names)
+    sink.close()
+    named.close()
+    return {"fingerprint": named.fingerprint, "rejects": window.rejects, "names": names}
+
+
 def s3_requests(product: Product, case: Case, records: Sequence[Case]) -> dict[str, Any]:
     """The requests that store a window in S3, and the names that `render` shows of it."""
     with SmallServer(lambda request: Reply(headers={"ETag": '"1"'})) as server:
         # The fingerprint has the store's address in it, so the settings name a store that never answers.
         named = product.build(settings(product, case["settings"]))
         reached = {**case["settings"], "endpoint": server.url}
-        sink = product.build(settings(product, reached))
-        sink.fingerprint = named.fingerprint
-        window = _fill(product, sink, case, records)
-        sink.deliver(window.manifest, window.payload)
-        names = list(named.preview(window.manifest, window.payload).names)
-        sink.close()
-        named.close()
         return {
-            "fingerprint": named.fingerprint,
-            "rejects": window.rejects,
-            "names": names,
+            **_delivered(product, case, records, named, reached),
             "requests": sorted((_request(seen) for seen in server.seen), key=lambda one: str(one["path"])),
         }
 
@@ -322,17 +329,8 @@ def gcs_objects(product: Product, case: Case, records: Sequence[Case]) -> dict[s
         server.create_bucket(bucket)
         named = product.build(settings(product, case["settings"]))
         reached = {**case["settings"], "endpoint": server.url, "anonymous": True}
-        sink = product.build(settings(product, reached))
-        sink.fingerprint = named.fingerprint
-        window = _fill(product, sink, case, records)
-        sink.deliver(window.manifest, window.payload)
-        names = list(named.preview(window.manifest, window.payload).names)
-        sink.close()
-        named.close()
         return {
-            "fingerprint": named.fingerprint,
-            "rejects": window.rejects,
-            "names": names,
+            **_delivered(product, case, records, named, reached),
             "objects": {
                 name: {
                     **{key: value for key, value in server.resource(bucket, name).items() if key in _KEPT},

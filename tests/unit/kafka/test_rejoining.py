@@ -22,7 +22,7 @@ def test_the_pause_grows_from_the_second_time_in_a_row_on() -> None:
     """Each joining makes the whole group share out its partitions again."""
     rejoining = Rejoining()
     pauses = []
-    for _ in range(12):
+    for _ in range(20):
         rejoining.plan("slow", [])
         departure = rejoining.begin()
         assert departure is not None
@@ -31,6 +31,8 @@ def test_the_pause_grows_from_the_second_time_in_a_row_on() -> None:
     assert pauses[0] == 0.0
     assert FIRST_PAUSE / 2 <= pauses[1] <= FIRST_PAUSE
     assert LONGEST_PAUSE / 2 <= pauses[-1] <= LONGEST_PAUSE
+    assert all(FIRST_PAUSE / 2 <= pause <= LONGEST_PAUSE * 1.5 for pause in pauses[1:])
+    assert max(pauses) > 10 * FIRST_PAUSE
 
 
 def test_a_commit_that_succeeds_ends_the_row() -> None:
